@@ -1,0 +1,40 @@
+"""Structured logging set-up: events with fields, JSON lines on stderr, no sentence and no secret."""
+
+import logging
+import sys
+
+import structlog
+
+SECRET_FIELDS = frozenset(
+    {"authorization", "api_key", "secret", "password", "prompt", "completion"}
+)
+
+
+def _drop_secrets(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    for field in SECRET_FIELDS & event.keys():
+        event[field] = "[redacted]"
+    return event
+
+
+def configure(*, level: str = "info", human: bool = False) -> None:
+    """Send every log line of this process to stderr, as JSON or, for a terminal, as text."""
+    render: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=False)
+        if human
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _drop_secrets,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,120 @@
+"""What agents and the server say to each other; JSON over HTTP, the schema of `/api/v1/sync`.
+
+`GET  /api/v1/policy?scope&wait` + `If-None-Match: "epoch.gen"` → 200 the exact signed bytes of a
+`PolicyDocument` with `ETag: "epoch.gen"` and `Policy-Signature: ed25519;kid=…;sig=<base64>`, or
+304. `POST /api/v1/sync` with `SyncRequest` → `SyncReply`. Every list is bounded by MAX_SYNC_ITEMS.
+"""
+
+from datetime import datetime
+
+import msgspec
+
+MAX_SYNC_ITEMS = 1_000
+
+
+class Generation(msgspec.Struct, frozen=True, order=True):
+    """A place in a scope's history; compared as a pair."""
+
+    epoch: int
+    gen: int
+
+    def etag(self) -> str:
+        """Write the pair as the strong ETag of its document."""
+        return f'"{self.epoch}.{self.gen}"'
+
+
+class Nack(msgspec.Struct, frozen=True):
+    """A generation that this node refuses, and why."""
+
+    generation: Generation
+    reason: str
+    rule: str | None = None
+
+
+class Settle(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of one hold, idempotent by `hold_id`; the server prices the bucket vector.
+
+    `usage` None: the call ended without usage, the hold is charged in full until a trace proves
+    less. `usage` empty and status error: the upstream refused it, nothing is charged.
+    """
+
+    hold_id: str
+    leases: dict[str, str]  # budget id → lease id the hold was taken from
+    held_nusd: int
+    started_at: datetime
+    ended_at: datetime
+    provider: str
+    model: str
+    operation: str = "chat"
+    status: str = "ok"
+    error_type: str | None = None
+    http_status: int | None = None
+    usage: dict[str, int] | None = None
+    response_id: str | None = None
+    call_id: str | None = None  # litellm.call_id
+    dimensions: dict[str, str] = {}
+
+
+class LeaseWant(msgspec.Struct, frozen=True):
+    """A request for a slice of a budget: as much as `want`, at least `need` for the call at hand."""
+
+    budget_id: str
+    want_nusd: int
+    need_nusd: int
+
+
+class LeaseReturn(msgspec.Struct, frozen=True):
+    """What a holder gives back of a lease that it has not spent and does not hold."""
+
+    lease_id: str
+    unspent_nusd: int
+
+
+class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One round of everything a node has to say."""
+
+    node: str
+    boot_id: str  # (boot id, pid, start time, nonce): a fork or restart is another holder (L11)
+    scope: str = "default"
+    applied: Generation | None = None
+    nack: Nack | None = None
+    capabilities: tuple[str, ...] = ()
+    settle: tuple[Settle, ...] = ()
+    want: tuple[LeaseWant, ...] = ()
+    returns: tuple[LeaseReturn, ...] = ()
+    open_holds_nusd: dict[str, int] = {}
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A lease; spend at most `amount_nusd` before `expires_at`; 0 means refused until then."""
+
+    budget_id: str
+    lease_id: str
+    amount_nusd: int
+    ttl_seconds: float
+    expires_at: datetime
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a budget's money is, all nano-USD: limit + debt = the sum of the other parts (L5)."""
+
+    budget_id: str
+    window_start: datetime
+    window_end: datetime
+    limit_nusd: int
+    debt_nusd: int
+    settled_enforced_nusd: int
+    settled_unproven_nusd: int
+    observed_unenforced_nusd: int
+    leased_nusd: int
+    free_nusd: int
+
+
+class SyncReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The server's answer; `settled` lists the hold ids that are durable now."""
+
+    generation: Generation
+    settled: tuple[str, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    standings: tuple[Standing, ...] = ()
+    server_time: datetime

@@ -1,0 +1,1 @@
+"""One frozen Settings; the only reader of the environment and the configuration file."""

@@ -1,0 +1,23 @@
+"""OTLP ids as the halves we store and as the lowercase hex that people see."""
+
+
+def trace_hex(trace_hi: int, trace_lo: int) -> str:
+    """Write a trace id as 32 hex digits."""
+    return f"{trace_hi:016x}{trace_lo:016x}"
+
+
+def span_hex(span_id: int) -> str:
+    """Write a span id as 16 hex digits."""
+    return f"{span_id:016x}"
+
+
+def parse_trace_hex(text: str) -> tuple[int, int]:
+    """Read 32 hex digits as (high, low).
+
+    Raises:
+        ValueError: not 32 hex digits.
+    """
+    if len(text) != 32:  # noqa: PLR2004 - the OTLP trace id is 16 bytes
+        msg = "a trace id has 32 hex digits"
+        raise ValueError(msg)
+    return int(text[:16], 16), int(text[16:], 16)

@@ -1,0 +1,68 @@
+"""What pipelines ask of a span store. Every engine passes `tests/contract`'s suite."""
+
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+import pyarrow as pa
+
+from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What a write did with a batch's rows; `stored + duplicates` is the batch's row count."""
+
+    stored: int
+    duplicates: int
+    replayed: bool
+    """The batch id was in the ledger already: nothing was done now."""
+
+
+class SpanWriter(Protocol):
+    """The way in."""
+
+    def write(self, spans: pa.Table, *, batch_id: str) -> Written:
+        """Store a batch of SPAN_SCHEMA rows exactly once.
+
+        When it returns, the rows, the batch ledger entry and the dirty marks are durable in one
+        transaction and visible to every reader. A batch id seen before changes nothing. A row
+        whose identity (domain, trace, span, start_time) and content_hash are stored already is a
+        duplicate and is dropped; the same identity with another hash is a revision and is kept.
+
+        Raises:
+            StoreUnavailableError: nothing was written; try again with the same batch id.
+        """
+        ...
+
+
+class SpanReader(Protocol):
+    """The way out. Every answer is restricted to the query's tenants."""
+
+    def costs(self, query: CostQuery) -> pa.Table:
+        """Answer `bucket_start` (unless total), the group-by columns, and the measures.
+
+        Measures: calls, errors, unpriced_calls, unpriced_tokens, input_tokens,
+        cached_input_tokens, output_tokens, cost_nusd (all int64; cost_nusd sums what is priced).
+        Groups without calls are absent. Rows are ordered by bucket_start, then cost descending.
+        """
+        ...
+
+    def calls(self, query: CallQuery) -> pa.Table:
+        """Answer at most `limit` rows of CALL_SCHEMA, newest first."""
+        ...
+
+    def trace(self, query: TraceQuery) -> pa.Table:
+        """Answer SPAN_SCHEMA rows plus `call_id` and `suppressed_reason` (NULL if neither)."""
+        ...
+
+    def suppressed(self, call_ids: list[str]) -> pa.Table:
+        """Answer SUPPRESSED_SCHEMA rows of the calls named."""
+        ...
+
+    def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
+        """Answer per service_name and dialect: stored, calls, suppressed, last_event_time."""
+        ...
+
+    def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
+        """Answer the newest start_time that rollups already include; None when empty."""
+        ...

@@ -1,0 +1,54 @@
+"""Questions a span store is asked; a store that can not answer exactly refuses."""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from controlplane.core.calendar import Window
+
+MAX_PAGE_ROWS = 1_000
+MAX_CHART_ROWS = 5_000
+
+
+class Granularity(StrEnum):
+    """Width of a time bucket in a cost answer; `total` is one bucket."""
+
+    QUARTER_HOUR = "quarter_hour"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    TOTAL = "total"
+
+
+class CostQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Cost and usage over `[start, end)`, grouped and filtered by dimensions.
+
+    `group_by` and the keys of `filters` are names of `usage.dimensions`; a filter keeps rows whose
+    value is in its tuple, where None stands for unattributed.
+    """
+
+    tenants: tuple[str, ...]
+    window: Window
+    granularity: Granularity = Granularity.TOTAL
+    group_by: tuple[str, ...] = ()
+    filters: dict[str, tuple[str | None, ...]] = {}
+    zone: str = "UTC"
+
+
+class CallQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of calls, newest first; `before` is the last row's (start_time, call_id)."""
+
+    tenants: tuple[str, ...]
+    window: Window
+    filters: dict[str, tuple[str | None, ...]] = {}
+    before: tuple[datetime, str] | None = None
+    limit: int = 100
+
+
+class TraceQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Every stored span of one trace, in start order."""
+
+    tenants: tuple[str, ...]
+    trace_hi: int
+    trace_lo: int

@@ -1,0 +1,127 @@
+"""Arrow schemas of the shared nouns: span, call, and what a store answers with.
+
+A stage is a function from table to table; each section below names the stage that fills it.
+NULL is "not said" or "not known"; no column uses 0 or '' for that unless it says so.
+"""
+
+from typing import Any, Final
+
+import pyarrow as pa
+
+from controlplane.core.tokens import BUCKET_NAMES
+
+TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+
+RECEIVED: Final[list["pa.Field[Any]"]] = [
+    # From the receiver and the ingest key, one value per request.
+    pa.field("domain", pa.string(), nullable=False),  # settlement domain
+    pa.field("key_id", pa.string(), nullable=False),  # '' for a keyless loopback sender
+    pa.field("key_role", pa.string(), nullable=False),  # signals.vocabulary.KeyRole
+    pa.field("received_at", TIMESTAMP, nullable=False),
+]
+IDENTITY: Final[list["pa.Field[Any]"]] = [
+    # Decode. 128-bit trace ids as two halves: 8-byte columns join and compress better than text.
+    pa.field("trace_hi", pa.uint64(), nullable=False),
+    pa.field("trace_lo", pa.uint64(), nullable=False),
+    pa.field("span_id", pa.uint64(), nullable=False),
+    pa.field("parent_span_id", pa.uint64(), nullable=False),  # 0: root
+    pa.field("start_time", TIMESTAMP, nullable=False),
+    pa.field("duration_us", pa.int64(), nullable=False),
+    pa.field("content_hash", pa.uint64(), nullable=False),  # equal: a resend; other: a revision
+    pa.field("name", pa.string(), nullable=False),
+    pa.field("kind", pa.string(), nullable=False),  # internal|server|client|producer|consumer|''
+    pa.field("service_name", pa.string(), nullable=False),
+    pa.field("scope_name", pa.string(), nullable=False),
+]
+NORMALIZED: Final[list["pa.Field[Any]"]] = [
+    # Normalise.
+    pa.field("dialect", pa.string(), nullable=False),
+    pa.field("report_kind", pa.string(), nullable=False),  # ReportKind
+    pa.field("layer", pa.string(), nullable=False),  # Layer, as the dialect declares it
+    pa.field("provider", pa.string()),  # gen_ai.provider.name; self-hosted for engines
+    pa.field("operation", pa.string()),  # gen_ai.operation.name
+    pa.field("request_model", pa.string()),
+    pa.field("response_model", pa.string()),
+    pa.field("billing_model", pa.string()),  # the deployed model: what the price is looked up by
+    pa.field("response_id", pa.string()),  # join key across layers
+    pa.field("gateway_call_id", pa.string()),  # litellm.call_id
+    pa.field("is_stream", pa.bool_()),
+    pa.field("status", pa.string(), nullable=False),  # Status
+    pa.field("error_type", pa.string()),  # ErrorType
+    pa.field("http_status", pa.int16()),
+    pa.field("finish_reason", pa.string()),
+    pa.field("ttft_us", pa.int64()),
+    pa.field("queue_us", pa.int64()),
+    pa.field("prefill_us", pa.int64()),
+    pa.field("decode_us", pa.int64()),
+    # Totals as reported (inclusive) ...
+    pa.field("input_tokens", pa.int64()),
+    pa.field("cached_input_tokens", pa.int64()),
+    pa.field("cache_creation_input_tokens", pa.int64()),
+    pa.field("output_tokens", pa.int64()),
+    pa.field("reasoning_tokens", pa.int64()),
+    # ... and the exclusive buckets they decompose into (core.tokens), NULL unless usage is exact.
+    *[pa.field(bucket, pa.int64()) for bucket in BUCKET_NAMES],
+    pa.field("usage_state", pa.string(), nullable=False),  # UsageState
+    pa.field("usage_reason", pa.string()),
+    pa.field("reported_cost_nusd", pa.int64()),  # the producer's own figure, kept beside ours
+    pa.field("attributes", pa.map_(pa.string(), pa.string())),  # the long tail; no content
+]
+ATTRIBUTED: Final[list["pa.Field[Any]"]] = [
+    # Attribute. NULL is `unattributed`; `attributed_by` is JSON {dimension: rule id}.
+    pa.field("tenant", pa.string(), nullable=False),
+    pa.field("team", pa.string()),
+    pa.field("project", pa.string()),
+    pa.field("feature", pa.string()),
+    pa.field("customer", pa.string()),
+    pa.field("user_id", pa.string()),
+    pa.field("api_key", pa.string()),
+    pa.field("environment", pa.string()),
+    pa.field("region", pa.string()),
+    pa.field("attributed_by", pa.string()),
+]
+PRICED: Final[list["pa.Field[Any]"]] = [
+    # Price; NULL in every column unless report_kind is `call`.
+    pa.field("cost_nusd", pa.int64()),
+    pa.field("cost_state", pa.string()),  # CostState
+    pa.field("cost_reason", pa.string()),
+    pa.field("price_id", pa.string()),
+    pa.field("price_provenance", pa.string()),  # PriceProvenance
+]
+
+DECODED_SCHEMA: Final = pa.schema(RECEIVED + IDENTITY)
+NORMALIZED_SCHEMA: Final = pa.schema(RECEIVED + IDENTITY + NORMALIZED)
+ATTRIBUTED_SCHEMA: Final = pa.schema(RECEIVED + IDENTITY + NORMALIZED + ATTRIBUTED)
+SPAN_SCHEMA: Final = pa.schema([*RECEIVED, *IDENTITY, *NORMALIZED, *ATTRIBUTED, *PRICED])
+"""What a store is given and gives back; the store adds `batch_seq` for its own use."""
+
+CALL: Final[list["pa.Field[Any]"]] = [
+    pa.field("call_id", pa.string(), nullable=False),
+    pa.field("domain", pa.string(), nullable=False),
+    pa.field("trace_hi", pa.uint64(), nullable=False),  # of the billing report
+    pa.field("trace_lo", pa.uint64(), nullable=False),
+    pa.field("span_id", pa.uint64(), nullable=False),
+    pa.field("start_time", TIMESTAMP, nullable=False),  # home time: start of the billing report
+    pa.field("version", pa.int64(), nullable=False),
+    pa.field("reports", pa.int32(), nullable=False),
+    pa.field("layers", pa.string(), nullable=False),  # sorted, comma-joined
+    pa.field("enforced", pa.bool_(), nullable=False),  # an agent settled it
+    pa.field("duration_us", pa.int64(), nullable=False),
+    pa.field("service_name", pa.string(), nullable=False),
+    *[f for f in NORMALIZED if f.name not in {"report_kind", "layer", "attributes"}],
+    *ATTRIBUTED,
+    *PRICED,
+]
+CALL_SCHEMA: Final = pa.schema(CALL)
+"""One row per call: the billing report's facts, enriched by the reports it suppressed."""
+
+SUPPRESSED: Final[list["pa.Field[Any]"]] = [
+    pa.field("call_id", pa.string(), nullable=False),
+    pa.field("trace_hi", pa.uint64(), nullable=False),
+    pa.field("trace_lo", pa.uint64(), nullable=False),
+    pa.field("span_id", pa.uint64(), nullable=False),
+    pa.field("start_time", TIMESTAMP, nullable=False),
+    pa.field("reason", pa.string(), nullable=False),
+]
+SUPPRESSED_SCHEMA: Final = pa.schema(SUPPRESSED)
+"""One row per report that does not bill, and why."""

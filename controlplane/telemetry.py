@@ -1,0 +1,41 @@
+"""Every metric about ourselves, declared once; names and units follow Prometheus' conventions."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+
+RECEIVED_SPANS = Counter(
+    "controlplane_ingest_received_spans_total",
+    "Spans in requests that were acknowledged.",
+    ["signal"],
+    registry=REGISTRY,
+)
+REJECTED = Counter(
+    "controlplane_ingest_rejected_total",
+    "Requests or spans refused, by reason.",
+    ["reason"],
+    registry=REGISTRY,
+)
+STORED_SPANS = Counter("controlplane_ingest_stored_spans_total", "Spans stored.", registry=REGISTRY)
+DUPLICATE_SPANS = Counter(
+    "controlplane_ingest_duplicate_spans_total", "Spans dropped as resends.", registry=REGISTRY
+)
+ACK_SECONDS = Histogram(
+    "controlplane_ingest_ack_seconds",
+    "Request received to acknowledged, the spool's fsync included.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+    registry=REGISTRY,
+)
+SPOOL_BYTES = Gauge("controlplane_spool_bytes", "Bytes waiting in the spool.", registry=REGISTRY)
+SPOOL_ENTRIES = Gauge(
+    "controlplane_spool_entries", "Requests waiting in the spool.", registry=REGISTRY
+)
+SETTLE_SECONDS = Histogram(
+    "controlplane_settle_seconds", "Duration of one settle tick.", registry=REGISTRY
+)
+SETTLE_LAG_SECONDS = Gauge(
+    "controlplane_settle_lag_seconds", "Age of the oldest report not settled.", registry=REGISTRY
+)
+WORKER_ERRORS = Counter(
+    "controlplane_worker_errors_total", "Failed rounds of a worker.", ["worker"], registry=REGISTRY
+)
