@@ -1,1 +1,238 @@
-"""One frozen Settings; the only reader of the environment and the configuration file."""
+"""One frozen Settings; the only reader of the environment and the configuration file.
+
+Precedence: command line > environment (`CONTROLPLANE_API__PORT=8080`, `__` between levels) > YAML
+file > default. A key nobody knows is an error: a misspelt limit must not silently be the default.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+import yaml
+
+from controlplane.core.errors import ConfigError
+
+ENV_PREFIX: Final = "CONTROLPLANE_"
+CONFIG_ENV: Final = "CONTROLPLANE_CONFIG"
+RESERVED_ENV: Final = ("CONTROLPLANE_AGENT_", "CONTROLPLANE_DASHBOARD_")
+"""Prefixes that other programs of ours read; not settings of the server."""
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section: closed, so that a misspelt key is refused."""
+
+
+class CollectorSettings(_Section, frozen=True, kw_only=True):
+    """The OTLP receivers and the spool behind them."""
+
+    host: str = "127.0.0.1"  # loopback unless told otherwise
+    grpc_port: Port = 4317
+    http_port: Port = 4318
+    max_compressed_bytes: Positive = 16 * 2**20
+    max_decompressed_bytes: Positive = 64 * 2**20
+    max_spans_per_request: Positive = 50_000
+    spool_max_bytes: Positive = 4 * 2**30
+
+
+class ApiSettings(_Section, frozen=True, kw_only=True):
+    """The HTTP API."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    requests_per_minute: Positive = 6_000  # per principal
+
+
+class DashboardSettings(_Section, frozen=True, kw_only=True):
+    """The Streamlit server."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8501
+
+
+class BudgetSettings(_Section, frozen=True, kw_only=True):
+    """Leases and their settlement."""
+
+    lease_ttl_seconds: Seconds = 60.0
+    unenforced_grace_seconds: Seconds = 10.0
+
+
+class WatchSettings(_Section, frozen=True, kw_only=True):
+    """Detection and where alerts go."""
+
+    interval_seconds: Seconds = 60.0
+    alertmanager_url: str | None = None
+    webhook_url: str | None = None
+    webhook_secret_file: Path | None = None
+
+
+class Settings(_Section, frozen=True, kw_only=True):
+    """Everything a role is told; relative paths are relative to the working directory."""
+
+    data_dir: Path = Path("~/.local/share/controlplane")
+    keys_dir: Path | None = None  # default: `<data_dir>-keys`, beside and never inside the data
+    database_url: str | None = None  # metadata; default: SQLite in the data directory
+    zone: str = "UTC"  # reporting time zone, an IANA name
+    log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    price_overrides: Path | None = None  # YAML list of the organisation's own prices
+    attribution_rules: Path | None = None  # YAML list of rules put before the built-in ones
+    settle_interval_seconds: Seconds = 0.5
+    collector: CollectorSettings = CollectorSettings()
+    api: ApiSettings = ApiSettings()
+    dashboard: DashboardSettings = DashboardSettings()
+    budgets: BudgetSettings = BudgetSettings()
+    watch: WatchSettings = WatchSettings()
+
+    @property
+    def metadata_url(self) -> str:
+        """SQLAlchemy URL of the metadata database."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'metadata.sqlite'}"
+
+    @property
+    def secrets_dir(self) -> Path:
+        """Directory of signing and encryption keys."""
+        return self.keys_dir or self.data_dir.with_name(self.data_dir.name + "-keys")
+
+    @property
+    def keyless_allowed(self) -> bool:
+        """Whether a sender without a key is the `default` tenant: only on loopback."""
+        return is_loopback(self.collector.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load(
+    config: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """Read, merge and check every setting.
+
+    Args:
+        config: YAML file; `CONTROLPLANE_CONFIG` names it otherwise.
+        environ: the process environment unless given.
+        overrides: from the command line, keyed by dotted name; None values are not set.
+
+    Raises:
+        ConfigError: names the first wrong key and what to write instead.
+    """
+    env = os.environ if environ is None else environ
+    named = env.get(CONFIG_ENV)
+    path = config or (Path(named) if named else None)
+    tree = _read_yaml(path) if path else {}
+    for name, text in _from_environment(env):
+        _put(tree, name, text)
+    for name, value in (overrides or {}).items():
+        if value is not None:
+            _put(tree, name, value)
+    _refuse_unknown(tree, Settings, ())
+    try:
+        settings = msgspec.convert(tree, Settings, strict=False, dec_hook=_to_path)
+    except msgspec.ValidationError as wrong:
+        problem, _, where = str(wrong).partition(" - at `$")
+        key = where.strip("`.") or "settings"
+        raise ConfigError(key, problem, "Write a value of that kind") from None
+    return _checked(settings)
+
+
+def _to_path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    msg = f"Expected `{kind.__name__}`, got `{type(value).__name__}`"
+    raise TypeError(msg)
+
+
+def _checked(settings: Settings) -> Settings:
+    try:
+        ZoneInfo(settings.zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise ConfigError(
+            "zone", f"{settings.zone!r} is not an IANA zone", 'Write a name like "Europe/Madrid"'
+        ) from None
+    for key, path in (
+        ("price_overrides", settings.price_overrides),
+        ("attribution_rules", settings.attribution_rules),
+        ("watch.webhook_secret_file", settings.watch.webhook_secret_file),
+    ):
+        if path is not None and not path.is_file():
+            raise ConfigError(key, f"{path} is not a file", "Create it or remove the setting")
+    data_dir = settings.data_dir.expanduser().absolute()
+    keys_dir = settings.keys_dir.expanduser().absolute() if settings.keys_dir else None
+    if keys_dir and keys_dir.is_relative_to(data_dir):
+        raise ConfigError(
+            "keys_dir", "lies inside data_dir", "Keep keys apart from the data they protect"
+        )
+    if settings.watch.webhook_url and not settings.watch.webhook_secret_file:
+        raise ConfigError(
+            "watch.webhook_secret_file",
+            "is needed to sign what goes to webhook_url",
+            "Name a file that holds the shared secret",
+        )
+    return msgspec.structs.replace(settings, data_dir=data_dir, keys_dir=keys_dir)
+
+
+def _read_yaml(path: Path) -> dict[str, object]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as wrong:
+        raise ConfigError("config", f"{path}: {wrong.strerror}", "Name a readable file") from None
+    except yaml.YAMLError as wrong:
+        mark = getattr(wrong, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError("config", f"{path}{line} is not YAML", "Mend the syntax") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError("config", f"{path} is not a mapping", "Write `key: value` lines")
+    return tree
+
+
+def _from_environment(env: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [
+        (name.removeprefix(ENV_PREFIX).lower().replace("__", "."), text)
+        for name, text in sorted(env.items())
+        if name.startswith(ENV_PREFIX) and name != CONFIG_ENV and not name.startswith(RESERVED_ENV)
+    ]
+
+
+def _put(tree: dict[str, object], name: str, value: object) -> None:
+    *parents, leaf = name.split(".")
+    node = tree
+    for parent in parents:
+        child = node.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(name, f"{parent} is not a section", "Remove the value above it")
+        node = child
+    node[leaf] = value
+
+
+def _refuse_unknown(node: object, kind: type, path: tuple[str, ...]) -> None:
+    if not isinstance(node, dict):
+        return
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in node.items():
+        dotted = ".".join((*path, str(key)))
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            known = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(fields))}"
+            raise ConfigError(dotted, "is not a setting", known)
+        inner = fields[key]
+        if isinstance(inner, type) and issubclass(inner, _Section):
+            _refuse_unknown(value, inner, (*path, str(key)))
