@@ -1,27 +1,66 @@
-# Targets are documented by `make help`; design section 13 lists them as a contract.
+# `make help` lists the targets; they are a contract (design section 13).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
+LITELLM := .venvs/litellm
+PHOENIX := .venvs/phoenix
+CODE := controlplane collectors dashboard
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock fmt lint test prove up bench
+.PHONY: help setup setup-peers lock fmt lint test prove up bench
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP) ## install the locked environment into .venv (idempotent)
 
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.8'
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
-	@touch $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.8' 2>/dev/null
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The real proxy of the end-to-end tests pins older libraries than ours: an environment of its own.
+$(LITELLM)/.installed: tests/e2e/requirements-litellm.lock | $(STAMP)
+	@test -x $(LITELLM)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(LITELLM)
+	@$(UV) pip install --quiet --python $(LITELLM)/bin/python --require-hashes -r $<
+	@$(UV) pip install --quiet --python $(LITELLM)/bin/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup-peers: setup ## install the products that benchmarks compare with (never needed by tests)
+	@test -x $(PHOENIX)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(PHOENIX)
+	@$(UV) pip install --quiet --python $(PHOENIX)/bin/python arize-phoenix rotel
 
 lock: ## resolve requirements.lock anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --all-extras --group dev -o requirements.lock pyproject.toml
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --all-extras --group dev -o requirements.lock pyproject.toml
 
 fmt: setup ## format the code
-	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: setup ## every static check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/vulture
+	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(CODE) migrations deploy tests
+
+test: lint $(LITELLM)/.installed ## what CI runs: static checks, then every test at representative size
+	@sh tests/provide.sh
+	$(BIN)/pytest --durations=15
+
+prove: setup $(LITELLM)/.installed ## the same tests at full size; figures go to tests/proofs/
+	@sh tests/provide.sh
+	CONTROLPLANE_TEST_FULL=1 $(BIN)/pytest -m slow --timeout=7200
+
+up: setup ## the whole system with demo data on loopback; Ctrl-C stops it
+	@$(BIN)/controlplane up --demo --data-dir var/data
+
+bench: setup ## the benchmarks, with the peers that are installed
+	@$(BIN)/controlplane bench ingest --json
+	@$(BIN)/controlplane bench startup --json
