@@ -39,3 +39,16 @@ SETTLE_LAG_SECONDS = Gauge(
 WORKER_ERRORS = Counter(
     "controlplane_worker_errors_total", "Failed rounds of a worker.", ["worker"], registry=REGISTRY
 )
+API_REQUEST_SECONDS = Histogram(
+    "controlplane_api_request_seconds",
+    "API request received to answered, long polls excluded.",
+    ["route", "method", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10),
+    registry=REGISTRY,
+)
+API_REFUSED = Counter(
+    "controlplane_api_refused_total",
+    "API requests answered with a problem, by its code.",
+    ["code"],
+    registry=REGISTRY,
+)

@@ -5,7 +5,8 @@ ControlPlaneError                      carries `code`, `retryable` and a sentenc
 ├── InvalidInputError                  a caller's value is wrong: field and fix                400
 │   ├── PayloadError                   bytes that are not the telemetry they claim to be      400
 │   └── PolicyError                    a policy document that must not be applied             422
-├── LimitExceededError                 a named limit was hit                                   413/429
+├── LimitExceededError                 a named limit was hit                                   413
+├── RateLimitedError                   too many requests in a minute: wait                     429
 ├── AuthenticationError                no, unknown, expired or revoked credential              401
 ├── ForbiddenError                     a valid credential without the scope or tenant          403
 ├── NotFoundError                                                                              404
@@ -80,6 +81,20 @@ class LimitExceededError(ControlPlaneError):
         self.seen = seen
         got = "" if seen is None else f", got {seen}"
         super().__init__(f"{limit}: at most {allowed}{got}. Send less at once or raise the limit")
+
+
+class RateLimitedError(ControlPlaneError):
+    """Too many requests; `retry_after_seconds` is when the next one fits."""
+
+    code = "rate_limited"
+    http_status = 429
+    retryable = True
+
+    def __init__(self, limit: str, allowed: int, *, retry_after_seconds: int) -> None:
+        self.limit = limit
+        self.allowed = allowed
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"{limit}: at most {allowed}. Retry after {retry_after_seconds} s")
 
 
 class AuthenticationError(ControlPlaneError):

@@ -63,6 +63,19 @@ class SpanReader(Protocol):
         """Answer per service_name and dialect: stored, calls, suppressed, last_event_time."""
         ...
 
+    def tenants(self) -> tuple[str, ...]:
+        """Answer every tenant that has a stored span, sorted; for an operator's queries."""
+        ...
+
+    def latencies(self, query: CostQuery) -> pa.Table:
+        """Answer a histogram of call durations per model and operation; granularity is ignored.
+
+        Columns: model (string, NULL unknown), operation (string, NULL unknown), bucket (int32:
+        index of the first bound of queries.LATENCY_BOUNDS_US that is >= duration_us, or their
+        number if none is), calls (int64), duration_us (int64 sum). Empty buckets are absent.
+        """
+        ...
+
     def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
         """Answer the newest start_time that rollups already include; None when empty."""
         ...

@@ -9,6 +9,20 @@ from controlplane.core.calendar import Window
 
 MAX_PAGE_ROWS = 1_000
 MAX_CHART_ROWS = 5_000
+LATENCY_BOUNDS_US = (
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    120_000_000,
+    300_000_000,
+)
+"""Upper bounds of the latency histogram that `/metrics` serves, microseconds."""
 
 
 class Granularity(StrEnum):
