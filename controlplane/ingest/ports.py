@@ -1,0 +1,87 @@
+"""What receivers hand over, and what they ask of the key store and of the spool."""
+
+from datetime import datetime
+from typing import Literal, Protocol
+
+import msgspec
+
+from controlplane.core.ids import DEFAULT_DOMAIN, DEFAULT_TENANT
+from controlplane.signals.vocabulary import KeyRole
+
+ContentType = Literal["protobuf", "json"]
+Signal = Literal["traces", "metrics", "logs"]
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """One export request's body, decompressed; an OTLP `Export<Signal>ServiceRequest`."""
+
+    body: bytes
+    content_type: ContentType = "protobuf"
+    signal: Signal = "traces"
+
+
+class TenantMap(msgspec.Struct, frozen=True):
+    """An admin's rule that lets a proxy or engine key report for several tenants.
+
+    The span's (else the resource's) value of `attribute` is looked up in `tenants`; with no
+    `tenants` the value itself is the tenant. Without a match the sender's own tenant stands.
+    """
+
+    attribute: str
+    tenants: dict[str, str] | None = None
+
+
+class Sender(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a request is from, as its ingest key says; nothing in the body can change it.
+
+    `tenant_map` is honoured for roles proxy and engine only: a client never chooses its tenant.
+    """
+
+    domain: str = DEFAULT_DOMAIN
+    """Settlement domain: the scope inside which calls are counted once."""
+    tenant: str = DEFAULT_TENANT
+    key_id: str = ""
+    """Empty for a keyless loopback sender."""
+    key_role: KeyRole = KeyRole.UNKNOWN
+    tenant_map: TenantMap | None = None
+
+
+KEYLESS_SENDER = Sender()
+"""A loopback sender without a key, where the embedded mode allows one."""
+
+
+class SpoolEntry(msgspec.Struct, frozen=True):
+    """One accepted request: what was sent, by whom, and when it arrived (aware UTC)."""
+
+    payload: Payload
+    sender: Sender
+    received_at: datetime
+
+
+class KeyResolver(Protocol):
+    """Turns an Authorization header into a sender. Called by several threads at once."""
+
+    def resolve(self, authorization: str | None, *, now: datetime) -> Sender:
+        """Answer the sender that `Bearer cp_ingest_<id>_<secret>` belongs to.
+
+        None or empty means the header is absent: the embedded mode answers KEYLESS_SENDER for a
+        loopback peer, anything else raises. Answers without network; a revocation takes effect
+        within the resolver's stated cache time.
+
+        Raises:
+            AuthenticationError: absent where needed, malformed, unknown, expired or revoked.
+            ForbiddenError: a valid key of a kind that may not ingest.
+        """
+        ...
+
+
+class Spool(Protocol):
+    """Durable first stop of every accepted request. Called by several threads at once."""
+
+    def append(self, entry: SpoolEntry) -> None:
+        """Keep an entry; it is on disk when this returns, so the sender may be acknowledged.
+
+        Raises:
+            SpoolFullError: the size limit is reached; nothing was kept.
+        """
+        ...
