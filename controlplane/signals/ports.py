@@ -6,6 +6,7 @@ from typing import Protocol
 import msgspec
 import pyarrow as pa
 
+from controlplane.core.calendar import Window
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 
 
@@ -73,6 +74,18 @@ class SpanReader(Protocol):
         Columns: model (string, NULL unknown), operation (string, NULL unknown), bucket (int32:
         index of the first bound of queries.LATENCY_BOUNDS_US that is >= duration_us, or their
         number if none is), calls (int64), duration_us (int64 sum). Empty buckets are absent.
+        """
+        ...
+
+    def tenants(self) -> tuple[str, ...]:
+        """Answer every tenant that has a call, sorted."""
+        ...
+
+    def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """Answer `model`, `bin`, `calls`: output tokens of successful calls on a log grid.
+
+        `bin` is floor(ln(output_tokens) / ln(1.1)), the grid of `detection.drift`; calls without
+        output are left out. Rows are ordered by model and bin.
         """
         ...
 

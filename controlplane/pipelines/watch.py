@@ -1,0 +1,236 @@
+"""Rollups → detection → alert → outbox → notified."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from controlplane.alerts.alert import Alert, AlertState, Finding, Severity
+from controlplane.alerts.evaluate import evaluate
+from controlplane.alerts.ports import AlertStore, Delivery, Notification, Receiver, Verdict
+from controlplane.core.calendar import Window
+from controlplane.core.ids import IdFactory
+from controlplane.core.money import format_usd
+from controlplane.detection.drift import Drift, drifted
+from controlplane.detection.heads import Excess, cost_excess
+from controlplane.policy.wire import Standing
+from controlplane.signals.ports import SpanReader
+from controlplane.signals.queries import CostQuery, Granularity
+
+BUCKET: Final = timedelta(minutes=15)
+HISTORY: Final = timedelta(days=15)
+DRIFT_REFERENCE: Final = timedelta(days=7)
+DRIFT_CURRENT: Final = timedelta(hours=6)
+BUDGET_THRESHOLDS: Final = (50, 80, 100)
+MAX_DUE: Final = 100
+RETRY_SECONDS: Final = (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
+UNATTRIBUTED: Final = "unattributed"
+
+
+class WatchedBudget(msgspec.Struct, frozen=True):
+    """What an alert says of a budget, beside its standing."""
+
+    tenant: str
+    name: str
+    owner: str
+    standing: Standing
+
+
+def watch_round(
+    reader: SpanReader,
+    budgets: Sequence[WatchedBudget],
+    store: AlertStore,
+    *,
+    receivers: Sequence[str],
+    ids: IdFactory,
+    now: datetime,
+) -> list[Alert]:
+    """Evaluate everything once and append what changed to the outbox; return what is firing.
+
+    Raises:
+        StoreUnavailableError: nothing was evaluated; the states are as they were.
+    """
+    findings = [
+        finding
+        for tenant in reader.tenants()
+        for finding in (*_costs(reader, tenant, now), *_drifts(reader, tenant, now))
+    ]
+    findings += [f for budget in budgets for f in budget_findings(budget)]
+    done = evaluate(store.alerts(), findings, now=now)
+    messages = [
+        Notification(id=ids.new("msg"), receiver=name, at=now, alerts=tuple(done.changed))
+        for name in receivers
+        if done.changed
+    ]
+    store.save_round(done.alerts, messages)
+    return [alert for alert in done.alerts if alert.state is AlertState.FIRING]
+
+
+def deliver_round(store: AlertStore, receivers: Mapping[str, Receiver], *, now: datetime) -> int:
+    """Try what is due once; return how many messages were delivered.
+
+    A message of a receiver that is no longer configured is dead, and says so.
+    """
+    delivered = 0
+    for message in store.due(now=now, limit=MAX_DUE):
+        receiver = receivers.get(message.receiver)
+        answer = (
+            receiver.deliver(message, now=now)
+            if receiver
+            else Delivery(Verdict.DEAD, "the receiver is no longer configured")
+        )
+        if answer.verdict is Verdict.RETRY and message.attempts >= len(RETRY_SECONDS):
+            answer = Delivery(Verdict.DEAD, f"gave up: {answer.detail}")
+        wait = RETRY_SECONDS[min(message.attempts, len(RETRY_SECONDS) - 1)]
+        store.settle(message.id, answer, next_attempt=now + timedelta(seconds=wait))
+        delivered += answer.verdict is Verdict.DELIVERED
+    return delivered
+
+
+def keep_alive(
+    firing: Sequence[Alert], receiver: Receiver, *, now: datetime, new_id: Callable[[], str]
+) -> Delivery | None:
+    """Tell Alertmanager again what still fires: it resolves by itself what it stops hearing of."""
+    if not firing:
+        return None
+    message = Notification(id=new_id(), receiver="alertmanager", at=now, alerts=tuple(firing))
+    return receiver.deliver(message, now=now)
+
+
+def budget_findings(budget: WatchedBudget) -> list[Finding]:
+    """Return the thresholds that actual spend has reached; each is told once per window."""
+    standing = budget.standing
+    used = (
+        standing.settled_enforced_nusd
+        + standing.settled_unproven_nusd
+        + standing.observed_unenforced_nusd
+    )
+    return [
+        Finding(
+            labels={
+                "alertname": "BudgetThreshold",
+                "tenant": budget.tenant,
+                "budget_id": standing.budget_id,
+                "threshold": str(percent),
+                "window_start": standing.window_start.isoformat(),
+                "severity": Severity.PAGE if percent >= 100 else Severity.TICKET,  # noqa: PLR2004 - percent of the limit
+            },
+            annotations={
+                "summary": (
+                    f"Budget {budget.name}: ${format_usd(used)} of "
+                    f"${format_usd(standing.limit_nusd)} used ({percent} % reached)"
+                ),
+                "owner": budget.owner,
+                "window_end": standing.window_end.isoformat(),
+            },
+            once=True,
+        )
+        for percent in BUDGET_THRESHOLDS
+        if standing.limit_nusd > 0 and 100 * used >= percent * standing.limit_nusd
+    ]
+
+
+def _costs(reader: SpanReader, tenant: str, now: datetime) -> list[Finding]:
+    end = now - timedelta(seconds=now.timestamp() % BUCKET.total_seconds())
+    window = Window(end - HISTORY, end)  # the open bucket would always look cheap
+    query = CostQuery(
+        tenants=(tenant,), window=window, granularity=Granularity.QUARTER_HOUR, group_by=("team",)
+    )
+    teams, costs = _matrix(reader.costs(query), window)
+    return [
+        _cost_finding(reader, tenant, teams[excess.series], window=window, excess=excess)
+        for excess in cost_excess(costs, costs.shape[1] - 1)
+    ]
+
+
+def _matrix(table: pa.Table, window: Window) -> tuple[list[str | None], np.ndarray]:
+    teams: list[str | None] = sorted(set(table["team"].to_pylist()), key=lambda t: (t is None, t))
+    row = {team: index for index, team in enumerate(teams)}
+    costs = np.zeros((len(teams), int((window.end - window.start) / BUCKET)))
+    for start, team, cost in zip(
+        table["bucket_start"].to_pylist(),
+        table["team"].to_pylist(),
+        table["cost_nusd"].to_pylist(),
+        strict=True,
+    ):
+        costs[row[team], int((start - window.start) / BUCKET)] += cost or 0
+    return teams, costs
+
+
+def _cost_finding(
+    reader: SpanReader, tenant: str, team: str | None, *, window: Window, excess: Excess
+) -> Finding:
+    since = window.start + excess.since * BUCKET
+    top = reader.costs(
+        CostQuery(
+            tenants=(tenant,),
+            window=Window(since, window.end),
+            group_by=("model",),
+            filters={"team": (team,)},
+        )
+    )
+    blame = ", ".join(
+        f"{model or UNATTRIBUTED} ${format_usd(cost)}"
+        for model, cost in zip(
+            top["model"].to_pylist()[:3], top["cost_nusd"].to_pylist()[:3], strict=True
+        )
+    )
+    name = team or UNATTRIBUTED
+    return Finding(
+        labels={
+            "alertname": "CostAnomaly",
+            "tenant": tenant,
+            "team": name,
+            "severity": Severity.PAGE,
+            "detector_id": "cost_excess",
+        },
+        annotations={
+            "summary": (
+                f"Team {name}: ${format_usd(excess.actual_nusd)} in 15 min, "
+                f"${format_usd(excess.expected_nusd)} expected"
+            ),
+            "score": f"{excess.score:.1f}",
+            "since": since.isoformat(),
+            "top_models": blame,
+        },
+    )
+
+
+def _drifts(reader: SpanReader, tenant: str, now: datetime) -> list[Finding]:
+    boundary = now - DRIFT_CURRENT
+    reference = reader.output_lengths((tenant,), Window(boundary - DRIFT_REFERENCE, boundary))
+    current = reader.output_lengths((tenant,), Window(boundary, now))
+    found = drifted(_histograms(reference), _histograms(current))
+    return [_drift_finding(tenant, drift) for drift in found]
+
+
+def _histograms(table: pa.Table) -> dict[str, np.ndarray]:
+    histograms: dict[str, np.ndarray] = {}
+    for model, bin_, calls in zip(*(table[c].to_pylist() for c in table.column_names), strict=True):
+        counts = histograms.setdefault(model or UNATTRIBUTED, np.zeros(512, dtype=np.int64))
+        counts[bin_] += calls
+    return histograms
+
+
+def _drift_finding(tenant: str, drift: Drift) -> Finding:
+    return Finding(
+        labels={
+            "alertname": "OutputLengthDrift",
+            "tenant": tenant,
+            "model": drift.group,
+            "severity": Severity.TICKET,
+            "detector_id": "output_length",
+        },
+        annotations={
+            "summary": (
+                f"Model {drift.group}: median output {drift.current_median:.0f} tokens, "
+                f"{drift.reference_median:.0f} before"
+            ),
+            "statistic": f"{drift.statistic:.3f}",
+            "p_value": f"{drift.p_value:.2e}",
+            "rows": f"{drift.current_rows} against {drift.reference_rows}",
+        },
+    )
