@@ -14,6 +14,8 @@ from scipy import stats
 
 GRID_BASE: Final = 1.1
 """Bin edges are GRID_BASE^k: a bin is 10 % wide whatever the unit."""
+MAX_BINS: Final = 291 + 1
+"""Bins up to the largest quantity there can be: ln(2^40) / ln(GRID_BASE) is below 291."""
 FALSE_DISCOVERY_RATE: Final = 0.01
 MIN_STATISTIC: Final = 0.1
 """Largest gap between the two cumulative distributions that is worth telling."""

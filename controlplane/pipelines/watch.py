@@ -14,7 +14,8 @@ from controlplane.alerts.ports import AlertStore, Delivery, Notification, Receiv
 from controlplane.core.calendar import Window
 from controlplane.core.ids import IdFactory
 from controlplane.core.money import format_usd
-from controlplane.detection.drift import Drift, drifted
+from controlplane.detection.baseline import Series
+from controlplane.detection.drift import MAX_BINS, Counts, Drift, drifted
 from controlplane.detection.heads import Excess, cost_excess
 from controlplane.policy.wire import Standing
 from controlplane.signals.ports import SpanReader
@@ -146,17 +147,14 @@ def _costs(reader: SpanReader, tenant: str, now: datetime) -> list[Finding]:
     ]
 
 
-def _matrix(table: pa.Table, window: Window) -> tuple[list[str | None], np.ndarray]:
-    teams: list[str | None] = sorted(set(table["team"].to_pylist()), key=lambda t: (t is None, t))
-    row = {team: index for index, team in enumerate(teams)}
-    costs = np.zeros((len(teams), int((window.end - window.start) / BUCKET)))
-    for start, team, cost in zip(
-        table["bucket_start"].to_pylist(),
-        table["team"].to_pylist(),
-        table["cost_nusd"].to_pylist(),
-        strict=True,
-    ):
-        costs[row[team], int((start - window.start) / BUCKET)] += cost or 0
+def _matrix(table: pa.Table, window: Window) -> tuple[list[str | None], Series]:
+    rows = table.select(["bucket_start", "team", "cost_nusd"]).to_pylist()
+    teams = sorted({row["team"] for row in rows}, key=lambda team: (team is None, team))
+    index = {team: number for number, team in enumerate(teams)}
+    costs = np.zeros((len(teams), int((window.end - window.start) / BUCKET)), dtype=np.float64)
+    for row in rows:
+        bucket = int((row["bucket_start"] - window.start) / BUCKET)
+        costs[index[row["team"]], bucket] += row["cost_nusd"]
     return teams, costs
 
 
@@ -173,10 +171,8 @@ def _cost_finding(
         )
     )
     blame = ", ".join(
-        f"{model or UNATTRIBUTED} ${format_usd(cost)}"
-        for model, cost in zip(
-            top["model"].to_pylist()[:3], top["cost_nusd"].to_pylist()[:3], strict=True
-        )
+        f"{row['model'] or UNATTRIBUTED} ${format_usd(row['cost_nusd'])}"
+        for row in top.slice(0, 3).to_pylist()
     )
     name = team or UNATTRIBUTED
     return Finding(
@@ -207,11 +203,12 @@ def _drifts(reader: SpanReader, tenant: str, now: datetime) -> list[Finding]:
     return [_drift_finding(tenant, drift) for drift in found]
 
 
-def _histograms(table: pa.Table) -> dict[str, np.ndarray]:
-    histograms: dict[str, np.ndarray] = {}
-    for model, bin_, calls in zip(*(table[c].to_pylist() for c in table.column_names), strict=True):
-        counts = histograms.setdefault(model or UNATTRIBUTED, np.zeros(512, dtype=np.int64))
-        counts[bin_] += calls
+def _histograms(table: pa.Table) -> dict[str, Counts]:
+    histograms: dict[str, Counts] = {}
+    for row in table.to_pylist():
+        model = row["model"] or UNATTRIBUTED
+        counts = histograms.setdefault(model, np.zeros(MAX_BINS, dtype=np.int64))
+        counts[row["bin"]] += row["calls"]
     return histograms
 
 

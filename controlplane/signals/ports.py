@@ -77,10 +77,6 @@ class SpanReader(Protocol):
         """
         ...
 
-    def tenants(self) -> tuple[str, ...]:
-        """Answer every tenant that has a call, sorted."""
-        ...
-
     def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """Answer `model`, `bin`, `calls`: output tokens of successful calls on a log grid.
 
