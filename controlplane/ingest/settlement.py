@@ -1,0 +1,93 @@
+"""What passes between a span store and settlement: Arrow tables, no behavior."""
+
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+
+from controlplane.signals.schema import ATTRIBUTED, CALL, CALL_SCHEMA, SPAN_SCHEMA, TIMESTAMP
+
+REPORT_SCHEMA: Final = pa.schema([f for f in SPAN_SCHEMA if f.name != "attributes"])
+"""A stored span whose report_kind is `call`: everything that settlement reads."""
+
+GROUPED_SCHEMA: Final = REPORT_SCHEMA.append(pa.field("group_id", pa.int32(), nullable=False))
+
+EDGE_SCHEMA: Final = pa.schema(
+    [
+        pa.field("domain", pa.string(), nullable=False),
+        pa.field("trace_hi", pa.uint64(), nullable=False),
+        pa.field("trace_lo", pa.uint64(), nullable=False),
+        pa.field("span_id", pa.uint64(), nullable=False),
+        pa.field("parent_span_id", pa.uint64(), nullable=False),
+    ]
+)
+"""Parent edges of the traces that grouped reports belong to, other spans included."""
+
+IDENTITY_NAMES: Final = ("domain", "trace_hi", "trace_lo", "span_id", "start_time")
+
+MEMBER: Final[list["pa.Field[Any]"]] = [
+    pa.field("call_id", pa.string(), nullable=False),
+    pa.field("domain", pa.string(), nullable=False),
+    pa.field("trace_hi", pa.uint64(), nullable=False),
+    pa.field("trace_lo", pa.uint64(), nullable=False),
+    pa.field("span_id", pa.uint64(), nullable=False),
+    pa.field("start_time", TIMESTAMP, nullable=False),
+    pa.field("reason", pa.string(), nullable=False),
+    pa.field("tenant", pa.string(), nullable=False),
+    pa.field("service_name", pa.string(), nullable=False),
+    pa.field("dialect", pa.string(), nullable=False),
+]
+MEMBER_SCHEMA: Final = pa.schema(MEMBER)
+"""A report that does not bill, with the call it belongs to."""
+
+IDENTITY_SCHEMA: Final = pa.schema([REPORT_SCHEMA.field(name) for name in IDENTITY_NAMES])
+
+CHANGE_SCHEMA: Final = pa.schema([*CALL, pa.field("sign", pa.int8(), nullable=False)])
+"""A call before (-1) or after (+1) the settlement `version` it carries."""
+
+CONTEXT_COLUMNS: Final = tuple(f.name for f in ATTRIBUTED if f.name not in {"tenant"})
+"""What a report that does not bill may still say about the call."""
+
+
+class Unsettled(msgspec.Struct, frozen=True):
+    """What one settlement works on."""
+
+    through: int
+    """Watermark that `apply` moves to; also the version of the calls settled from this."""
+
+    lone: pa.Table
+    """REPORT_SCHEMA rows that can join no other report: each is a call, never seen before."""
+
+    grouped: pa.Table
+    """GROUPED_SCHEMA rows, new and old: neighborhoods closed under shared keys."""
+
+    edges: pa.Table
+    """EDGE_SCHEMA rows of the grouped reports' traces."""
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What settlement made of an `Unsettled`."""
+
+    through: int
+    fresh: pa.Table
+    """CALL_SCHEMA rows that can not be stored yet: of the lone reports."""
+
+    regrouped: pa.Table
+    """CALL_SCHEMA rows of the grouped reports; they replace what those reports were before."""
+
+    suppressed: pa.Table
+    """MEMBER_SCHEMA rows of the grouped reports."""
+
+    examined: pa.Table
+    """IDENTITY_SCHEMA rows: every grouped report."""
+
+
+def empty_settled(through: int) -> Settled:
+    """Nothing to settle up to `through`."""
+    return Settled(
+        through,
+        CALL_SCHEMA.empty_table(),
+        CALL_SCHEMA.empty_table(),
+        MEMBER_SCHEMA.empty_table(),
+        IDENTITY_SCHEMA.empty_table(),
+    )

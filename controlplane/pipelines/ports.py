@@ -1,0 +1,66 @@
+"""What the flows ask of adapters, beyond the ports of the nouns they move."""
+
+from datetime import datetime
+from typing import Protocol
+
+import pyarrow as pa
+
+from controlplane.ingest.settlement import Settled, Unsettled
+
+
+class SettleStore(Protocol):
+    """The half of a span store that settlement works on; one settler at a time."""
+
+    def take(self) -> Unsettled:
+        """Read the reports written since the last `apply`, with every report they can join.
+
+        Takes at most a bounded number of spans; `through` says how far it got. Nothing changes.
+
+        Raises:
+            StoreUnavailableError: try again.
+        """
+        ...
+
+    def apply(self, settled: Settled, *, now: datetime) -> int:
+        """Replace the calls of the reports examined, mark old and new buckets, move the watermark.
+
+        One transaction. Calls whose content did not change keep their version and mark nothing.
+        Returns how many calls are new, changed or gone.
+
+        Raises:
+            StoreUnavailableError: nothing changed; take again.
+        """
+        ...
+
+    def roll_up(self, *, now: datetime) -> int:
+        """Recompute the money cube of dirty (tenant, 15-minute) buckets that have come to rest.
+
+        A bucket that still moves stays dirty, and readers take it from the calls: answers are
+        exact either way. Returns how many buckets were recomputed.
+        """
+        ...
+
+    def unposted(self) -> pa.Table:
+        """Answer CHANGE_SCHEMA rows that `posted` was not told of, oldest version first."""
+        ...
+
+    def posted(self, version: int) -> None:
+        """Forget the changes up to and including `version`: the ledger has them."""
+        ...
+
+
+class LedgerPoster(Protocol):
+    """Where what calls cost is posted against budgets."""
+
+    def post(self, changes: pa.Table, now: datetime) -> None:
+        """Post CHANGE_SCHEMA rows; durable on return.
+
+        A row with sign -1 is a call as it was posted before, +1 as it is now; the cost difference
+        of any group of rows is `sum(sign * cost_nusd)`. All rows of one `version` come in one
+        post; after a crash the same versions come again with the same rows, so (…, version) is
+        an idempotency key.
+
+        Raises:
+            UnavailableError: nothing was posted; the rows come again at the next tick.
+        """
+        ...
