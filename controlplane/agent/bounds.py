@@ -1,0 +1,166 @@
+"""How much a request can cost at most, in tokens, from its own bytes (algorithms L3).
+
+Each operation and feature has a bound class as data. `bounded` input is at most one token per byte
+of what is sent, because no tokenizer makes a token out of less than a byte; anything that refers
+to content held elsewhere has no bound that can be known here, and a hard budget refuses it.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+MESSAGE_OVERHEAD_TOKENS: Final = 16  # role markers and separators; OpenAI's chat format adds 3 to 4
+REQUEST_OVERHEAD_TOKENS: Final = 64  # a tool preamble or a reply primer
+
+INPUT_FIELDS: Final = (
+    "messages",
+    "input",
+    "prompt",
+    "system",
+    "instructions",
+    "tools",
+    "functions",
+    "tool_choice",
+    "response_format",
+    "text",
+)
+"""Request fields whose bytes become input tokens."""
+
+OUTPUT_LIMIT_FIELDS: Final = {
+    "chat": ("max_tokens", "max_completion_tokens"),
+    "text_completion": ("max_tokens",),
+    "messages": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+    "embeddings": (),
+}
+"""Operation → the fields that limit one choice's output; the first is the one to set."""
+
+BOUNDED_PARTS: Final = frozenset(
+    {
+        *("text", "input_text", "output_text", "refusal", "message", "reasoning"),
+        *("tool_use", "tool_result", "function_call", "function_call_output", "thinking"),
+    }
+)
+"""Types of content parts that carry their whole content."""
+
+UNBOUNDED_FIELDS: Final = {
+    "previous_response_id": "stored conversation",
+    "conversation": "stored conversation",
+    "prompt_id": "stored prompt",
+    "file_ids": "stored files",
+    "container": "stored container",
+    "web_search_options": "server tool",
+    "mcp_servers": "server tool",
+    "background": "background run",
+    "extra_body": "fields this proxy does not read",
+    "prediction": "rejected prediction tokens",
+    "audio": "audio output",
+    "context_management": "server-side editing",
+    "guardrails": "rewritten prompt",
+}
+"""Request fields that make the cost unknowable before the call, and why."""
+
+BOUNDED_TIERS: Final = frozenset({"auto", "default", "standard", "standard_only", "flex"})
+REASONING_FIELDS: Final = ("reasoning_effort", "reasoning", "thinking")
+STRUCTURED_FIELDS: Final = ("response_format", "tools", "functions", "text")
+
+
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """The most a request can use; `unbounded` says why there is no such number."""
+
+    operation: str
+    input_tokens: int
+    output_tokens: int | None = None  # per choice; None: the request sets no limit
+    choices: int = 1
+    unbounded: str | None = None
+    can_shrink: bool = True  # reasoning and structured output do not survive a lower limit (L12)
+
+
+def bound_request(operation: str, request: Mapping[str, object]) -> Bound:
+    """Bound one request; operations outside OUTPUT_LIMIT_FIELDS are unbounded."""
+    fields = OUTPUT_LIMIT_FIELDS.get(operation)
+    said = [request[field] for field in fields or () if request.get(field) is not None]
+    limits = [limit for limit in said if type(limit) is int and limit >= 0]
+    rigid = any(request.get(field) for field in (*REASONING_FIELDS, *STRUCTURED_FIELDS))
+    output: int | None = max(limits, default=None)
+    if fields == ():
+        output = 0
+    return Bound(
+        operation=operation,
+        input_tokens=_input_tokens(request),
+        output_tokens=output,
+        choices=_choices(request),
+        unbounded=_why_unbounded(operation, request) or _bad_limit(said, limits),
+        can_shrink=not rigid and bool(fields),
+    )
+
+
+def shrink(request: dict[str, object], operation: str, output_tokens: int) -> None:
+    """Lower the request's output limit in place, in each field it uses."""
+    fields = OUTPUT_LIMIT_FIELDS.get(operation) or ()
+    present = [field for field in fields if request.get(field) is not None] or list(fields[:1])
+    for field in present:
+        request[field] = output_tokens
+
+
+def _input_tokens(request: Mapping[str, object]) -> int:
+    sent = {field: request[field] for field in INPUT_FIELDS if request.get(field)}
+    messages = sent.get("messages") or sent.get("input")
+    count = len(messages) if isinstance(messages, list) else 1
+    size = len(msgspec.json.encode(sent, enc_hook=str))
+    return size + MESSAGE_OVERHEAD_TOKENS * count + REQUEST_OVERHEAD_TOKENS
+
+
+def _choices(request: Mapping[str, object]) -> int:
+    """Return how many outputs the upstream may write: n or best_of, times the prompts."""
+    wanted = [request.get("n"), request.get("best_of")]
+    each = max((n for n in wanted if type(n) is int and n > 0), default=1)
+    prompts = request.get("prompt")
+    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        return each * len(prompts)
+    return each
+
+
+def _bad_limit(said: list[object], limits: list[int]) -> str | None:
+    return "an output limit that is not a whole number" if len(said) != len(limits) else None
+
+
+def _why_unbounded(operation: str, request: Mapping[str, object]) -> str | None:
+    if operation not in OUTPUT_LIMIT_FIELDS:
+        return f"operation {operation}"
+    for field, reason in UNBOUNDED_FIELDS.items():
+        if request.get(field):
+            return f"{reason} ({field})"
+    tier = request.get("service_tier")
+    if tier is not None and str(tier) not in BOUNDED_TIERS:
+        return f"service tier {tier}"
+    if operation == "responses" and isinstance(request.get("prompt"), Mapping):
+        return "stored prompt (prompt)"
+    return _unbounded_tool(request.get("tools")) or _unbounded_part(request)
+
+
+def _unbounded_tool(tools: object) -> str | None:
+    for tool in tools if isinstance(tools, list) else []:
+        kind = tool.get("type", "custom") if isinstance(tool, Mapping) else "unknown"
+        if str(kind) not in {"function", "custom"}:
+            return f"server tool ({kind})"
+    return None
+
+
+def _unbounded_part(request: Mapping[str, object]) -> str | None:
+    """Look at the content parts of messages and input items, two levels deep as the APIs nest."""
+    modalities = request.get("modalities")
+    if isinstance(modalities, list) and set(map(str, modalities)) - {"text"}:
+        return "modalities beyond text"
+    stack: list[object] = [request.get("messages"), request.get("input"), request.get("system")]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, Mapping):
+            kind = item.get("type")
+            if kind is not None and str(kind) not in BOUNDED_PARTS:
+                return f"content part ({kind})"
+            stack.append(item.get("content"))
+    return None

@@ -1,0 +1,74 @@
+"""The policy on disk: last-known-good bytes and the highest generation ever applied."""
+
+import hashlib
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from controlplane.policy.wire import Generation
+
+_T = TypeVar("_T")
+
+
+class StoredPolicy(msgspec.Struct, frozen=True):
+    """Signed bytes exactly as received, and when the server last confirmed them."""
+
+    body: bytes
+    signature: str
+    confirmed_at: datetime
+
+
+class Highest(msgspec.Struct, frozen=True):
+    """The newest generation applied; the same pair with another hash is an alarm (D2)."""
+
+    epoch: int
+    gen: int
+    sha256: str
+
+    @property
+    def generation(self) -> Generation:
+        """Return the pair."""
+        return Generation(self.epoch, self.gen)
+
+
+class PolicyDisk:
+    """Two small files per scope, replaced atomically; unreadable is as absent."""
+
+    def __init__(self, state_dir: Path, scope: str) -> None:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        name = hashlib.sha256(scope.encode()).hexdigest()[:16]  # a scope may hold slashes
+        self._policy = state_dir / f"policy-{name}.json"
+        self._highest = state_dir / f"highest-{name}.json"
+
+    def load(self) -> StoredPolicy | None:
+        """Return the last-known-good policy; its signature is not checked here."""
+        return _read(self._policy, StoredPolicy)
+
+    def highest(self) -> Highest | None:
+        """Return the newest generation that was ever applied."""
+        return _read(self._highest, Highest)
+
+    def save(self, policy: StoredPolicy, highest: Highest) -> None:
+        """Keep both; the generation first, so that a crash can not allow a rollback."""
+        _replace(self._highest, msgspec.json.encode(highest))
+        _replace(self._policy, msgspec.json.encode(policy))
+
+
+def _read(path: Path, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _replace(path: Path, content: bytes) -> None:
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)

@@ -1,0 +1,172 @@
+"""Get the policy: long poll, verify before parse, never go back, remember on disk, NACK aloud."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import httpx
+import msgspec
+
+from controlplane.agent.disk import Highest, PolicyDisk, StoredPolicy
+from controlplane.agent.lease import Instant
+from controlplane.agent.settings import AgentSettings
+from controlplane.core.clock import Clock
+from controlplane.core.errors import ControlPlaneError, PolicyError
+from controlplane.policy.document import PolicyDocument
+from controlplane.policy.wire import Generation, Nack
+
+CAPABILITIES: Final = ("deny", "throttle", "route", "downgrade", "cap", "lease")
+SIGNATURE_HEADER: Final = "Policy-Signature"
+MAX_POLICY_BYTES: Final = 8 * 2**20
+
+Verify = Callable[[bytes, str], None]
+"""Raises a ControlPlaneError unless the header signs exactly these bytes with a pinned key."""
+
+
+class _Pair(msgspec.Struct, frozen=True):
+    """All that is read of a document which is refused: which one it was."""
+
+    epoch: int = 0
+    gen: int = 0
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """A document in force and when the server last confirmed that it is current."""
+
+    document: PolicyDocument
+    generation: Generation
+    confirmed: Instant
+
+
+class Puller:
+    """The policy of one scope, as far as this process knows."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, settings: AgentSettings, *, clock: Clock, verify: Verify
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+        self._verify = verify
+        self._disk = PolicyDisk(settings.state_dir, settings.scope)
+        self._highest = self._disk.highest()
+        self._stored: StoredPolicy | None = None
+        self.applied: Applied | None = None
+        self.nack: Nack | None = None
+        self._resume()
+
+    def _resume(self) -> None:
+        """Apply what is on disk: as strict as if it had just come over the wire."""
+        stored = self._disk.load()
+        if stored is None:
+            return
+        try:
+            self._verify(stored.body, stored.signature)
+            document = _parse(stored.body, self._settings.scope)
+        except ControlPlaneError:
+            return  # a file that was tampered with; the server will send a good one
+        now = Instant.of(self._clock)
+        age = max(0.0, (now.wall - stored.confirmed_at).total_seconds())
+        confirmed = Instant(stored.confirmed_at, now.monotonic - age)
+        self._stored = stored
+        self.applied = Applied(document, Generation(document.epoch, document.gen), confirmed)
+
+    async def poll(self, wait_seconds: float) -> bool:
+        """Ask once, waiting up to `wait_seconds` for something newer; True when it changed.
+
+        Raises:
+            httpx.HTTPError: the server could not be asked; what is applied stays applied.
+            ControlPlaneError: it answered with a document that is refused; `nack` says why.
+        """
+        asked = Instant.of(self._clock)
+        headers = {"If-None-Match": self.applied.generation.etag()} if self.applied else {}
+        response = await self._client.get(
+            "/api/v1/policy",
+            params={"scope": self._settings.scope, "wait": f"{wait_seconds:.1f}"},
+            headers=headers,
+            timeout=wait_seconds + self._settings.request_timeout_seconds,
+        )
+        if response.status_code == httpx.codes.NOT_MODIFIED:
+            self._confirm(asked)
+            return False
+        response.raise_for_status()
+        return self.accept(response.content, response.headers, asked)
+
+    def accept(self, body: bytes, headers: Mapping[str, str], asked: Instant) -> bool:
+        """Verify, parse, compare, persist, apply, in that order; True when it is new.
+
+        Raises:
+            ControlPlaneError: it is refused and NACKed; what was applied stays applied.
+        """
+        signature = headers.get(SIGNATURE_HEADER, "")
+        if len(body) > MAX_POLICY_BYTES:
+            raise PolicyError("document", f"has {len(body)} bytes", f"At most {MAX_POLICY_BYTES}")
+        self._verify(body, signature)
+        try:
+            document = _parse(body, self._settings.scope)
+            generation = self._forward(document, body)
+        except PolicyError as refused:
+            pair = _peek(body)
+            self.nack = Nack(Generation(pair.epoch, pair.gen), str(refused))
+            raise
+        is_new = self.applied is None or generation != self.applied.generation
+        self._stored = StoredPolicy(body, signature, asked.wall)
+        if is_new:
+            self._highest = Highest(generation.epoch, generation.gen, _digest(body))
+            self._disk.save(self._stored, self._highest)
+        self.applied, self.nack = Applied(document, generation, asked), None
+        return is_new
+
+    def _confirm(self, asked: Instant) -> None:
+        """Note that what is applied is still current."""
+        if self.applied:
+            self.applied = msgspec.structs.replace(self.applied, confirmed=asked)
+
+    def _forward(self, document: PolicyDocument, body: bytes) -> Generation:
+        generation = Generation(document.epoch, document.gen)
+        if self._highest is None:
+            return generation
+        if generation < self._highest.generation:
+            raise PolicyError(
+                "gen",
+                f"{generation.etag()} is older than {self._highest.generation.etag()}",
+                "Roll back by publishing the old content as a new generation",
+            )
+        if generation == self._highest.generation and _digest(body) != self._highest.sha256:
+            raise PolicyError("gen", f"{generation.etag()} was seen with other content")
+        return generation
+
+    def persist_confirmation(self) -> None:
+        """Write the last confirmation to disk, so that a restart knows how stale it is."""
+        if self.applied and self._stored and self._highest:
+            confirmed = self.applied.confirmed.wall
+            self._stored = msgspec.structs.replace(self._stored, confirmed_at=confirmed)
+            self._disk.save(self._stored, self._highest)
+
+
+def _parse(body: bytes, scope: str) -> PolicyDocument:
+    try:
+        document = msgspec.json.decode(body, type=PolicyDocument)
+    except msgspec.DecodeError as wrong:
+        raise PolicyError(
+            "document", str(wrong), "Upgrade the agent or publish without it"
+        ) from wrong
+    if document.api != "v1":
+        raise PolicyError("api", f"{document.api!r} is not v1", "Upgrade the agent")
+    if document.scope != scope:
+        raise PolicyError("scope", f"{document.scope!r} is not ours", f"Send {scope!r}")
+    missing = sorted(set(document.capabilities_required) - set(CAPABILITIES))
+    if missing:
+        raise PolicyError("capabilities_required", f"{missing} are missing", "Upgrade the agent")
+    return document
+
+
+def _peek(body: bytes) -> _Pair:
+    try:
+        return msgspec.json.decode(body, type=_Pair)
+    except msgspec.DecodeError:
+        return _Pair()
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,161 @@
+"""Open holds and the settles that wait for the server; each is sent until it is acknowledged."""
+
+from datetime import UTC, datetime
+from itertools import islice
+
+import msgspec
+
+from controlplane.agent.journal import Acked, Held, Journal, Record, Settled
+from controlplane.agent.lease import Instant
+from controlplane.policy.wire import MAX_SYNC_ITEMS, Settle, SyncReply
+
+
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that was admitted: what it may cost, from where, and how to recognise it later."""
+
+    hold_id: str
+    leases: dict[str, str]
+    held_nusd: int
+    started: Instant
+    provider: str
+    model: str
+    operation: str = "chat"
+    call_id: str | None = None
+    dimensions: dict[str, str] = {}
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a call ended; `usage` None is unknown, `{}` is refused upstream and free."""
+
+    ended_at: datetime
+    usage: dict[str, int] | None = None
+    status: str = "ok"
+    error_type: str | None = None
+    http_status: int | None = None
+    response_id: str | None = None
+    model: str | None = None
+
+
+class SettleQueue:
+    """What this holder owes the server an answer about."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._open: dict[str, Hold] = {}
+        self._pending: dict[str, Settle] = {}
+
+    def opened(self, hold: Hold) -> None:
+        """Record a hold; it is in the journal before the call is sent."""
+        self._journal.append(to_record(hold))
+        self._open[hold.hold_id] = hold
+
+    def ended(self, hold_id: str, ending: Ending) -> Hold | None:
+        """Record how a call ended; None when it is not open: settled already, or not ours."""
+        hold = self._open.pop(hold_id, None)
+        if hold is None:
+            return None
+        settle = to_settle(hold, ending)
+        self._journal.append(Settled(settle))
+        self._pending[hold_id] = settle
+        return hold
+
+    def expired(self, now: Instant, max_call_seconds: float) -> list[str]:
+        """Return the holds that nothing will end any more, oldest first."""
+        return [
+            hold.hold_id
+            for hold in self._open.values()
+            if hold.started.seconds_until(now) > max_call_seconds
+        ]
+
+    def batch(self) -> tuple[Settle, ...]:
+        """Return the settles to send next, oldest first."""
+        return tuple(islice(self._pending.values(), MAX_SYNC_ITEMS))
+
+    def acknowledged(self, reply: SyncReply, closed: tuple[str, ...]) -> None:
+        """Forget what the server has made durable."""
+        for hold_id in reply.settled:
+            self._pending.pop(hold_id, None)
+        if reply.settled or closed:
+            self._journal.append(Acked(reply.settled, closed))
+
+    def is_open(self, hold_id: str) -> bool:
+        """Whether the hold still waits for its call to end."""
+        return hold_id in self._open
+
+    @property
+    def unsettled(self) -> int:
+        """Number of holds whose call has not ended, as far as we were told."""
+        return len(self._open)
+
+    @property
+    def pending(self) -> int:
+        """Number of settles that the server has not acknowledged."""
+        return len(self._pending)
+
+    def open_nusd(self) -> dict[str, int]:
+        """Return what is held per budget."""
+        held: dict[str, int] = {}
+        for hold in self._open.values():
+            for budget_id in hold.leases:
+                held[budget_id] = held.get(budget_id, 0) + hold.held_nusd
+        return held
+
+    def records(self) -> list[Record]:
+        """Return what a compacted journal must still hold."""
+        settled: list[Record] = [Settled(settle) for settle in self._pending.values()]
+        return settled + [to_record(hold) for hold in self._open.values()]
+
+    def forget_all(self) -> None:
+        """Drop everything: after a fork it belongs to the parent."""
+        self._open.clear()
+        self._pending.clear()
+
+
+def to_record(hold: Hold) -> Held:
+    """Cross to the journal."""
+    return Held(
+        hold_id=hold.hold_id,
+        leases=hold.leases,
+        held_nusd=hold.held_nusd,
+        started_at_ns=int(hold.started.wall.timestamp() * 1_000_000) * 1_000,
+        provider=hold.provider,
+        model=hold.model,
+        call_id=hold.call_id,
+    )
+
+
+def to_settle(hold: Hold, ending: Ending) -> Settle:
+    """Cross to the wire."""
+    return Settle(
+        hold_id=hold.hold_id,
+        leases=hold.leases,
+        held_nusd=hold.held_nusd,
+        started_at=hold.started.wall,
+        ended_at=max(ending.ended_at, hold.started.wall),
+        provider=hold.provider,
+        model=ending.model or hold.model,
+        operation=hold.operation,
+        status=ending.status,
+        error_type=ending.error_type,
+        http_status=ending.http_status,
+        usage=ending.usage,
+        response_id=ending.response_id,
+        call_id=hold.call_id,
+        dimensions=hold.dimensions,
+    )
+
+
+def lost(held: Held, now: datetime) -> Settle:
+    """Settle a hold whose process died with it open: what it cost is not known."""
+    return Settle(
+        hold_id=held.hold_id,
+        leases=held.leases,
+        held_nusd=held.held_nusd,
+        started_at=datetime.fromtimestamp(held.started_at_ns / 1e9, UTC),
+        ended_at=now,
+        provider=held.provider,
+        model=held.model,
+        status="error",
+        error_type="other",
+        call_id=held.call_id,
+    )
