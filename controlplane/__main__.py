@@ -1,12 +1,6 @@
 """`python -m controlplane` and the `controlplane` console script."""
 
-from controlplane.cli import app
-
-
-def main() -> None:
-    """Run the command line."""
-    app()
-
+from controlplane.cli import main
 
 if __name__ == "__main__":
     main()
