@@ -85,3 +85,38 @@ class Spool(Protocol):
             SpoolFullError: the size limit is reached; nothing was kept.
         """
         ...
+
+
+class SpoolBatch(msgspec.Struct, frozen=True):
+    """Entries that are written together, under an id that survives a restart."""
+
+    batch_id: str
+    entries: tuple[SpoolEntry, ...]
+    entry_ids: tuple[int, ...]
+    """Parallel to `entries`; the spool's own names for them."""
+
+
+class SpoolQueue(Protocol):
+    """The way out of the spool. One consumer; several threads would take the same batch."""
+
+    def wait(self, timeout_seconds: float) -> int:
+        """Answer the bytes waiting, as soon as there are any or when the time is up (0)."""
+        ...
+
+    def claim(self, *, max_bytes: int, max_entries: int) -> SpoolBatch | None:
+        """Answer the oldest batch not dropped, else a new one of the oldest entries, else None.
+
+        Membership and id of a new batch are on disk before it is answered, so that after a crash
+        the same entries come back under the same id. An entry that can not be read is set aside,
+        counted and left out; a batch may therefore be empty. At least one entry is taken,
+        whatever its size.
+        """
+        ...
+
+    def set_aside(self, entry_id: int, *, reason: str) -> None:
+        """Take an entry out of its batch for good, and keep it sealed for a person to look at."""
+        ...
+
+    def drop(self, batch_id: str) -> None:
+        """Forget a batch whose rows are durable in the store. Twice is once."""
+        ...
