@@ -1,0 +1,89 @@
+"""The Litestar application: routes, and what surrounds each of them."""
+
+from typing import Any, Final
+
+from litestar import Litestar, Router
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.exceptions import NotFoundException
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ControllerRouterHandler
+
+from controlplane.api.authenticate import Gate, authentication
+from controlplane.api.edge import add_headers, check_host, observe
+from controlplane.api.guards import open_to_all, require_scope
+from controlplane.api.problem import exception_handlers
+from controlplane.api.routes.calls import CallController
+from controlplane.api.routes.costs import CostController
+from controlplane.api.routes.health import HealthController
+from controlplane.api.routes.meta import MetaController
+from controlplane.api.routes.metrics import MetricsController
+from controlplane.api.routes.quality import QualityController
+from controlplane.api.services import Services
+
+MAX_BODY_BYTES: Final = 4 * 2**20
+"""Above the largest sync (1,000 settles of some 700 bytes); anything longer is refused unread."""
+CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
+    CallController,
+    CostController,
+    HealthController,
+    MetaController,
+    MetricsController,
+    QualityController,
+)
+
+
+def create_app(services: Services) -> Litestar:
+    """Build the application; it opens nothing and starts nothing."""
+
+    def provide_services() -> Services:
+        return services
+
+    return Litestar(
+        route_handlers=CONTROLLERS,
+        dependencies={"services": Provide(provide_services, sync_to_thread=False)},
+        exception_handlers=exception_handlers(),
+        guards=[require_scope],
+        middleware=[observe, check_host, authentication],
+        before_send=[add_headers],
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=_openapi(services.version),
+        logging_config=None,  # the process configures structlog; Litestar would touch the root logger
+        debug=False,
+        state=State({"services": services, "gate": Gate(services)}),
+    )
+
+
+def _openapi(version: str) -> OpenAPIConfig:
+    # Litestar insists on pages of its own for the schema; ours is served by MetaController.
+    hidden = Router(
+        path="/schema",
+        route_handlers=[],
+        guards=[_absent],
+        include_in_schema=False,
+        **open_to_all(),
+    )
+    return OpenAPIConfig(
+        title="Control plane for AI inference",
+        version=version,
+        use_handler_docstrings=True,
+        components=Components(
+            security_schemes={
+                "bearer": SecurityScheme(
+                    type="http",
+                    scheme="bearer",
+                    description="`cp_<kind>_<id>_<secret>`, or a session from POST /api/v1/session",
+                )
+            }
+        ),
+        openapi_router=hidden,
+        render_plugins=[JsonRenderPlugin()],
+    )
+
+
+def _absent(_connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+    raise NotFoundException

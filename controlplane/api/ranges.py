@@ -1,0 +1,87 @@
+"""Words for windows of time, as half-open intervals in the reporting zone (UX-C03)."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Final
+
+from controlplane.core.calendar import Period, Window, window_at
+from controlplane.core.errors import InvalidInputError
+
+QUARTER_HOUR: Final = timedelta(minutes=15)
+"""Width of the stored money cube: what a cost window must be aligned to."""
+MAX_DAYS: Final = 1_100
+"""Three years: the widest window that a question may name."""
+PRESETS: Final = (
+    "today",
+    "yesterday",
+    "24h",
+    "7d",
+    "30d",
+    "90d",
+    "wtd",
+    "mtd",
+    "last_month",
+    "qtd",
+    "ytd",
+)
+_ROLLING: Final = re.compile(r"(\d{1,4})([hd])")
+_CLOSED: Final = {"yesterday": Period.DAY, "last_month": Period.MONTH}
+_TO_DATE: Final = {"today": Period.DAY, "wtd": Period.WEEK, "mtd": Period.MONTH}
+_QUARTER_MONTHS: Final = 3
+
+
+def align_up(at: datetime) -> datetime:
+    """Return the first quarter-hour boundary at or after `at`."""
+    past = timedelta(
+        minutes=at.minute % 15, seconds=at.second, microseconds=at.microsecond
+    )  # zones are whole quarter hours from UTC, so wall minutes serve
+    return at if not past else at - past + QUARTER_HOUR
+
+
+def preset(name: str, *, now: datetime, zone: str) -> Window:
+    """Return the window of a preset, `<n>h` or `<n>d`.
+
+    Open-ended presets end with the quarter hour that holds `now`. `<n>d` is today and the n - 1
+    days before it, from local midnight; `<n>h` is the last n hours.
+
+    Raises:
+        InvalidInputError: no such preset, or one wider than MAX_DAYS.
+    """
+    end = align_up(now)
+    if end == now:
+        end += QUARTER_HOUR  # half-open: the quarter hour that starts now holds it
+    rolling = _ROLLING.fullmatch(name)
+    if rolling:
+        return _rolling(int(rolling[1]), rolling[2], end=end, zone=zone)
+    if name not in PRESETS:
+        raise InvalidInputError(
+            "range", f"{name!r} is no range", f"Use one of {', '.join(PRESETS)}"
+        )
+    if name in _CLOSED:
+        period = _CLOSED[name]
+        current = window_at(period, now, zone=zone)
+        return window_at(period, current.start - timedelta(hours=1), zone=zone)
+    if name in _TO_DATE:
+        return Window(window_at(_TO_DATE[name], now, zone=zone).start, end)
+    return Window(_months_to_date(name, window_at(Period.MONTH, now, zone=zone), zone=zone), end)
+
+
+def _rolling(count: int, unit: str, *, end: datetime, zone: str) -> Window:
+    hours = count if unit == "h" else count * 24
+    if not 1 <= hours <= MAX_DAYS * 24:
+        raise InvalidInputError("range", f"{count}{unit} is not within 1h and {MAX_DAYS}d")
+    if unit == "h":
+        return Window(end - timedelta(hours=count), end)
+    day = window_at(Period.DAY, end - QUARTER_HOUR, zone=zone)
+    for _ in range(count - 1):
+        day = window_at(Period.DAY, day.start - timedelta(hours=1), zone=zone)
+    return Window(day.start, end)
+
+
+def _months_to_date(name: str, month: Window, *, zone: str) -> datetime:
+    """Walk back to the first month of the quarter or the year."""
+    from_local = month.start + timedelta(days=14)  # mid-month: the same month in every zone
+    back = (from_local.month - 1) % (_QUARTER_MONTHS if name == "qtd" else 12)
+    for _ in range(back):
+        month = window_at(Period.MONTH, month.start - timedelta(hours=1), zone=zone)
+    return month.start

@@ -1,0 +1,264 @@
+"""A real server on loopback over small in-memory ports."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import msgspec
+import pyarrow as pa
+import pytest
+
+from controlplane.api.app import create_app
+from controlplane.api.server import ApiServer
+from controlplane.api.services import HealthCheck, Services
+from controlplane.api.sessions import Sessions
+from controlplane.auth.principal import Principal, PrincipalKind
+from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
+from controlplane.core.calendar import Window
+from controlplane.core.clock import FakeClock
+from controlplane.core.errors import AuthenticationError
+from controlplane.core.ids import SequentialIds
+from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
+from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA
+from controlplane.usage.dimensions import MEASURES
+
+NOW = datetime(2026, 11, 20, 10, 7, tzinfo=UTC)
+
+
+class FakeReader:
+    """A SpanReader over plain call rows; group-by and filters by team and model only."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+        self.asked: list[CostQuery | CallQuery | TraceQuery] = []
+
+    def _chosen(self, query: CostQuery | CallQuery) -> list[dict[str, Any]]:
+        self.asked.append(query)
+        return [
+            row
+            for row in self.rows
+            if row["tenant"] in query.tenants
+            and query.window.contains(row["start_time"])
+            and all(row.get(d) in values for d, values in query.filters.items())
+        ]
+
+    def costs(self, query: CostQuery) -> pa.Table:
+        groups: dict[tuple[Any, ...], dict[str, int]] = {}
+        timed = query.granularity is not Granularity.TOTAL
+        for row in self._chosen(query):
+            key: tuple[Any, ...] = (row["start_time"].replace(minute=0),) if timed else ()
+            key += tuple(row.get(name) for name in query.group_by)
+            total = groups.setdefault(key, dict.fromkeys(MEASURES, 0))
+            total["calls"] += 1
+            total["unpriced_calls"] += row["cost_nusd"] is None
+            total["unpriced_tokens"] += 30 if row["cost_nusd"] is None else 0
+            total["input_tokens"] += 20
+            total["cached_input_tokens"] += 5
+            total["output_tokens"] += 10
+            total["cost_nusd"] += row["cost_nusd"] or 0
+        names = (["bucket_start"] if timed else []) + list(query.group_by)
+        columns: dict[str, Any] = {
+            name: pa.array(
+                [key[i] for key in groups],
+                pa.timestamp("us", tz="UTC") if name == "bucket_start" else pa.string(),
+            )
+            for i, name in enumerate(names)
+        }
+        columns |= {m: pa.array([g[m] for g in groups.values()], pa.int64()) for m in MEASURES}
+        return pa.table(columns)
+
+    def calls(self, query: CallQuery) -> pa.Table:
+        rows = sorted(self._chosen(query), key=_newest, reverse=True)
+        if query.before is not None:
+            rows = [row for row in rows if _newest(row) < query.before]
+        return _table(rows[: query.limit], CALL_SCHEMA)
+
+    def trace(self, query: TraceQuery) -> pa.Table:
+        self.asked.append(query)
+        rows = [
+            row
+            for row in self.rows
+            if row["tenant"] in query.tenants
+            and (row["trace_hi"], row["trace_lo"]) == (query.trace_hi, query.trace_lo)
+        ]
+        extra = [pa.field("call_id", pa.string()), pa.field("suppressed_reason", pa.string())]
+        return _table(rows, pa.schema([*SPAN_SCHEMA, *extra]))
+
+    def suppressed(self, call_ids: list[str]) -> pa.Table:
+        assert call_ids
+        return SUPPRESSED_SCHEMA.empty_table()
+
+    def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
+        rows = [row for row in self.rows if row["tenant"] in tenants]
+        names = sorted({row["service_name"] for row in rows})
+        return pa.table({"service_name": pa.array(names, pa.string())})
+
+    def tenants(self) -> tuple[str, ...]:
+        return tuple(sorted({row["tenant"] for row in self.rows}))
+
+    def latencies(self, query: CostQuery) -> pa.Table:
+        rows = self._chosen(query)
+        return pa.table(
+            {
+                "model": pa.array([row["model"] for row in rows], pa.string()),
+                "operation": pa.array(["chat"] * len(rows), pa.string()),
+                "bucket": pa.array([1] * len(rows), pa.int32()),
+                "calls": pa.array([1] * len(rows), pa.int64()),
+                "duration_us": pa.array([200_000] * len(rows), pa.int64()),
+            }
+        )
+
+    def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        raise NotImplementedError  # for the watch loop, not for the API
+
+    def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
+        return max((r["start_time"] for r in self.rows if r["tenant"] in tenants), default=None)
+
+
+def _newest(row: dict[str, Any]) -> tuple[datetime, str]:
+    return row["start_time"], row["call_id"]
+
+
+def _blank(kind: pa.DataType) -> Any:
+    if pa.types.is_timestamp(kind):
+        return NOW
+    if pa.types.is_string(kind):
+        return ""
+    return False if pa.types.is_boolean(kind) else 0
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    filled = [
+        {f.name: row.get(f.name, None if f.nullable else _blank(f.type)) for f in schema}
+        for row in rows
+    ]
+    return pa.Table.from_pylist(filled, schema=schema)
+
+
+def call(tenant: str, number: int, **said: Any) -> dict[str, Any]:
+    """A call row of `tenant`, `number` hours before now."""
+    return {
+        "tenant": tenant,
+        "call_id": f"{tenant}-{number:04d}",
+        "trace_hi": sum(tenant.encode()),
+        "trace_lo": number,
+        "span_id": number + 1,
+        "start_time": NOW - timedelta(hours=number),
+        "service_name": f"{tenant}-gateway",
+        "report_kind": "call",
+        "team": f"{tenant}-team",
+        "model": "gpt-4o",
+        "cost_nusd": 1_500_000_001,
+        "cost_state": "priced",
+        "status": "ok",
+        **said,
+    }
+
+
+class FakeKeys:
+    """Keys by their text; an expired one is refused by the time asked."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.known: dict[str, Principal] = {}
+        self.lookups = 0
+
+    def add(self, *tenants: str, scopes: frozenset[Scope], **said: Any) -> str:
+        text = f"cp_user_{len(self.known)}_secret"
+        self.known[text] = Principal(
+            id=f"key_{len(self.known)}",
+            kind=PrincipalKind.USER,
+            name="a person",
+            tenants=tenants,
+            scopes=scopes,
+            **said,
+        )
+        return text
+
+    def resolve(self, bearer: str, *, now: datetime) -> Principal:
+        self.lookups += 1
+        principal = self.known.get(bearer)
+        if principal is None:
+            raise AuthenticationError("unknown_key", "Create a key and send it")
+        if principal.expires_at is not None and now >= principal.expires_at:
+            raise AuthenticationError("expired_key", "Create a new key")
+        return principal
+
+
+class Api:
+    """A running server and what stands behind it."""
+
+    def __init__(self, services: Services, *, url: str) -> None:
+        self.services = services
+        self.url = url
+
+    def client(self, key: str | None = None, **headers: str) -> httpx.Client:
+        """Return a client that sends `key`."""
+        if key is not None:
+            headers["authorization"] = f"Bearer {key}"
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW)
+
+
+@pytest.fixture
+def keys(clock: FakeClock) -> FakeKeys:
+    return FakeKeys(clock)
+
+
+@pytest.fixture
+def reader() -> FakeReader:
+    rows = [call(tenant, number) for tenant in ("acme", "globex") for number in range(5)]
+    rows.append(
+        call("acme", 5, model="mystery-1", cost_nusd=None, cost_state="unpriced", team=None)
+    )
+    return FakeReader(rows)
+
+
+@pytest.fixture
+def services(clock: FakeClock, keys: FakeKeys, reader: FakeReader) -> Services:
+    return Services(
+        reader=reader,
+        keys=keys,
+        sessions=Sessions(),
+        clock=clock,
+        ids=SequentialIds(),
+        version="0.1.0",
+        checks=(HealthCheck("store", lambda: "open"),),
+    )
+
+
+@pytest.fixture
+def serve(services: Services) -> Iterator[Callable[..., Api]]:
+    """Start a server over `services`, with some of them replaced."""
+    running: list[ApiServer] = []
+
+    def start(**replaced: Any) -> Api:
+        chosen = msgspec.structs.replace(services, **replaced)
+        server = ApiServer(create_app(chosen))
+        running.append(server)
+        server.start()
+        return Api(chosen, url=server.url)
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture
+def api(serve: Callable[..., Api]) -> Api:
+    return serve()
+
+
+@pytest.fixture
+def admin(keys: FakeKeys) -> str:
+    return keys.add(scopes=frozenset(Scope), all_tenants=True)
+
+
+@pytest.fixture
+def acme(keys: FakeKeys) -> str:
+    return keys.add("acme", scopes=ROLE_SCOPES[Role.ENGINEERING_LEAD])

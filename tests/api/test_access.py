@@ -1,0 +1,247 @@
+"""Who may do what: credentials, scopes, tenants, rates. Generated from the route table."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from litestar import Litestar
+from litestar.handlers import HTTPRouteHandler
+
+from controlplane import telemetry
+from controlplane.api.app import create_app
+from controlplane.api.authenticate import FAILURES_PER_MINUTE, KEY_CACHE_SECONDS
+from controlplane.api.services import Services
+from controlplane.auth.principal import Principal, PrincipalKind
+from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
+
+PUBLIC = {
+    ("GET", "/api/v1/openapi.json"),
+    ("GET", "/api/v1/version"),
+    ("POST", "/api/v1/session"),
+    ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+}
+"""Every route that needs no credential; a new one must be added here by hand."""
+
+
+def handlers(app: Litestar) -> list[tuple[str, str, HTTPRouteHandler]]:
+    """Every (method, path, handler) of ours."""
+    return [
+        (method, route.path_format or "/", handler)
+        for route in app.routes
+        for handler in getattr(route, "route_handlers", [])
+        if isinstance(handler, HTTPRouteHandler)
+        for method in sorted(handler.http_methods)
+        if method != "OPTIONS" and not route.path.startswith("/schema")
+    ]
+
+
+def test_every_route_declares_a_scope_or_is_on_the_public_list(services: Services) -> None:
+    for method, path, handler in handlers(create_app(services)):
+        scope = handler.opt.get("scope")
+        public = handler.opt.get("public") is True
+        assert public == ((method, path) in PUBLIC), (method, path)
+        assert public != isinstance(scope, Scope), (method, path)
+
+
+def test_every_route_refuses_no_key_wrong_key_and_a_key_without_scope(
+    api: Any, services: Services, keys: Any
+) -> None:
+    """With every scope but the needed one the answer is 403, and it names that one."""
+    for method, path, handler in handlers(create_app(services)):
+        scope = handler.opt.get("scope")
+        if scope is None:
+            continue
+        url = path.replace("{", "").replace("}", "")
+        lacking = keys.add("acme", scopes=frozenset(Scope) - {scope})
+        with api.client() as client:
+            assert client.request(method, url).status_code == 401, (method, path)
+        with api.client("cp_user_nobody_nothing") as client:
+            assert client.request(method, url).status_code == 401, (method, path)
+        with api.client(lacking) as client:
+            answer = client.request(method, url)
+        assert answer.status_code == 403, (method, path)
+        assert scope.value in answer.json()["detail"]
+
+
+def test_no_route_with_tenant_data_mixes_tenants(api: Any, services: Services, keys: Any) -> None:
+    """Key of acme asks every GET route: nothing of globex in any answer (SE-02)."""
+    key = keys.add("acme", scopes=frozenset(Scope))
+    asked = 0
+    own = f"{sum(b'acme'):016x}{1:016x}"
+    foreign = f"{sum(b'globex'):016x}{1:016x}"
+    with api.client(key) as client:
+        for method, path, handler in handlers(create_app(services)):
+            if method != "GET" or handler.opt.get("public") or handler.opt.get("long_poll"):
+                continue
+            for trace_id in (own, foreign):
+                answer = client.get(path.replace("{trace_id}", trace_id))
+                assert answer.status_code in {200, 404}, (path, answer.text)
+                assert b"globex" not in answer.content, path
+                asked += 1
+    assert asked >= 10
+    with api.client(key) as client:
+        assert client.get(f"/api/v1/traces/{own}").status_code == 200
+        assert client.get(f"/api/v1/traces/{foreign}").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/api/v1/costs", "/api/v1/calls", "/api/v1/data-quality"])
+def test_naming_another_tenant_is_refused_like_one_that_does_not_exist(
+    api: Any, acme: str, path: str
+) -> None:
+    with api.client(acme) as client:
+        theirs = client.get(path, params={"tenant": "globex"})
+        nobody = client.get(path, params={"tenant": "nobodys"})
+    assert [403, 403] == [theirs.status_code, nobody.status_code]
+    assert theirs.json()["detail"].replace("globex", "") == nobody.json()["detail"].replace(
+        "nobodys", ""
+    )
+
+
+def test_an_operator_sees_every_tenant_and_can_narrow(api: Any, admin: str) -> None:
+    with api.client(admin) as client:
+        everyone = client.get("/api/v1/costs").json()["meta"]
+        one = client.get("/api/v1/costs", params={"tenant": "globex"}).json()["meta"]
+    assert everyone["tenants"] == ["acme", "globex"]
+    assert one["tenants"] == ["globex"]
+    assert everyone["totals"]["calls"] == 11
+    assert one["totals"]["calls"] == 5
+
+
+def test_a_key_without_tenants_sees_nothing(api: Any, keys: Any) -> None:
+    key = keys.add(scopes=frozenset({Scope.COSTS_READ}))
+    with api.client(key) as client:
+        body = client.get("/api/v1/costs").json()
+    assert body["meta"]["tenants"] == []
+    assert body["meta"]["totals"]["calls"] == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (None, "no credential"),
+        ("Basic dXNlcjpwYXNz", "not a bearer"),
+        ("Bearer", "not a bearer"),
+        ("Bearer cps_made-up", "unknown session"),
+        ("Bearer cp_user_9_wrong", "unknown key"),
+    ],
+)
+def test_bad_credentials_are_told_what_to_send(api: Any, header: str | None, reason: str) -> None:
+    with api.client() as client:
+        headers = {} if header is None else {"authorization": header}
+        answer = client.get("/api/v1/me", headers=headers)
+    assert answer.status_code == 401
+    assert reason in answer.json()["detail"]
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_an_expired_key_is_refused_and_counted(api: Any, keys: Any, clock: Any) -> None:
+    """Also one that was good a moment ago and is still in the key cache."""
+    key = keys.add(
+        "acme", scopes=ROLE_SCOPES[Role.VIEWER], expires_at=clock.now() + timedelta(seconds=1)
+    )
+    before = telemetry.API_REFUSED.labels(code="unauthenticated")._value.get()
+    with api.client(key) as client:
+        assert client.get("/api/v1/me").status_code == 200
+        clock.advance(1)
+        answer = client.get("/api/v1/me")
+    assert answer.status_code == 401
+    assert answer.json()["detail"] == "expired key. Create a new key"
+    assert before + 1 == telemetry.API_REFUSED.labels(code="unauthenticated")._value.get()
+
+
+def test_a_revoked_key_is_refused_within_the_cache_time(api: Any, keys: Any, clock: Any) -> None:
+    key = keys.add("acme", scopes=ROLE_SCOPES[Role.VIEWER])
+    with api.client(key) as client:
+        assert client.get("/api/v1/me").status_code == 200
+        del keys.known[key]
+        clock.advance(KEY_CACHE_SECONDS)
+        assert client.get("/api/v1/me").status_code == 401
+    assert KEY_CACHE_SECONDS <= 5
+
+
+def test_requests_above_the_rate_wait_and_others_do_not(
+    serve: Callable[..., Any], keys: Any, clock: Any
+) -> None:
+    api = serve(requests_per_minute=3)
+    hasty = keys.add("acme", scopes=ROLE_SCOPES[Role.VIEWER])
+    calm = keys.add("acme", scopes=ROLE_SCOPES[Role.VIEWER])
+    with api.client(hasty) as client, api.client(calm) as other:
+        assert [200, 200, 200, 429] == [client.get("/api/v1/me").status_code for _ in range(4)]
+        refused = client.get("/api/v1/me")
+        assert refused.headers["retry-after"] == "20"
+        assert refused.json()["code"] == "rate_limited"
+        assert other.get("/api/v1/me").status_code == 200
+        clock.advance(20)
+        assert client.get("/api/v1/me").status_code == 200
+
+
+def test_guessing_keys_is_slowed_down(api: Any, acme: str) -> None:
+    with api.client() as client:
+        codes = [
+            client.get("/api/v1/me", headers={"authorization": f"Bearer cp_user_{i}_x"}).status_code
+            for i in range(FAILURES_PER_MINUTE + 1)
+        ]
+    assert codes == [401] * FAILURES_PER_MINUTE + [429]
+    with api.client(acme) as client:  # a good key from the same address is not locked out
+        assert client.get("/api/v1/me").status_code == 200
+
+
+def test_a_sign_in_link_works_once_and_its_session_ends(
+    api: Any, services: Services, clock: Any
+) -> None:
+    person = Principal(
+        id="local",
+        kind=PrincipalKind.SESSION,
+        name="local operator",
+        scopes=ROLE_SCOPES[Role.ADMIN],
+        all_tenants=True,
+    )
+    token = services.sessions.issue_sign_in(person, now=clock.now())
+    with api.client() as client:
+        answer = client.post("/api/v1/session", json={"token": token})
+        assert answer.status_code == 201
+        bearer = answer.json()["bearer"]
+        assert client.post("/api/v1/session", json={"token": token}).status_code == 401
+    with api.client(bearer) as client:
+        me = client.get("/api/v1/me").json()
+        assert me["tenants"] == ["acme", "globex"]
+        clock.advance(3_599)
+        assert client.get("/api/v1/me").status_code == 200
+        clock.advance(3_600)  # idle
+        assert client.get("/api/v1/me").status_code == 401
+
+
+def test_signing_out_ends_the_session_at_once(api: Any, services: Services, clock: Any) -> None:
+    person = Principal(
+        id="local", kind=PrincipalKind.SESSION, name="p", scopes=ROLE_SCOPES[Role.VIEWER]
+    )
+    token = services.sessions.issue_sign_in(person, now=clock.now())
+    bearer = services.sessions.exchange(token, now=clock.now()).bearer
+    with api.client(bearer) as client:
+        assert client.delete("/api/v1/session").status_code == 204
+        assert client.get("/api/v1/me").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b"{", "body"),
+        (b"", "body"),
+        (b'{"token": 1}', "token"),
+        (b'{"token": ""}', "token"),
+        (b"{}", "token"),
+        (b'{"token": "x", "admin": true}', "admin"),
+        (b"\xff\xfe", "body"),
+    ],
+)
+def test_malformed_body_names_the_field(api: Any, body: bytes, field: str) -> None:
+    with api.client() as client:
+        answer = client.post(
+            "/api/v1/session", content=body, headers={"content-type": "application/json"}
+        )
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert field in [error["field"] for error in answer.json()["errors"]], answer.text
