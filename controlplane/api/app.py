@@ -16,12 +16,14 @@ from litestar.types import ControllerRouterHandler
 from controlplane.api.authenticate import Gate, authentication
 from controlplane.api.edge import add_headers, check_host, observe
 from controlplane.api.guards import open_to_all, require_scope
+from controlplane.api.policy_watch import PolicyWatch
 from controlplane.api.problem import exception_handlers
 from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.costs import CostController
 from controlplane.api.routes.health import HealthController
 from controlplane.api.routes.meta import MetaController
 from controlplane.api.routes.metrics import MetricsController
+from controlplane.api.routes.policy import PolicyController
 from controlplane.api.routes.quality import QualityController
 from controlplane.api.services import Services
 
@@ -33,6 +35,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     HealthController,
     MetaController,
     MetricsController,
+    PolicyController,
     QualityController,
 )
 
@@ -54,7 +57,13 @@ def create_app(services: Services) -> Litestar:
         openapi_config=_openapi(services.version),
         logging_config=None,  # the process configures structlog; Litestar would touch the root logger
         debug=False,
-        state=State({"services": services, "gate": Gate(services)}),
+        state=State(
+            {
+                "services": services,
+                "gate": Gate(services),
+                "policy_watch": PolicyWatch(services.policies.newest),
+            }
+        ),
     )
 
 

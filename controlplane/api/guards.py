@@ -28,9 +28,15 @@ class Access(TypedDict):
     security: list[dict[str, list[str]]]
 
 
-def needs(scope: Scope) -> Access:
-    """Open a route to principals that hold `scope`; also its row in the OpenAPI document."""
-    return {"opt": {"scope": scope}, "security": [{"bearer": [scope.value]}]}
+def needs(scope: Scope, *, long_poll: bool = False) -> Access:
+    """Open a route to principals that hold `scope`; also its row in the OpenAPI document.
+
+    A `long_poll` is left out of the latency histogram: it waits on purpose.
+    """
+    return {
+        "opt": {"scope": scope, "long_poll": long_poll},
+        "security": [{"bearer": [scope.value]}],
+    }
 
 
 def open_to_all() -> Access:

@@ -80,6 +80,7 @@ class ApiServer:
         """Release long polls, let requests in flight end within DRAIN_SECONDS, and stop."""
         loop, server = self._loop, self._server
         if loop is not None and server is not None and self._thread.is_alive():
+            self._app.state.policy_watch.close()
             with contextlib.suppress(RuntimeError):  # the loop ended by itself meanwhile
                 loop.call_soon_threadsafe(server.stop)
             self._thread.join(DRAIN_SECONDS + 1)

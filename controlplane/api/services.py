@@ -6,10 +6,12 @@ from typing import Protocol
 
 import msgspec
 
+from controlplane.api.policy_watch import SignedPolicy
 from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal
 from controlplane.core.clock import Clock
 from controlplane.core.ids import IdFactory
+from controlplane.policy.wire import SyncReply, SyncRequest
 from controlplane.signals.ports import SpanReader
 
 
@@ -34,11 +36,29 @@ class HealthCheck(msgspec.Struct, frozen=True):
     """Without it the service is not ready; a check that is not vital only degrades."""
 
 
+class PolicySource(Protocol):
+    """Where signed generations are kept."""
+
+    def newest(self, scope: str) -> SignedPolicy | None:
+        """Return the newest generation of a scope; None when it never had one.
+
+        Raises:
+            UnavailableError: it can not be read now.
+        """
+        ...
+
+
+Sync = Callable[[SyncRequest, Principal, datetime], SyncReply]
+"""The sync flow, bound to its store and price book; one transaction, idempotent by hold id."""
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The ports of one running API."""
 
     reader: SpanReader
     keys: KeyDirectory
+    policies: PolicySource
+    sync: Sync
     sessions: Sessions
     clock: Clock
     ids: IdFactory

@@ -19,6 +19,7 @@ from controlplane.core.calendar import Window
 from controlplane.core.clock import FakeClock
 from controlplane.core.errors import AuthenticationError
 from controlplane.core.ids import SequentialIds
+from controlplane.policy.wire import Generation, SyncReply, SyncRequest
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA
 from controlplane.usage.dimensions import MEASURES
@@ -186,6 +187,27 @@ class FakeKeys:
         return principal
 
 
+class Policy(msgspec.Struct, frozen=True):
+    generation: Generation
+    body: bytes
+    signature: str = "ed25519;kid=k1;sig=AAAA"
+
+
+class FakePolicies:
+    """Generations by scope; counts its readers."""
+
+    def __init__(self) -> None:
+        self.by_scope: dict[str, Policy] = {}
+        self.reads = 0
+
+    def publish(self, gen: int, *, scope: str = "default") -> None:
+        self.by_scope[scope] = Policy(Generation(1, gen), b'{"gen":%d}' % gen)
+
+    def newest(self, scope: str) -> Policy | None:
+        self.reads += 1
+        return self.by_scope.get(scope)
+
+
 class Api:
     """A running server and what stands behind it."""
 
@@ -220,10 +242,24 @@ def reader() -> FakeReader:
 
 
 @pytest.fixture
-def services(clock: FakeClock, keys: FakeKeys, reader: FakeReader) -> Services:
+def policies() -> FakePolicies:
+    return FakePolicies()
+
+
+def _sync(request: SyncRequest, _who: Principal, now: datetime) -> SyncReply:
+    settled = tuple(settle.hold_id for settle in request.settle)
+    return SyncReply(generation=Generation(1, 1), settled=settled, server_time=now)
+
+
+@pytest.fixture
+def services(
+    clock: FakeClock, keys: FakeKeys, reader: FakeReader, policies: FakePolicies
+) -> Services:
     return Services(
         reader=reader,
         keys=keys,
+        policies=policies,
+        sync=_sync,
         sessions=Sessions(),
         clock=clock,
         ids=SequentialIds(),
