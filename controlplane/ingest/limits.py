@@ -1,8 +1,10 @@
 """Every bound on what a sender can make us do, named once; each is checked before allocation."""
 
+from typing import Final
+
 import msgspec
 
-MIB = 1024 * 1024
+MIB: Final = 1024 * 1024
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,17 +21,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Body after decompression; checked while decompressing, not after."""
     max_spans_per_request: int = 100_000
     max_attributes_per_span: int = 512
-    """Span and resource attributes are bounded each on their own."""
-    max_attribute_bytes: int = 64 * 1024
-    """A longer text value of the attribute tail is truncated; usage blobs are skipped instead."""
+    """Span attributes beyond these are not read; resource attributes are bounded the same."""
     max_tail_attributes: int = 64
     """Attributes without a column that are kept in the `attributes` map, first come first kept."""
-    max_tail_value_bytes: int = 1024
-    """Longest value kept in the `attributes` map."""
-    max_usage_blob_bytes: int = 64 * 1024
-    """Longest JSON or Python-repr usage blob that is parsed."""
+    max_tail_value_chars: int = 1024
+    """Longest value kept in the `attributes` map; longer ones are truncated."""
+    max_blob_bytes: int = 64 * 1024
+    """Longest JSON or Python-repr value that is parsed for usage; longer ones are not read."""
     max_nesting: int = 32
-    """Depth of nested values; deeper input is refused at receipt."""
+    """Depth of nested values; a deeper one is not read."""
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS: Final = Limits()

@@ -1,0 +1,84 @@
+"""LiteLLM, SDK and proxy, its OpenTelemetry callback v1 and v2 (litellm 1.106, on the wire).
+
+v1 keeps cached and reasoning tokens only in a Python repr. Behind the proxy the response's model
+is the alias; `litellm.provider.model` is what was called. `total_cost` is the only cost that does
+not overlap others. Without a proxy there is no `user_api_key_hash`: then it is a client.
+"""
+
+from typing import Final
+
+from controlplane.ingest.dialects.dialect import Blob, Dialect, Field, Keys
+from controlplane.ingest.dialects.otel_genai import OTEL_KEYS
+from controlplane.signals.vocabulary import Layer, ReportKind
+
+_KEYS: Final[Keys] = {
+    **OTEL_KEYS,
+    Field.PROVIDER: ("gen_ai.provider.name", "gen_ai.system", "error.llm_provider"),
+    Field.OPERATION: ("gen_ai.operation.name", "llm.request.type"),
+    Field.DEPLOYED_MODEL: ("litellm.provider.model",),
+    Field.MODEL_ALIAS: ("litellm.model_group",),
+    Field.GATEWAY_CALL_ID: ("litellm.call_id",),
+    Field.HTTP_STATUS: ("http.response.status_code", "error.code"),
+    Field.REPORTED_COST: ("gen_ai.cost.total_cost", "litellm.cost.total"),
+}
+_BLOBS: Final = (
+    Blob(
+        key="metadata.usage_object",
+        encoding="pyrepr",
+        paths=(
+            (Field.CACHED_INPUT_TOKENS, ("prompt_tokens_details", "cached_tokens")),
+            (Field.CACHED_INPUT_TOKENS, ("cache_read_input_tokens",)),
+            (Field.CACHE_CREATION_INPUT_TOKENS, ("cache_creation_input_tokens",)),
+            (
+                Field.CACHE_CREATION_INPUT_TOKENS,
+                ("prompt_tokens_details", "cache_creation_tokens"),
+            ),
+            (
+                Field.CACHE_CREATION_1H_TOKENS,
+                (
+                    "prompt_tokens_details",
+                    "cache_creation_token_details",
+                    "ephemeral_1h_input_tokens",
+                ),
+            ),
+            (Field.REASONING_TOKENS, ("completion_tokens_details", "reasoning_tokens")),
+            (Field.INPUT_AUDIO_TOKENS, ("prompt_tokens_details", "audio_tokens")),
+            (Field.INPUT_IMAGE_TOKENS, ("prompt_tokens_details", "image_tokens")),
+            (Field.OUTPUT_AUDIO_TOKENS, ("completion_tokens_details", "audio_tokens")),
+        ),
+    ),
+    Blob(key="metadata.requester_metadata", encoding="pyrepr", tail=("*",)),
+)
+_KINDS: Final = {
+    "litellm_request": ReportKind.CALL,
+    # The child of every litellm_request, with the same numbers as the provider wrote them.
+    "raw_gen_ai_request": ReportKind.NONE,
+}
+
+LITELLM_PROXY: Final = Dialect(
+    name="litellm-proxy",
+    layer=Layer.PROXY,
+    scopes=("litellm", "litellm/*"),
+    requires="metadata.user_api_key_hash",
+    keys=_KEYS,
+    blobs=_BLOBS,
+    kinds_by_name=_KINDS,
+)
+LITELLM_PROXY_V2: Final = Dialect(
+    name="litellm-proxy",
+    layer=Layer.PROXY,
+    scopes=("litellm", "litellm/*"),
+    requires="litellm.api_key.hash",
+    keys=_KEYS,
+    blobs=_BLOBS,
+    kinds_by_name=_KINDS,
+)
+LITELLM_SDK: Final = Dialect(
+    name="litellm-sdk",
+    layer=Layer.CLIENT,
+    scopes=("litellm", "litellm/*"),
+    markers=("litellm.",),
+    keys=_KEYS,
+    blobs=_BLOBS,
+    kinds_by_name=_KINDS,
+)

@@ -1,0 +1,208 @@
+"""Reads OTLP/JSON into the same split form as protobuf, so that one path decodes both.
+
+The mapping is protobuf's JSON mapping with OTLP's exceptions (opentelemetry-proto,
+docs/specification "JSON Protobuf Encoding"): ids are hex, 64-bit integers may be strings, enums
+are numbers (names are accepted too), keys are lowerCamelCase, unknown keys are ignored.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from controlplane.core.errors import LimitExceededError, PayloadError
+from controlplane.ingest import otlp_pb2 as pb
+from controlplane.ingest.limits import Limits
+from controlplane.ingest.otlp_split import SpanGroup, SplitRequest
+
+_UINT64_MAX: Final = 2**64 - 1
+_SPAN_KINDS: Final = {
+    "SPAN_KIND_UNSPECIFIED": 0,
+    "SPAN_KIND_INTERNAL": 1,
+    "SPAN_KIND_SERVER": 2,
+    "SPAN_KIND_CLIENT": 3,
+    "SPAN_KIND_PRODUCER": 4,
+    "SPAN_KIND_CONSUMER": 5,
+}
+_STATUS_CODES: Final = {"STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
+MALFORMED_SPAN: Final = b"\x00"
+"""Not a valid message: stands for a JSON span that could not be read, and is rejected as such."""
+
+
+def split_json_request(body: bytes, *, limits: Limits) -> SplitRequest:
+    """Read a JSON ExportTraceServiceRequest; a span that can not be read is MALFORMED_SPAN.
+
+    Raises:
+        PayloadError: not JSON, or not an object of this shape (`malformed_payload`).
+        LimitExceededError: more than `max_spans_per_request`.
+    """
+    try:
+        request = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _malformed(f"it is not JSON ({error})") from None
+    groups: list[SpanGroup] = []
+    spans: list[bytes] = []
+    try:
+        for resource_spans in _objects(request, "resourceSpans"):
+            resource = _resource(resource_spans.get("resource"), limits=limits)
+            for scope_spans in _objects(resource_spans, "scopeSpans"):
+                found = _objects(scope_spans, "spans")
+                if len(spans) + len(found) > limits.max_spans_per_request:
+                    raise LimitExceededError(
+                        "max_spans_per_request",
+                        limits.max_spans_per_request,
+                        len(spans) + len(found),
+                    )
+                if found:
+                    scope = _scope(scope_spans.get("scope"))
+                    groups.append(SpanGroup(resource, scope, len(found)))
+                    spans += [_span_or_malformed(span, limits=limits) for span in found]
+    except (TypeError, ValueError) as error:
+        raise _malformed(str(error)) from None
+    return SplitRequest(groups, spans)
+
+
+def _span_or_malformed(span: Mapping[str, Any], *, limits: Limits) -> bytes:
+    try:
+        return _span(span, limits=limits)
+    except (TypeError, ValueError, OverflowError, AttributeError, RecursionError):
+        return MALFORMED_SPAN
+
+
+def _span(span: Mapping[str, Any], *, limits: Limits) -> bytes:
+    message = pb.Span(
+        trace_id=bytes.fromhex(span.get("traceId") or ""),
+        span_id=bytes.fromhex(span.get("spanId") or ""),
+        parent_span_id=bytes.fromhex(span.get("parentSpanId") or ""),
+        name=_text(span.get("name")),
+        kind=_enum(span.get("kind"), _SPAN_KINDS),
+        start_time_unix_nano=_uint64(span.get("startTimeUnixNano")),
+        end_time_unix_nano=_uint64(span.get("endTimeUnixNano")),
+        attributes=_attributes(span, depth=limits.max_nesting),
+        events=[
+            pb.Event(
+                time_unix_nano=_uint64(event.get("timeUnixNano")),
+                name=_text(event.get("name")),
+                attributes=[
+                    pair.SerializeToString()
+                    for pair in _attributes(event, depth=limits.max_nesting)
+                ],
+            )
+            for event in _objects(span, "events")
+        ],
+    )
+    status = span.get("status")
+    if isinstance(status, dict):
+        message.status.code = _enum(status.get("code"), _STATUS_CODES)
+    return bytes(message.SerializeToString())
+
+
+def _resource(resource: object, *, limits: Limits) -> bytes:
+    if not isinstance(resource, dict):
+        return b""
+    pairs = _attributes(resource, depth=limits.max_nesting)
+    return bytes(pb.Resource(attributes=pairs).SerializeToString())
+
+
+def _scope(scope: object) -> bytes:
+    if not isinstance(scope, dict):
+        return b""
+    message = pb.Scope(name=_text(scope.get("name")), version=_text(scope.get("version")))
+    return bytes(message.SerializeToString())
+
+
+def _attributes(holder: Mapping[str, Any], *, depth: int) -> list[pb.KeyValue]:
+    return [_pair(pair, depth=depth) for pair in _objects(holder, "attributes")]
+
+
+def _pair(pair: Mapping[str, Any], *, depth: int) -> pb.KeyValue:
+    return pb.KeyValue(key=_text(pair.get("key")), value=_any_value(pair.get("value"), depth=depth))
+
+
+def _any_value(value: object, *, depth: int) -> pb.AnyValue:
+    """Write one value; what is unknown, or nested deeper than `depth`, is an empty value."""
+    if not isinstance(value, dict) or depth == 0:
+        return pb.AnyValue()
+    for name, read in _SCALARS.items():
+        if name in value:
+            return read(value[name])
+    if "arrayValue" in value:
+        items = [_any_value(v, depth=depth - 1) for v in _objects(value["arrayValue"], "values")]
+        return pb.AnyValue(array_value=pb.ArrayValue(values=items).SerializeToString())
+    if "kvlistValue" in value:
+        pairs = [_pair(p, depth=depth - 1) for p in _objects(value["kvlistValue"], "values")]
+        return pb.AnyValue(kvlist_value=pb.KeyValueList(values=pairs).SerializeToString())
+    return pb.AnyValue()
+
+
+_SCALARS: Final = {
+    "stringValue": lambda v: pb.AnyValue(string_value=_text(v)),
+    "boolValue": lambda v: pb.AnyValue(bool_value=_bool(v)),
+    "intValue": lambda v: pb.AnyValue(int_value=_integer(v)),
+    "doubleValue": lambda v: pb.AnyValue(double_value=_double(v)),
+    "bytesValue": lambda _: pb.AnyValue(bytes_value=b""),  # never read, so never decoded
+}
+
+
+def _objects(holder: object, key: str) -> list[Mapping[str, Any]]:
+    if not isinstance(holder, dict):
+        msg = f"the holder of {key} is not an object"
+        raise TypeError(msg)
+    items = holder.get(key) or []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        msg = f"{key} is not an array of objects"
+        raise TypeError(msg)
+    return items
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        msg = "a text is not a string"
+        raise TypeError(msg)
+    return value.encode("utf-8", "replace").decode()  # a lone surrogate is not text
+
+
+def _bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        msg = "a bool is not true or false"
+        raise TypeError(msg)
+    return value
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        msg = "an integer is not a number or a string of digits"
+        raise TypeError(msg)
+    return int(value)
+
+
+def _double(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        msg = "a double is not a number"
+        raise TypeError(msg)
+    return math.nan if value == "NaN" else float(value)
+
+
+def _uint64(value: object) -> int:
+    number = 0 if value is None else _integer(value)
+    if not 0 <= number <= _UINT64_MAX:
+        msg = "a time is outside 64 bits"
+        raise ValueError(msg)
+    return number
+
+
+def _enum(value: object, names: Mapping[str, int]) -> int:
+    if isinstance(value, str) and value in names:
+        return names[value]
+    return 0 if value is None else _integer(value)
+
+
+def _malformed(problem: str) -> PayloadError:
+    return PayloadError(
+        "malformed_payload",
+        f"not an OTLP/JSON ExportTraceServiceRequest: {problem}",
+        "Send lowerCamelCase keys and hex ids as the OTLP specification describes",
+    )
