@@ -24,7 +24,7 @@ PRESETS: Final = (
     "qtd",
     "ytd",
 )
-_ROLLING: Final = re.compile(r"(\d{1,4})([hd])")
+_ROLLING: Final = re.compile(r"([0-9]{1,4})([hd])")
 _CLOSED: Final = {"yesterday": Period.DAY, "last_month": Period.MONTH}
 _TO_DATE: Final = {"today": Period.DAY, "wtd": Period.WEEK, "mtd": Period.MONTH}
 _QUARTER_MONTHS: Final = 3
