@@ -1,8 +1,12 @@
-"""What the rules of a document say of one request: pure, first match wins per action."""
+"""What a policy says of one request: pure but for the quota counters it is handed.
 
-from collections.abc import Mapping
+Of each action the matching rule of the highest priority decides; at equal priority the order of
+the document does (compile refuses rules that could tie). A refusal beats every other action.
+"""
+
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -18,44 +22,46 @@ from controlplane.policy.document import (
 )
 from controlplane.policy.match import matches
 
-_R = TypeVar("_R", bound=Rule)
+MINUTE_SECONDS: Final = 60
+
+_Action = TypeVar("_Action", Deny, Throttle, Route, Downgrade, Cap)
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with the request; `refused_by` set means it must not be sent.
+    """The answer; `refused_by` set means that nothing else matters."""
 
-    `facts` are the request's own with the model it will have; `budgets` are those that match them.
-    """
-
-    facts: Mapping[str, str]
     refused_by: Deny | Throttle | None = None
     retry_after_seconds: int | None = None
     downgrade: Downgrade | None = None
     cap: Cap | None = None
     route: Route | None = None
     budgets: tuple[BudgetClause, ...] = ()
-
-    @property
-    def rules(self) -> tuple[str, ...]:
-        """Ids of the rules that spoke."""
-        spoke = (self.refused_by, self.downgrade, self.cap, self.route)
-        return tuple(rule.id for rule in spoke if rule)
+    """Every budget that the call counts against, after a downgrade."""
+    rules: tuple[str, ...] = ()
+    """Ids of the rules that had a say, in the order they were applied."""
 
 
 class ThrottleState:
-    """Requests admitted in the current minute, per throttle rule, in this process."""
+    """Requests admitted per rule in the current minute of the clock; one per process."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, tuple[int, int]] = {}  # rule id → (minute, admitted)
+        self._minute = 0
+        self._admitted: dict[str, int] = {}
 
-    def admitted(self, rule_id: str, minute: int) -> int:
-        """Return how many this minute has had."""
-        seen, count = self._counts.get(rule_id, (minute, 0))
-        return count if seen == minute else 0
+    def admitted(self, rule_id: str, now: datetime) -> int:
+        """Return how many requests the rule has let through in this minute."""
+        return self._admitted.get(rule_id, 0) if self._minute == _minute(now) else 0
 
-    def count(self, rule_id: str, minute: int) -> None:
-        """Count one more."""
-        self._counts[rule_id] = (minute, self.admitted(rule_id, minute) + 1)
+    def count(self, rule_id: str, now: datetime) -> None:
+        """Count one request against the rule."""
+        if self._minute != _minute(now):
+            self._minute = _minute(now)
+            self._admitted.clear()
+        self._admitted[rule_id] = self._admitted.get(rule_id, 0) + 1
+
+
+def _minute(now: datetime) -> int:
+    return int(now.timestamp()) // MINUTE_SECONDS
 
 
 def decide(
@@ -66,49 +72,61 @@ def decide(
     throttle: ThrottleState,
     used_ratio: Mapping[str, float],
 ) -> Decision:
-    """Apply the document to a request.
+    """Apply the rules to a request; counts it against the throttle that let it through.
 
-    Rules are looked at by falling priority, then as written; of each action the first match
-    counts, and any deny refuses. Every matching throttle must have room, and only a request that
-    is not refused uses it up. Rules see the model that was asked for, budgets and routes the one
-    that will be used. A budget applies beyond its window's end too: windows roll in the ledger,
-    and a document that is late must not open the gate.
+    A downgrade changes the fact `model`; deny, cap, route and budgets then see the new model, so
+    that a downgrade is no way around a rule.
 
     Args:
-        used_ratio: budget id → part of its limit already spent, for `Downgrade.above_ratio`.
+        document: the policy in force.
+        facts: selector key → value; absent is unknown and matches no selector.
+        now: aware UTC.
+        throttle: the process's quota counters.
+        used_ratio: budget id → the part of its limit that is spent.
     """
     ordered = sorted(document.rules, key=lambda rule: -rule.priority)
-    spoken = [rule for rule in ordered if matches(rule.match, facts)]
-    deny = _first(spoken, Deny)
+    deny = _first(ordered, Deny, facts)
+    downgrade = next(_downgrades(ordered, facts, used_ratio), None)
+    if downgrade and deny is None:
+        facts = {**facts, "model": downgrade.to}
+        deny = _first(ordered, Deny, facts)
     if deny:
-        return Decision(facts=facts, refused_by=deny)
-    throttles = [rule for rule in spoken if isinstance(rule, Throttle)]
-    minute = int(now.timestamp()) // 60
-    for rule in throttles:
-        if throttle.admitted(rule.id, minute) >= rule.rpm:
-            wait = 60 - int(now.timestamp()) % 60
-            return Decision(facts=facts, refused_by=rule, retry_after_seconds=wait)
-    for rule in throttles:
-        throttle.count(rule.id, minute)
-    downgrade = next(
-        (r for r in spoken if isinstance(r, Downgrade) and _is_due(r, used_ratio)), None
-    )
-    after = {**facts, "model": downgrade.to} if downgrade else facts
-    routed = [r for r in ordered if isinstance(r, Route) and matches(r.match, after)]
+        return Decision(refused_by=deny, rules=(deny.id,))
+    quota = _first(ordered, Throttle, facts)
+    if quota and throttle.admitted(quota.id, now) >= quota.rpm:
+        wait = MINUTE_SECONDS - int(now.timestamp()) % MINUTE_SECONDS
+        return Decision(refused_by=quota, retry_after_seconds=wait, rules=(quota.id,))
+    if quota:
+        throttle.count(quota.id, now)
+    cap, route = _first(ordered, Cap, facts), _first(ordered, Route, facts)
+    applied = (quota, downgrade, cap, route)
     return Decision(
-        facts=after,
         downgrade=downgrade,
-        cap=_first(spoken, Cap),
-        route=routed[0] if routed else None,
-        budgets=tuple(b for b in document.budgets if matches(b.match, after)),
+        cap=cap,
+        route=route,
+        budgets=tuple(budget for budget in document.budgets if matches(budget.match, facts)),
+        rules=tuple(rule.id for rule in applied if rule),
     )
 
 
-def _is_due(rule: Downgrade, used_ratio: Mapping[str, float]) -> bool:
-    if rule.budget is None or rule.above_ratio is None:
-        return True
-    return used_ratio.get(rule.budget, 0.0) >= rule.above_ratio
+def _first(rules: list[Rule], action: type[_Action], facts: Mapping[str, str]) -> _Action | None:
+    return next(_matching(rules, action, facts), None)
 
 
-def _first(rules: list[Rule], kind: type[_R]) -> _R | None:
-    return next((rule for rule in rules if isinstance(rule, kind)), None)
+def _matching(
+    rules: list[Rule], action: type[_Action], facts: Mapping[str, str]
+) -> Iterator[_Action]:
+    for rule in rules:
+        if isinstance(rule, action) and matches(rule.match, facts):
+            yield rule
+
+
+def _downgrades(
+    rules: list[Rule], facts: Mapping[str, str], used_ratio: Mapping[str, float]
+) -> Iterator[Downgrade]:
+    """Yield the downgrades in force: those tied to a budget only above their ratio of it."""
+    for rule in _matching(rules, Downgrade, facts):
+        if rule.to == facts.get("model"):
+            continue
+        if rule.budget is None or used_ratio.get(rule.budget, 0.0) > (rule.above_ratio or 0.0):
+            yield rule

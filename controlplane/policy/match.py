@@ -1,19 +1,62 @@
-"""Whether a rule or a budget speaks of a request."""
+"""Selectors: AND across keys, OR inside a key, `*` at the end of a value matches a prefix."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from controlplane.core.errors import PolicyError
+from controlplane.policy.document import SELECTOR_KEYS
+
+WILDCARD: Final = "*"
+MAX_VALUES: Final = 1_000
+
+Selectors = Mapping[str, Sequence[str]]
 
 
-def matches(match: Mapping[str, tuple[str, ...]], facts: Mapping[str, str]) -> bool:
-    """Return whether every key has one of its values; no keys match everything.
-
-    A value that ends in `*` matches a prefix. A fact that the request lacks matches nothing, not
-    even `*`: a rule must not reach what it can not see.
-    """
+def matches(selectors: Selectors, facts: Mapping[str, str]) -> bool:
+    """Whether a request with these facts is selected; a fact that is not known matches nothing."""
     return all(
-        key in facts and any(_value_matches(value, facts[key]) for value in values)
-        for key, values in match.items()
+        any(value_matches(value, facts.get(key)) for value in values)
+        for key, values in selectors.items()
     )
 
 
-def _value_matches(value: str, fact: str) -> bool:
-    return fact.startswith(value[:-1]) if value.endswith("*") else fact == value
+def value_matches(pattern: str, fact: str | None) -> bool:
+    """Whether one value of a selector covers the fact."""
+    if fact is None:
+        return False
+    if pattern.endswith(WILDCARD):
+        return fact.startswith(pattern[:-1])
+    return pattern == fact
+
+
+def overlap(left: Selectors, right: Selectors) -> bool:
+    """Whether some request is selected by both."""
+    return all(
+        any(_meet(a, b) for a in left[key] for b in right[key])
+        for key in left.keys() & right.keys()
+    )
+
+
+def _meet(a: str, b: str) -> bool:
+    if a.endswith(WILDCARD) and b.endswith(WILDCARD):
+        return a[:-1].startswith(b[:-1]) or b[:-1].startswith(a[:-1])
+    return value_matches(a, b) or value_matches(b, a)
+
+
+def check_selectors(selectors: Selectors, *, field: str) -> None:
+    """Pass selectors that mean what they say.
+
+    Raises:
+        PolicyError: an unknown key, no values, an empty value, or a `*` that is not at the end.
+    """
+    for key, values in selectors.items():
+        where = f"{field}.{key}"
+        if key not in SELECTOR_KEYS:
+            raise PolicyError(where, "is not a selector", f"Known: {', '.join(SELECTOR_KEYS)}")
+        if not 0 < len(values) <= MAX_VALUES:
+            raise PolicyError(where, f"has {len(values)} values", f"Give 1 to {MAX_VALUES}")
+        for value in values:
+            if not value or WILDCARD in value[:-1]:
+                raise PolicyError(
+                    where, f"{value!r} is not a value", "Write a name, or a prefix ending in *"
+                )

@@ -1,0 +1,31 @@
+"""What people write: the rules of a scope, as YAML in git or JSON through the API."""
+
+import msgspec
+
+from controlplane.core.errors import PolicyError
+from controlplane.policy.document import Closed, OnStale, Rule
+
+
+class PolicyRules(Closed, frozen=True, kw_only=True):
+    """The authored half of a policy; budgets and prices are the other, compiled in."""
+
+    scope: str = "default"
+    tenant: str = "default"
+    """Whose the requests are that `dimension_map` names no tenant for: the proxy key's own."""
+    rules: tuple[Rule, ...] = ()
+    dimension_map: dict[str, str] = msgspec.field(default_factory=dict)
+    on_stale: OnStale = OnStale()
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def read_rules(tree: object) -> PolicyRules:
+    """Read rules from what a JSON or YAML reader returns.
+
+    Raises:
+        PolicyError: an unknown field or a value of the wrong kind; names its place.
+    """
+    try:
+        return msgspec.convert(tree, PolicyRules)
+    except msgspec.ValidationError as wrong:
+        problem, _, where = str(wrong).partition(" - at `$")
+        raise PolicyError(where.strip("`.") or "rules", problem, "Mend the rules") from None
