@@ -172,11 +172,13 @@ class SqliteSpool:
 
     def set_aside(self, entry_id: int, *, reason: str) -> None:
         """Take an entry out of its batch for good, and keep it sealed for a person to look at."""
-        telemetry.REJECTED.labels(reason).inc()
-        log.error("spool_entry_set_aside", entry_id=entry_id, reason=reason)
         with self._transaction:
-            spool_file.copy_aside(self._claims, entry_id, reason=reason)
+            size = spool_file.copy_aside(self._claims, entry_id, reason=reason)
             spool_file.trim_aside(self._claims, keep=MAX_ASIDE)
+        if size is not None:
+            telemetry.REJECTED.labels(reason).inc()
+            log.error("spool_entry_set_aside", entry_id=entry_id, reason=reason)
+            self._count(entries=-1, size=-size)
 
     def drop(self, batch_id: str) -> None:
         """Forget a batch whose rows are durable in the store. Twice is once.

@@ -111,19 +111,28 @@ def is_damage(error: sqlite3.DatabaseError) -> bool:
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CORRUPT
 
 
-def copy_aside(connection: sqlite3.Connection, entry_id: int, *, reason: str) -> None:
-    """Keep a copy of an entry under `aside`; of one on a damaged page, its id."""
+def copy_aside(connection: sqlite3.Connection, entry_id: int, *, reason: str) -> int | None:
+    """Keep a copy of an entry under `aside`, of one on a damaged page its id.
+
+    Return the bytes that leave the queue by it; None if it was aside already.
+    """
+    row = connection.execute(
+        "SELECT size FROM entry WHERE id = ? AND id NOT IN (SELECT entry_id FROM aside)",
+        (entry_id,),
+    ).fetchone()
+    if row is None:
+        return None
     try:
         connection.execute(
-            "INSERT OR IGNORE INTO aside SELECT id, epoch, ?, sealed FROM entry WHERE id = ?",
+            "INSERT INTO aside SELECT id, epoch, ?, sealed FROM entry WHERE id = ?",
             (reason, entry_id),
         )
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise
-        connection.execute(
-            "INSERT OR IGNORE INTO aside (entry_id, reason) VALUES (?, ?)", (entry_id, reason)
-        )
+        connection.execute("INSERT INTO aside (entry_id, reason) VALUES (?, ?)", (entry_id, reason))
+    size: int = row[0]
+    return size
 
 
 def trim_aside(connection: sqlite3.Connection, *, keep: int) -> None:
@@ -136,30 +145,22 @@ def trim_aside(connection: sqlite3.Connection, *, keep: int) -> None:
 
 
 def delete_range(connection: sqlite3.Connection, first_id: int, last_id: int) -> tuple[int, int]:
-    """Delete entries; return how many and how many bytes leave the queue.
+    """Delete entries; return how many and how many bytes leave the queue by it.
 
-    Entries on damaged pages can not be deleted: they stay, set aside, and leave the queue too.
+    Those set aside left the queue before. Of them, entries on damaged pages can not be deleted,
+    and trying would spoil the transaction: they stay, known by their ids alone.
     """
-    rows = connection.execute(
-        "SELECT id, size FROM entry WHERE id BETWEEN ? AND ?", (first_id, last_id)
-    ).fetchall()
-    try:
-        connection.execute("DELETE FROM entry WHERE id BETWEEN ? AND ?", (first_id, last_id))
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        for entry_id, _ in rows:
-            _delete_undamaged(connection, entry_id)
-    return len(rows), sum(size for _, size in rows)
-
-
-def _delete_undamaged(connection: sqlite3.Connection, entry_id: int) -> None:
-    try:
-        connection.execute("DELETE FROM entry WHERE id = ?", (entry_id,))
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        copy_aside(connection, entry_id, reason="damaged_spool_page")
+    entries, size = connection.execute(
+        "SELECT count(*), coalesce(sum(size), 0) FROM entry WHERE id BETWEEN ? AND ? "
+        "AND id NOT IN (SELECT entry_id FROM aside)",
+        (first_id, last_id),
+    ).fetchone()
+    connection.execute(
+        "DELETE FROM entry WHERE id BETWEEN ? AND ? "
+        "AND id NOT IN (SELECT entry_id FROM aside WHERE sealed IS NULL)",
+        (first_id, last_id),
+    )
+    return entries, size
 
 
 def _sync_directory(path: Path) -> None:
