@@ -1,0 +1,152 @@
+"""Charts from plain marks; each has a sentence for those who can not see it."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import altair as alt
+import msgspec
+
+from dashboard.frames import Point
+
+# Okabe and Ito's eight, told apart with the common colour blindnesses; grey for the rest.
+PALETTE: Final = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F3C8D",
+)  # fmt: skip
+OTHER: Final = "#9AA0A6"
+_HEIGHT: Final = 320
+_TIME_UNIT: Final[dict[str, Any]] = {"hour": "utcyearmonthdatehours", "month": "utcyearmonth"}
+
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
+
+
+def spend(
+    points: Sequence[Point], *, series: list[str], titles: dict[str, str], granularity: str
+) -> AnyChart:
+    """Draw cost over time, stacked by series; a bucket that is not complete is paler."""
+    base = alt.Chart(_values(points)).encode(
+        x=_time_axis(granularity),
+        y=alt.Y("usd:Q", stack="zero", title="USD", axis=alt.Axis(format="$,.4~r", tickCount=5)),
+        opacity=alt.condition("datum.partial", alt.value(0.45), alt.value(1.0)),
+        order=alt.Order("rank:Q"),
+        tooltip=[
+            alt.Tooltip(
+                "at:T",
+                title=titles["time"],
+                format="%Y-%m-%d %H:%M",
+                timeUnit="utcyearmonthdatehoursminutes",
+            ),
+            alt.Tooltip("series:N", title=titles["group"]),
+            alt.Tooltip("cost:N", title=titles["cost"]),
+            alt.Tooltip("calls:Q", title=titles["calls"], format=","),
+        ],
+    )
+    bars = base.mark_bar(binSpacing=1).encode(color=_color(series))
+    return alt.layer(bars).properties(height=_HEIGHT)
+
+
+def area(
+    points: Sequence[Point], *, series: list[str], titles: dict[str, str], granularity: str
+) -> AnyChart:
+    """Draw cost over time as stacked areas; the incomplete end is shaded and labelled."""
+    shown = _values(points)
+    areas = (
+        alt.Chart(shown)
+        # A group without calls in a bucket has no row: it is zero there, not a straight line across.
+        .transform_impute("usd", key="at", groupby=["series"], value=0)
+        .mark_area(opacity=0.9, interpolate="linear", line=False)
+        .encode(
+            x=_time_axis(granularity),
+            y=alt.Y(
+                "sum(usd):Q", stack="zero", title="USD", axis=alt.Axis(format="$,.4~r", tickCount=5)
+            ),
+            color=_color(series),
+            tooltip=[
+                alt.Tooltip("series:N", title=titles["group"]),
+                alt.Tooltip("sum(usd):Q", title=titles["cost"], format="$,.4~r"),
+            ],
+        )
+    )
+    partial = (
+        alt.Chart(shown)
+        .transform_filter("datum.partial")
+        .mark_rule(strokeDash=[4, 4], color=OTHER, strokeWidth=2)
+        .encode(x=alt.X("at:T", scale=alt.Scale(type="utc")), tooltip=alt.value(titles["partial"]))
+    )
+    return alt.layer(areas, partial).properties(height=_HEIGHT)
+
+
+def waterfall(
+    rows: Sequence[dict[str, Any]], *, colors: dict[str, str], titles: dict[str, str]
+) -> AnyChart:
+    """Draw a trace: a bar a span, in tree order, coloured by what it is to the bill."""
+    base = alt.Chart(alt.InlineData(values=list(rows))).encode(
+        y=alt.Y("row:O", sort=None, axis=None, scale=alt.Scale(paddingInner=0.25)),
+    )
+    bars = base.mark_bar(cornerRadius=2, minBandSize=6).encode(
+        x=alt.X("start_ms:Q", title=titles["milliseconds"], axis=alt.Axis(orient="top", grid=True)),
+        x2="end_ms:Q",
+        color=alt.Color(
+            "kind:N",
+            title=None,
+            scale=alt.Scale(domain=list(colors), range=list(colors.values())),
+            legend=alt.Legend(orient="bottom", labelLimit=0),
+        ),
+        tooltip=[
+            alt.Tooltip(f"{field}:N", title=titles[field])
+            for field in ("name", "service", "duration", "tokens", "cost", "kind", "why")
+        ],
+    )
+    labels = base.mark_text(align="left", dx=4, dy=0, limit=420, fontSize=11).encode(
+        x=alt.X("start_ms:Q"), text="label:N"
+    )
+    return alt.layer(bars, labels).properties(height=28 * len(rows) + 130)
+
+
+def budget_bar(
+    parts: Sequence[dict[str, Any]], *, colors: dict[str, str], titles: dict[str, str]
+) -> AnyChart:
+    """Draw where a budget's money is as one bar whose parts are the terms of the sentence."""
+    bar: AnyChart = (
+        alt.Chart(alt.InlineData(values=list(parts)))
+        .mark_bar(height=26)
+        .encode(
+            x=alt.X("usd:Q", stack="zero", title=None, axis=alt.Axis(format="$,.4~r", tickCount=5)),
+            color=alt.Color(
+                "part:N",
+                title=None,
+                scale=alt.Scale(domain=list(colors), range=list(colors.values())),
+                legend=alt.Legend(orient="bottom", columns=5, labelLimit=0),
+            ),
+            order=alt.Order("rank:Q"),
+            tooltip=[
+                alt.Tooltip("part:N", title=titles["part"]),
+                alt.Tooltip("cost:N", title=titles["cost"]),
+            ],
+        )
+        .properties(height=120)
+    )
+    return bar
+
+
+def _values(points: Sequence[Point]) -> alt.InlineData:
+    return alt.InlineData(values=[msgspec.to_builtins(point) for point in points])
+
+
+def _time_axis(granularity: str) -> alt.X:
+    label = {"hour": "%d %b %H:%M", "month": "%b %Y"}.get(granularity, "%d %b")
+    unit = _TIME_UNIT.get(granularity, "utcyearmonthdate")
+    return alt.X(
+        "at:T",
+        timeUnit=unit,
+        title=None,
+        scale=alt.Scale(type="utc"),
+        axis=alt.Axis(format=label, labelAngle=0, tickCount=8, labelOverlap=True, grid=False),
+    )
+
+
+def _color(series: list[str]) -> alt.Color:
+    shades = [*PALETTE[: len(series)], OTHER][: len(series)]
+    legend = alt.Legend(orient="bottom", columns=4) if len(series) > 1 else None
+    return alt.Color(
+        "series:N", title=None, scale=alt.Scale(domain=series, range=shades), legend=legend
+    )

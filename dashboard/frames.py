@@ -1,0 +1,120 @@
+"""Answers of the API in the shape that charts and tables draw. Nothing is added up here."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pyarrow as pa
+
+from dashboard import spoken
+from dashboard.client import Table
+
+MAX_SERIES: Final = 8
+"""Colours that stay apart; further groups share one."""
+UNATTRIBUTED: Final = "unattributed"
+GROUP_COLUMNS: Final = (
+    "group", "cost", "calls", "errors", "input", "cached", "output", "unpriced",
+)  # fmt: skip
+_CHART_TITLES: Final = ("time", "group", "cost", "calls", "partial")
+_WIDTH: Final = {"quarter_hour": timedelta(minutes=15), "hour": timedelta(hours=1)}
+_OVER_A_MONTH: Final = timedelta(days=32)
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One mark of a chart; `usd` is a float because a pixel is, `cost` is what is read."""
+
+    at: str
+    usd: float
+    cost: str
+    series: str
+    calls: int
+    partial: bool
+
+
+def points(answer: Table, group_by: str | None, *, other: str, top: list[str]) -> list[Point]:
+    """Turn a cost answer into marks; groups outside `top` are drawn as `other`."""
+    zone = ZoneInfo(str(answer.meta["zone"]))
+    through = answer.meta.get("data_through")
+    through_at = spoken.parse(through) if through else None
+    granularity = str(answer.meta["granularity"])
+    return [
+        Point(
+            at=wall(row["bucket_start"], zone),
+            usd=float(row["cost_usd"] or 0),
+            cost=cost_of(row),
+            series=_series(row, group_by, other=other, top=top),
+            calls=row["calls"],
+            partial=through_at is None
+            or _ends(row["bucket_start"], granularity, zone) > through_at,
+        )
+        for row in answer.rows.to_pylist()
+    ]
+
+
+def _ends(start: datetime, granularity: str, zone: ZoneInfo) -> datetime:
+    """Answer the end of a bucket; days and months end on the zone's own clock."""
+    if granularity in _WIDTH:
+        return start + _WIDTH[granularity]
+    day = start.astimezone(zone)
+    if granularity == "month":
+        return (day.replace(day=1) + _OVER_A_MONTH).replace(day=1)
+    return day + timedelta(days=1)  # wall time: a day of a zone has 23 to 25 hours
+
+
+def wall(at: datetime, zone: ZoneInfo) -> str:
+    """Write wall time in the reporting zone as if it were UTC.
+
+    Charts use a UTC scale, so that every reader sees the organisation's days and not the
+    browser's (UX-C05).
+    """
+    return at.astimezone(zone).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _series(row: dict[str, Any], group_by: str | None, *, other: str, top: list[str]) -> str:
+    if group_by is None:
+        return ""
+    value = row[group_by] or UNATTRIBUTED
+    return value if value in top else other
+
+
+def titles(say: Callable[[str], str]) -> dict[str, str]:
+    """Answer the titles of a chart's fields."""
+    return {key: say(f"column_{key}") for key in _CHART_TITLES}
+
+
+def top_groups(answer: Table, group_by: str) -> list[str]:
+    """Answer the dearest groups, in the API's order."""
+    values = answer.rows[group_by].to_pylist()
+    return [value or UNATTRIBUTED for value in values[:MAX_SERIES]]
+
+
+def cost_of(measures: dict[str, Any]) -> str:
+    """Write a group's cost; what is not priced is unknown, and never looks like zero (UX-C07)."""
+    if measures["unpriced_calls"] and measures["unpriced_calls"] == measures["calls"]:
+        return spoken.UNKNOWN
+    known = spoken.money(measures["cost_usd"])
+    return f"≥ {known}" if measures["unpriced_calls"] else known
+
+
+def group_rows(answer: Table, group_by: str, names: dict[str, str]) -> pa.Table:
+    """Turn a total-by-group answer into the table that is shown under the chart.
+
+    Args:
+        answer: one row a group, dearest first.
+        group_by: the column that names the group.
+        names: column titles by measure.
+    """
+    rows = answer.rows.to_pylist()
+    shown = {
+        names["group"]: [row[group_by] or UNATTRIBUTED for row in rows],
+        names["cost"]: [cost_of(row) for row in rows],
+        names["calls"]: [row["calls"] for row in rows],
+        names["errors"]: [row["errors"] for row in rows],
+        names["input"]: [row["input_tokens"] for row in rows],
+        names["cached"]: [row["cached_input_tokens"] for row in rows],
+        names["output"]: [row["output_tokens"] for row in rows],
+        names["unpriced"]: [row["unpriced_calls"] for row in rows],
+    }
+    return pa.table(shown)

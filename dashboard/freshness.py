@@ -1,0 +1,55 @@
+"""The badge on every page that says how new its numbers are (UX-22)."""
+
+from datetime import timedelta
+from typing import Final, Literal
+
+import streamlit as st
+
+from dashboard import data, spoken
+from dashboard.client import ApiProblem
+from dashboard.filters import Filters
+
+FRESH: Final = timedelta(minutes=1)
+LATE: Final = timedelta(minutes=15)
+
+
+def badge(filters: Filters) -> None:
+    """Show through when the data reaches, and how far that is behind the server's clock."""
+    _badge(filters)
+
+
+@st.fragment(run_every="10s")
+def _badge(filters: Filters) -> None:
+    try:
+        meta = data.table("data-quality", tuple(("tenant", t) for t in filters.tenants)).meta
+        zone = data.document("version")["zone"]
+    except ApiProblem:
+        st.badge(filters.say("freshness_unknown"), icon=":material/help:", color="gray")
+        return
+    through, now = meta.get("data_through"), meta["server_time"]
+    if through is None:
+        st.badge(filters.say("freshness_empty"), icon=":material/hourglass_empty:", color="gray")
+        return
+    behind = spoken.parse(now) - spoken.parse(through)
+    color, icon = _mood(behind)
+    words = filters.say(
+        "freshness", at=spoken.moment(through, zone=zone), zone=zone, behind=_lag(behind)
+    )
+    st.badge(words, icon=icon, color=color)
+
+
+def _mood(behind: timedelta) -> tuple[Literal["green", "orange", "red"], str]:
+    """Answer colour and icon; the words carry the same, colour is never the only signal."""
+    if behind <= FRESH:
+        return "green", ":material/check_circle:"
+    if behind <= LATE:
+        return "orange", ":material/schedule:"
+    return "red", ":material/error:"
+
+
+def _lag(behind: timedelta) -> str:
+    seconds = max(int(behind.total_seconds()), 0)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

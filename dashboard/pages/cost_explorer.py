@@ -1,0 +1,66 @@
+"""Cost explorer: one question about cost, as a chart over time and a table whose rows add up."""
+
+import streamlit as st
+
+from dashboard import charts, data, filters, frames, spoken, tables
+from dashboard.filters import Filters
+from dashboard.panel import Panel, empty
+
+
+def draw(asked: Filters) -> None:
+    """Draw the page."""
+    _chart(asked)
+    _table(asked)
+
+
+def _chart(asked: Filters) -> None:
+    group = asked.say(f"dim_{asked.group_by}")
+    with Panel(asked.say("cost_by", group=group), asked, key="explorer-chart"):
+        step = asked.granularity()
+        grouped = (*asked.params(), ("group_by", asked.group_by))
+        answer = data.table("costs", (*grouped, ("granularity", step)))
+        if not answer.rows.num_rows:
+            empty(asked)
+            return
+        top = frames.top_groups(data.table("costs", grouped), asked.group_by)
+        other = asked.say("other_groups")
+        marks = frames.points(answer, asked.group_by, other=other, top=top)
+        series = [*top, other] if any(mark.series == other for mark in marks) else top
+        st.altair_chart(
+            charts.area(marks, series=series, titles=frames.titles(asked.say), granularity=step),
+            alt=asked.say("spend_alt", group=group, step=asked.say(f"step_{step}")),
+        )
+        st.caption(asked.say("partial_help"))
+
+
+def _table(asked: Filters) -> None:
+    with Panel(
+        asked.say("table_by", group=asked.say(f"dim_{asked.group_by}")), asked, key="explorer-table"
+    ):
+        answer = data.table("costs", (*asked.params(), ("group_by", asked.group_by)))
+        if not answer.rows.num_rows:
+            empty(asked)
+            return
+        names = {key: asked.say(f"column_{key}") for key in frames.GROUP_COLUMNS}
+        shown = frames.group_rows(answer, asked.group_by, names)
+        st.dataframe(
+            shown,
+            hide_index=True,
+            column_config=tables.whole_numbers(shown),
+            alt=asked.say("table_by", group=asked.group_by),
+        )
+        totals = answer.meta["totals"]
+        st.markdown(
+            asked.say(
+                "table_total",
+                cost=spoken.plain(spoken.money(totals["cost_usd"])),
+                calls=spoken.count(totals["calls"]),
+                unpriced=spoken.count(totals["unpriced_calls"]),
+                zone=spoken.plain(answer.meta["zone"]),
+                start=spoken.moment(answer.meta["start"], zone=answer.meta["zone"]),
+                end=spoken.moment(answer.meta["end"], zone=answer.meta["zone"]),
+            )
+        )
+
+
+draw(filters.current())

@@ -1,0 +1,126 @@
+"""Overview: what was spent, by whom, how sure we are of it, and what needs a look."""
+
+from typing import Any
+
+import streamlit as st
+
+from dashboard import charts, data, filters, frames, spoken, tables
+from dashboard.filters import Filters
+from dashboard.panel import Panel, empty
+
+
+def draw(asked: Filters) -> None:
+    """Draw the page."""
+    _tiles(asked)
+    left, right = st.columns([2, 1])
+    with left:
+        _spend(asked)
+    with right:
+        _groups(asked)
+
+
+@st.fragment(run_every="15s")
+def _tiles(asked: Filters) -> None:
+    say = asked.say
+    with Panel("", asked, key="tiles", border=False):
+        meta = data.table("costs", (*asked.params(), ("compare", "previous"))).meta
+        totals, previous = meta["totals"], meta["previous"]
+        basis = say("basis", zone=meta["zone"], start=spoken.moment(meta["start"], zone=meta["zone"]),
+                    end=spoken.moment(meta["end"], zone=meta["zone"]))  # fmt: skip
+        if not totals["calls"]:
+            empty(asked, first_run=meta["data_through"] is None)
+        tiles = st.columns([1.2, 1, 1.4, 1, 1, 1.2])
+        tiles[0].metric(
+            say("tile_spend"), spoken.money(totals["cost_usd"]), help=basis, delta=_change(previous),
+            delta_color="inverse", border=True,
+        )  # fmt: skip
+        tiles[1].metric(say("tile_calls"), spoken.count(totals["calls"]), border=True, help=basis)
+        tiles[2].metric(
+            say("tile_tokens"),
+            f"{spoken.short(totals['input_tokens'])} / {spoken.short(totals['output_tokens'])}",
+            border=True,
+            help=say("tile_tokens_help"),
+        )
+        tiles[3].metric(
+            say("tile_unpriced"), spoken.count(totals["unpriced_calls"]), border=True,
+            help=say("tile_unpriced_help"),
+        )  # fmt: skip
+        with tiles[4]:
+            _alerts_tile(asked)
+        with tiles[5]:
+            _budget_tile(asked)
+        st.caption(spoken.plain(_excluded(asked, totals)))
+
+
+def _change(previous: dict[str, Any]) -> str | None:
+    share = previous.get("change_ratio")
+    if share is None:
+        return None
+    return f"{spoken.ratio(share)} ({spoken.money(previous['change_usd'])})"
+
+
+def _excluded(asked: Filters, totals: dict[str, Any]) -> str:
+    if not totals["unpriced_calls"]:
+        return asked.say("excludes_nothing")
+    return asked.say(
+        "excludes",
+        calls=spoken.count(totals["unpriced_calls"]),
+        tokens=spoken.count(totals["unpriced_tokens"]),
+    )
+
+
+def _alerts_tile(asked: Filters) -> None:
+    with Panel("", asked, key="alerts-tile", border=False):
+        found = data.document("alerts", (("state", "firing"),))
+        st.metric(asked.say("tile_alerts"), spoken.count(len(found["rows"])), border=True)
+
+
+def _budget_tile(asked: Filters) -> None:
+    with Panel("", asked, key="budget-tile", border=False):
+        st.metric(asked.say("tile_budget"), "…", border=True)
+
+
+def _spend(asked: Filters) -> None:
+    with Panel(
+        asked.say("spend_over_time"), asked, key="spend", help_text=asked.say("partial_help")
+    ):
+        step = asked.granularity()
+        answer = data.table(
+            "costs", (*asked.params(), ("granularity", step), ("group_by", asked.group_by))
+        )
+        ranked = data.table("costs", (*asked.params(), ("group_by", asked.group_by)))
+        if not answer.rows.num_rows:
+            empty(asked)
+            return
+        top = frames.top_groups(ranked, asked.group_by)
+        other = asked.say("other_groups")
+        marks = frames.points(answer, asked.group_by, other=other, top=top)
+        series = [*top, other] if any(mark.series == other for mark in marks) else top
+        st.altair_chart(
+            charts.spend(marks, series=series, titles=frames.titles(asked.say), granularity=step),
+            alt=asked.say(
+                "spend_alt",
+                group=asked.say(f"dim_{asked.group_by}"),
+                step=asked.say(f"step_{step}"),
+            ),
+        )
+
+
+def _groups(asked: Filters) -> None:
+    title = asked.say("top_groups", group=asked.say(f"dim_{asked.group_by}"))
+    with Panel(title, asked, key="groups"):
+        ranked = data.table("costs", (*asked.params(), ("group_by", asked.group_by)))
+        if not ranked.rows.num_rows:
+            empty(asked)
+            return
+        names = {key: asked.say(f"column_{key}") for key in frames.GROUP_COLUMNS}
+        shown = frames.group_rows(ranked, asked.group_by, names)
+        st.dataframe(
+            shown.select([names["group"], names["cost"], names["calls"], names["unpriced"]]),
+            hide_index=True,
+            alt=title,
+            column_config=tables.whole_numbers(shown),
+        )
+
+
+draw(filters.current())

@@ -1,0 +1,42 @@
+"""The entrypoint that every page runs inside: filters, navigation, freshness."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import filters, freshness, settings, spoken
+from dashboard.filters import Filters
+
+PAGES = Path(__file__).parent / "pages"
+_STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding: 3.5rem 2rem 2rem; max-width: 1600px; }
+[data-testid="stMetricValue"] { font-size: 1.45rem; }
+</style>"""
+
+
+def draw() -> None:
+    """Draw the frame and then the chosen page."""
+    st.set_page_config(page_title="Inference control plane", page_icon="📊", layout="wide")
+    st.html(_STYLE)
+    told = settings.current()
+    asked = filters.ask(told.language)
+    chosen = st.navigation(_pages(asked), position="top")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        freshness.badge(asked)
+        st.caption(spoken.plain(asked.summary()))
+    chosen.run()
+
+
+def _pages(asked: Filters) -> list[st.Page]:
+    return [
+        st.Page(PAGES / f"{name}.py", title=asked.say(f"page_{name}"), icon=icon, default=first)
+        for name, icon, first in (
+            ("overview", ":material/dashboard:", True),
+            ("cost_explorer", ":material/stacked_line_chart:", False),
+            ("budgets_policy", ":material/account_balance_wallet:", False),
+            ("traces", ":material/account_tree:", False),
+        )
+    ]
+
+
+draw()

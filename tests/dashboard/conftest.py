@@ -1,0 +1,267 @@
+"""A small real HTTP server that answers like the API, and the dashboard pointed at it."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import pyarrow as pa
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+from typing_extensions import override
+
+from dashboard import settings
+
+NOW: Final = datetime(2026, 11, 20, 10, 7, tzinfo=UTC)
+BEARER: Final = "cps_test"
+TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
+MEASURES: Final = (
+    "calls", "errors", "unpriced_calls", "unpriced_tokens", "input_tokens",
+    "cached_input_tokens", "output_tokens", "cost_nusd",
+)  # fmt: skip
+DIMENSIONS: Final = ("tenant", "team", "model", "provider", "feature")
+SHELL: Final = Path(settings.__file__).with_name("shell.py")
+
+
+def usd(nusd: int) -> str:
+    return format((Decimal(nusd) / 10**9).normalize(), "f")
+
+
+class FakeApi:
+    """The routes that the dashboard asks, over rows that a test may change.
+
+    `broken` holds paths that answer 503; `asked` every (path, parameters) seen.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.rows = history()
+        self.spans = trace_spans()
+        self.budgets = [budget("support-november", "120"), budget("search-november", "900")]
+        self.broken: set[str] = set()
+        self.data_through: str | None = NOW.isoformat()
+        self.asked: list[tuple[str, list[tuple[str, str]]]] = []
+        self.sign_in_tokens = {"once"}
+
+    def total(self, **wanted: str) -> int:
+        """Sum the nano-USD of the rows that match; the truth that pages are compared with."""
+        rows = [r for r in self.rows if all(r[k] == v for k, v in wanted.items())]
+        return sum(int(r["cost_nusd"]) for r in rows)
+
+    def answer(self, path: str, asked: list[tuple[str, str]]) -> Any:
+        """Return a table with meta, or a JSON value; None is 404."""
+        self.asked.append((path, asked))
+        if path == "costs":
+            return self._costs(asked)
+        if path == "data-quality":
+            emitters = pa.table({"service_name": ["gateway"], "stored": [1]})
+            return emitters, {"data_through": self.data_through, "server_time": NOW.isoformat()}
+        if path == "calls":
+            return calls_of(self.spans), {"zone": "UTC", "next_cursor": None}
+        if path == f"traces/{TRACE}":
+            return self.spans, {"spans": 3, "cost_usd": "0.0123", "unpriced_calls": 0}
+        return self._document(path)
+
+    def _document(self, path: str) -> Any:
+        documents: dict[str, Any] = {
+            "version": {"version": "0", "api": "v1", "zone": "UTC"},
+        }
+        return documents.get(path)
+
+    def _costs(self, asked: list[tuple[str, str]]) -> tuple[pa.Table, dict[str, Any]]:
+        group = [v for k, v in asked if k == "group_by"]
+        step = dict(asked).get("granularity", "total")
+        kept = [row for row in self.rows if matches(row, asked)]
+        sums: dict[tuple[Any, ...], list[int]] = {}
+        for row in kept:
+            width = {"hour": 1, "day": 24}.get(step)
+            at = row["at"].replace(hour=row["at"].hour // width * width if width else 0)
+            key = (*([at] if step != "total" else []), *(row[g] for g in group))
+            had = sums.setdefault(key, [0] * len(MEASURES))
+            sums[key] = [a + int(row[m]) for a, m in zip(had, MEASURES, strict=True)]
+        keys = sorted(sums, key=lambda k: (k[0] if step != "total" else 0, -sums[k][-1]))
+        names = [*(["bucket_start"] if step != "total" else []), *group]
+        table: dict[str, Any] = {n: [k[i] for k in keys] for i, n in enumerate(names)}
+        table |= {m: [sums[k][i] for k in keys] for i, m in enumerate(MEASURES)}
+        table["cost_usd"] = [usd(v) for v in table["cost_nusd"]]
+        totals: dict[str, Any] = {m: sum(int(r[m]) for r in kept) for m in MEASURES}
+        totals["cost_usd"] = usd(totals["cost_nusd"])
+        meta = {
+            "start": (NOW - timedelta(days=7)).isoformat(), "end": NOW.isoformat(),
+            "zone": "UTC", "granularity": step, "data_through": self.data_through, "totals": totals,
+            "previous": {"totals": totals, "change_usd": "1.5", "change_ratio": 0.25},
+        }  # fmt: skip
+        return pa.table(table), meta
+
+
+def matches(row: dict[str, Any], asked: list[tuple[str, str]]) -> bool:
+    wanted: dict[str, set[str]] = {}
+    for name, value in asked:
+        if name == "tenant" or name.startswith("filter."):
+            wanted.setdefault(name.removeprefix("filter."), set()).add(value)
+    return all((row[name] or "unattributed") in values for name, values in wanted.items())
+
+
+def history() -> list[dict[str, Any]]:
+    """Seven days of hours; costs are primes so that a wrong sum can not look right."""
+    teams = (
+        ("acme", "support", "claude-haiku-4-5", "anthropic", 1_000_003),
+        ("acme", "search", "gpt-5-mini", "openai", 400_009),
+        ("globex", None, "gpt-5", "openai", 7_000_003),
+    )
+    rows = []
+    start = NOW.replace(minute=0) - timedelta(days=7)
+    for hour in range(7 * 24 + 1):
+        at = start + timedelta(hours=hour)
+        busy = 3 + abs(12 - at.hour) * -0.2 + 3
+        for tenant, team, model, provider, nusd in teams:
+            calls = int(busy * 3)
+            rows.append({
+                "at": at, "tenant": tenant, "team": team, "model": model, "provider": provider,
+                "feature": "answer", "calls": calls, "errors": 0, "unpriced_calls": 0,
+                "unpriced_tokens": 0, "input_tokens": calls * 2_000, "output_tokens": calls * 200,
+                "cached_input_tokens": calls * 500, "cost_nusd": calls * nusd,
+            })  # fmt: skip
+        rows.append({
+            "at": at, "tenant": "initech", "team": "legal", "model": "contract-lens-13b",
+            "provider": "self-hosted", "feature": "review", "calls": 2, "errors": 0,
+            "unpriced_calls": 2, "unpriced_tokens": 9_000, "input_tokens": 8_000,
+            "output_tokens": 1_000, "cached_input_tokens": 0, "cost_nusd": 0,
+        })  # fmt: skip
+    return rows
+
+
+def trace_spans() -> pa.Table:
+    """An application's request, its client's report and the proxy's, which bills."""
+    at = NOW - timedelta(seconds=30)
+    base = {
+        "trace_id": TRACE, "tenant": "acme", "team": "support", "service_name": "support-app",
+        "billing_model": None, "request_model": None, "input_tokens": None,
+        "cached_input_tokens": None, "output_tokens": None, "cost_usd": None, "cost_nusd": None,
+        "cost_state": None, "cost_reason": None, "price_id": None, "price_provenance": None,
+        "suppressed_reason": None, "call_id": None, "status": "ok", "error_type": None,
+        "layer": "client",
+    }  # fmt: skip
+    said = {
+        "request_model": "claude-haiku-4-5", "billing_model": "claude-haiku-4-5-20251001",
+        "input_tokens": 3_812, "cached_input_tokens": 1_024, "output_tokens": 411,
+        "cost_usd": "0.0123", "cost_nusd": 12_300_000, "cost_state": "priced", "price_id": "p/1",
+        "price_provenance": "exact",
+    }  # fmt: skip
+    return pa.Table.from_pylist([
+        {**base, "span_id": "00000000000000a1", "parent_span_id": None, "name": "POST /ask",
+         "report_kind": "none", "start_time": at, "duration_us": 2_400_000},
+        {**base, **said, "span_id": "00000000000000a2", "parent_span_id": "00000000000000a1",
+         "name": "chat claude-haiku-4-5", "report_kind": "call",
+         "suppressed_reason": "outranked_by_proxy",
+         "start_time": at + timedelta(milliseconds=20), "duration_us": 2_300_000},
+        {**base, **said, "span_id": "00000000000000a3", "parent_span_id": "00000000000000a2",
+         "name": "litellm_request", "report_kind": "call", "layer": "proxy",
+         "call_id": "c1", "start_time": at + timedelta(milliseconds=30), "duration_us": 2_200_000},
+    ])  # fmt: skip
+
+
+def calls_of(spans: pa.Table) -> pa.Table:
+    billed = spans.slice(2, 1)
+    return billed.append_column("reports", pa.array([2], pa.int32()))
+
+
+def budget(name: str, limit: str) -> dict[str, Any]:
+    return {"id": name, "name": name, "limit_usd": limit}
+
+
+def arrow(table: pa.Table, meta: dict[str, Any]) -> bytes:
+    table = table.replace_schema_metadata({b"controlplane.meta": json.dumps(meta).encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return bytes(sink.getvalue())
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection; `api` is set on a subclass."""
+
+    api: FakeApi
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.removeprefix("/api/v1/").partition("?")
+        if self.headers.get("authorization") != f"Bearer {BEARER}" and path != "version":
+            self._problem(401, "unauthenticated", "no credential. Sign in")
+        elif path in self.api.broken:
+            self._problem(503, "store_unavailable", "the span store is away")
+        else:
+            self._found(self.api.answer(path, parse_qsl(query)))
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        token = json.loads(body)["token"]
+        if urlsplit(self.path).path == "/api/v1/session" and token in self.api.sign_in_tokens:
+            self.api.sign_in_tokens.remove(token)
+            told = {"bearer": BEARER, "expires_at": NOW.isoformat()}
+            self._send(201, "application/json", json.dumps(told).encode())
+        else:
+            self._problem(401, "unauthenticated", "unknown sign in token")
+
+    def _found(self, answer: Any) -> None:
+        if answer is None:
+            self._problem(404, "not_found", "no such thing")
+        elif isinstance(answer, tuple):
+            self._send(200, "application/vnd.apache.arrow.stream", arrow(*answer))
+        else:
+            self._send(200, "application/json", json.dumps(answer).encode())
+
+    def _problem(self, status: int, code: str, detail: str) -> None:
+        body = json.dumps({"code": code, "detail": detail, "status": status}).encode()
+        self._send(status, "application/problem+json", body)
+
+    def _send(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    fake = FakeApi()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"api": fake}))
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    yield fake
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def open_page(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., AppTest]]:
+    """Run a page as a signed-in viewer would see it."""
+    monkeypatch.setenv("CONTROLPLANE_DASHBOARD_API_URL", api.url)
+    settings.current.cache_clear()
+    st.cache_data.clear()
+
+    def opened(page: str, *, bearer: str | None = BEARER, **query: str) -> AppTest:
+        app = AppTest.from_file(str(SHELL), default_timeout=20)
+        if bearer:
+            app.session_state["bearer"] = bearer
+        for name, value in query.items():
+            app.query_params[name] = value
+        app.run()
+        return app if page == "overview" else app.switch_page(f"pages/{page}.py").run()
+
+    yield opened
+    st.cache_resource.clear()

@@ -1,0 +1,122 @@
+"""Each page, run by Streamlit's own test runner against a real HTTP server."""
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PAGES = ("overview", "cost_explorer", "budgets_policy", "traces")
+
+OpenPage = Callable[..., AppTest]
+
+
+def words(app: AppTest) -> str:
+    """Everything that the page says, without Markdown's escapes."""
+    parts = [*app.markdown, *app.caption, *app.info, *app.warning, *app.error]
+    return re.sub(r"\\(.)", r"\1", "\n".join(str(part.value) for part in parts))
+
+
+def tile(app: AppTest, label: str) -> Any:
+    return next(metric for metric in app.metric if metric.label == label)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_draws_without_an_error(open_page: OpenPage, page: str) -> None:
+    assert not open_page(page).exception
+
+
+def test_badge_says_how_new_the_numbers_are(open_page: OpenPage) -> None:
+    """On the first run: the test runner drops an entrypoint's elements from a later one.
+
+    The browser test sees the badge on every page.
+    """
+    assert "Data through 2026-11-20 10:07:00 UTC" in words(open_page("overview"))
+
+
+def test_spend_tile_is_the_number_of_the_api(api: Any, open_page: OpenPage) -> None:
+    truth = Decimal(api.total()) / 10**9
+    assert f"${truth:,.2f}" == tile(open_page("overview"), "Spend").value
+
+
+def test_spend_says_what_it_excludes(open_page: OpenPage) -> None:
+    assert "Spend excludes 338 unpriced requests / 1,521,000 tokens." in words(
+        open_page("overview")
+    )
+
+
+def test_a_group_without_any_price_is_unknown_and_not_zero(open_page: OpenPage) -> None:
+    shown = open_page("cost_explorer").dataframe[0].value
+    costs = dict(zip(shown["Group"], shown["Cost"], strict=True))
+    assert costs["legal"] == "–"  # noqa: RUF001 - the dash that the table shows
+    assert costs["unattributed"].startswith("$")
+
+
+def test_filters_of_the_url_reach_the_api(api: Any, open_page: OpenPage) -> None:
+    app = open_page("cost_explorer", range="24h", group="model", team="search")
+    shown = app.dataframe[0].value
+    assert ["gpt-5-mini"] == list(shown["Group"])
+    grouped = [asked for path, asked in api.asked if ("group_by", "model") in asked and path]
+    assert [("range", "24h"), ("filter.team", "search"), ("group_by", "model")] in grouped
+
+
+@pytest.mark.parametrize("value", ["bogus", "' OR 1=1", "9999d", "", "<script>"])
+def test_invalid_filter_values_are_ignored(api: Any, open_page: OpenPage, value: str) -> None:
+    app = open_page("overview", range=value, group=value, step=value, lang=value, team=value)
+    assert not app.exception
+    sent = {(name, v) for _, asked in api.asked for name, v in asked}
+    assert ("range", "7d") in sent
+    assert not {v for name, v in sent if name == "filter.team"}
+
+
+def test_a_panel_fails_alone_and_can_be_tried_again(api: Any, open_page: OpenPage) -> None:
+    api.broken.add("costs")
+    app = open_page("overview")
+    assert not app.exception
+    assert "This panel could not be loaded. the span store is away" in words(app)
+    assert "Data through" in words(app)
+    api.broken.clear()
+    retry = next(button for button in app.button if button.key == "retry-tiles")
+    retry.click().run()
+    assert "could not be loaded" not in words(app)
+    assert tile(app, "Spend")
+
+
+def test_without_a_session_the_page_says_how_to_sign_in(open_page: OpenPage) -> None:
+    app = open_page("overview", bearer=None)
+    assert not app.exception
+    assert "Open the sign-in link" in words(app)
+
+
+def test_an_empty_system_says_how_to_send_the_first_span(api: Any, open_page: OpenPage) -> None:
+    api.rows = []
+    api.data_through = None
+    app = open_page("overview")
+    assert not app.exception
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in words(app)
+    assert "No data yet" in words(app)
+
+
+def test_spanish_catalogue_is_used_when_asked(open_page: OpenPage) -> None:
+    app = open_page("overview", lang="es")
+    assert tile(app, "Gasto")
+    assert "Datos hasta" in words(app)
+
+
+def test_trace_shows_what_is_billed_and_why_the_rest_is_not(open_page: OpenPage) -> None:
+    app = open_page("traces", trace=TRACE)
+    assert "$0.012 billed · 3 spans" in words(app).replace("**", "")
+    reports = app.dataframe[0].value
+    assert ["outranked_by_proxy", ""] == list(reports["Reason"])
+    assert ["exact", "exact"] == list(reports["Price found by"])
+
+
+@pytest.mark.parametrize("trace", ["0" * 32, "../../etc/passwd", "<b>x</b>"])
+def test_an_unknown_trace_is_a_sentence(open_page: OpenPage, trace: str) -> None:
+    app = open_page("traces", trace=trace)
+    assert not app.exception
+    assert "Not found" in words(app)
+    assert "Newest calls" in words(app)
