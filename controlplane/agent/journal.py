@@ -111,6 +111,10 @@ class Journal:
         os.close(self._file)
         self._file, self._bytes, self._dirty = descriptor, len(lines), False
 
+    def let_go(self) -> None:
+        """Close without a sync: the file belongs to the process that forked this one."""
+        os.close(self._file)
+
     def close(self) -> None:
         """Sync and close."""
         self.sync()

@@ -1,6 +1,8 @@
 """Get the policy: long poll, verify before parse, never go back, remember on disk, NACK aloud."""
 
+import asyncio
 import hashlib
+import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -9,15 +11,18 @@ import msgspec
 
 from controlplane.agent.disk import Highest, PolicyDisk, StoredPolicy
 from controlplane.agent.lease import Instant
+from controlplane.agent.log import say
 from controlplane.agent.settings import AgentSettings
 from controlplane.core.clock import Clock
 from controlplane.core.errors import ControlPlaneError, PolicyError
+from controlplane.policy.bundle import SIGNATURE_HEADER, decode_document
 from controlplane.policy.document import PolicyDocument
 from controlplane.policy.wire import Generation, Nack
 
 CAPABILITIES: Final = ("deny", "throttle", "route", "downgrade", "cap", "lease")
-SIGNATURE_HEADER: Final = "Policy-Signature"
 MAX_POLICY_BYTES: Final = 8 * 2**20
+MAX_BACKOFF_SECONDS: Final = 10.0
+SAVE_SECONDS: Final = 30.0  # between two notes on disk that the policy is still current
 
 Verify = Callable[[bytes, str], None]
 """Raises a ControlPlaneError unless the header signs exactly these bytes with a pinned key."""
@@ -53,6 +58,9 @@ class Puller:
         self._stored: StoredPolicy | None = None
         self.applied: Applied | None = None
         self.nack: Nack | None = None
+        self.seen = asyncio.Event()
+        self._acknowledged: tuple[Generation | None, Nack | None] | None = None
+        self._saved = Instant.of(clock)
         self._resume()
 
     def _resume(self) -> None:
@@ -70,6 +78,39 @@ class Puller:
         confirmed = Instant(stored.confirmed_at, now.monotonic - age)
         self._stored = stored
         self.applied = Applied(document, Generation(document.epoch, document.gen), confirmed)
+        self.seen.set()
+
+    async def run(self, changed: Callable[[], None]) -> None:
+        """Poll until cancelled; the wait is jittered so that a fleet does not return at once."""
+        backoff = 0.0
+        jitter = random.SystemRandom()
+        while True:
+            wait = self._settings.poll_wait_seconds * jitter.uniform(0.8, 1.0)
+            try:
+                # Without a policy nothing can be admitted: then the answer is wanted at once.
+                if await self.poll(wait if self.applied else 0.0):
+                    changed()
+                backoff = 0.0
+            except (httpx.HTTPError, ControlPlaneError) as wrong:
+                say("policy_poll_failed", error=type(wrong).__name__, detail=str(wrong)[:300])
+                changed()  # a NACK is told at once
+                backoff = min(MAX_BACKOFF_SECONDS, max(0.25, backoff * 2))
+                await asyncio.sleep(backoff * jitter.uniform(0.5, 1.0))
+            if self._saved.seconds_until(Instant.of(self._clock)) > SAVE_SECONDS:
+                self.persist_confirmation()
+
+    def state(self) -> tuple[Generation | None, Nack | None]:
+        """Return what to tell the server: the pair in force, and what was refused."""
+        return (self.applied.generation if self.applied else None), self.nack
+
+    def acknowledged(self, applied: Generation | None, nack: Nack | None) -> None:
+        """Note that the server knows this."""
+        self._acknowledged = (applied, nack)
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether the server does not know yet what we have or refuse."""
+        return self._acknowledged != self.state()
 
     async def poll(self, wait_seconds: float) -> bool:
         """Ask once, waiting up to `wait_seconds` for something newer; True when it changed.
@@ -101,7 +142,7 @@ class Puller:
         signature = headers.get(SIGNATURE_HEADER, "")
         if len(body) > MAX_POLICY_BYTES:
             raise PolicyError("document", f"has {len(body)} bytes", f"At most {MAX_POLICY_BYTES}")
-        self._verify(body, signature)
+        self._verify(body, signature)  # what is not ours is refused without a NACK: it has no name
         try:
             document = _parse(body, self._settings.scope)
             generation = self._forward(document, body)
@@ -115,6 +156,7 @@ class Puller:
             self._highest = Highest(generation.epoch, generation.gen, _digest(body))
             self._disk.save(self._stored, self._highest)
         self.applied, self.nack = Applied(document, generation, asked), None
+        self.seen.set()
         return is_new
 
     def _confirm(self, asked: Instant) -> None:
@@ -139,18 +181,14 @@ class Puller:
     def persist_confirmation(self) -> None:
         """Write the last confirmation to disk, so that a restart knows how stale it is."""
         if self.applied and self._stored and self._highest:
+            self._saved = Instant.of(self._clock)
             confirmed = self.applied.confirmed.wall
             self._stored = msgspec.structs.replace(self._stored, confirmed_at=confirmed)
             self._disk.save(self._stored, self._highest)
 
 
 def _parse(body: bytes, scope: str) -> PolicyDocument:
-    try:
-        document = msgspec.json.decode(body, type=PolicyDocument)
-    except msgspec.DecodeError as wrong:
-        raise PolicyError(
-            "document", str(wrong), "Upgrade the agent or publish without it"
-        ) from wrong
+    document = decode_document(body)
     if document.api != "v1":
         raise PolicyError("api", f"{document.api!r} is not v1", "Upgrade the agent")
     if document.scope != scope:

@@ -33,7 +33,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     error_type: str | None = None
     http_status: int | None = None
     response_id: str | None = None
-    model: str | None = None
+    provider: str | None = None
+    model: str | None = None  # as the upstream was asked for it
 
 
 class SettleQueue:
@@ -132,7 +133,7 @@ def to_settle(hold: Hold, ending: Ending) -> Settle:
         held_nusd=hold.held_nusd,
         started_at=hold.started.wall,
         ended_at=max(ending.ended_at, hold.started.wall),
-        provider=hold.provider,
+        provider=ending.provider or hold.provider,
         model=ending.model or hold.model,
         operation=hold.operation,
         status=ending.status,

@@ -1,0 +1,91 @@
+"""One process as a lease holder: its book, its journal and what it owes; and the dead before it."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from controlplane.agent.clock import holder_lives, holder_name, same_boot
+from controlplane.agent.journal import Journal, LeaseOpened, Record, Remains, replay
+from controlplane.agent.lease import Instant, LeaseBook
+from controlplane.agent.settings import AgentSettings
+from controlplane.agent.settle import SettleQueue
+from controlplane.policy.wire import Grant, LeaseReturn, SyncReply
+
+_PATTERN: Final = "journal-*.jsonl"
+
+
+class Holder:
+    """Everything that belongs to this process and to no other (algorithms L11)."""
+
+    def __init__(self, settings: AgentSettings) -> None:
+        self.name = holder_name()
+        self._dir = settings.state_dir
+        path = self._dir / f"journal-{self.name.replace(':', '-')}.jsonl"
+        self.journal = Journal(path, holder=self.name, scope=settings.scope)
+        self.book = LeaseBook()
+        self.queue = SettleQueue(self.journal)
+        self._returning: dict[str, LeaseReturn] = {}
+
+    def granted(self, grant: Grant, asked: Instant) -> None:
+        """Take a lease in; it is journalled before the first hold on it."""
+        if grant.amount_nusd > 0:
+            self.journal.append(LeaseOpened(grant.lease_id, grant.budget_id, grant.amount_nusd))
+        self.book.accept(grant, asked)
+
+    def returns(self, closing: tuple[LeaseReturn, ...]) -> tuple[LeaseReturn, ...]:
+        """Return what must be given back, what was sent without an answer included."""
+        self._returning.update((item.lease_id, item) for item in closing)
+        return tuple(self._returning.values())
+
+    def acknowledged(self, reply: SyncReply, sent: tuple[LeaseReturn, ...]) -> None:
+        """Forget what the server has made durable, and shorten the journal when it is long."""
+        closed = tuple(item.lease_id for item in sent)
+        for lease_id in closed:
+            self._returning.pop(lease_id, None)
+        self.queue.acknowledged(reply, closed)
+        if self.journal.wants_compaction:
+            self.journal.compact(self._live())
+
+    def _live(self) -> list[Record]:
+        """Return the records from which `replay` finds the state as it is now."""
+        rest = self.queue.records()
+        held: dict[str, int] = {}
+        for record in rest:
+            for lease_id in getattr(record, "leases", {}).values():
+                held[lease_id] = held.get(lease_id, 0) + getattr(record, "held_nusd", 0)
+        left = [(lease.lease_id, lease.budget_id, lease.left_nusd) for lease in self.book.leases]
+        left += [(item.lease_id, "", item.unspent_nusd) for item in self._returning.values()]
+        leases: list[Record] = [
+            LeaseOpened(lease_id, budget_id, amount + held.get(lease_id, 0))
+            for lease_id, budget_id, amount in left
+        ]
+        return leases + rest
+
+    def dead(self) -> Iterator[tuple[Path, Remains]]:
+        """Yield the journals whose holder no longer lives, each locked while it is looked at."""
+        for path in sorted(self._dir.glob(_PATTERN)):
+            if path == self.journal.path:
+                continue
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remains = replay(path)
+                if remains.holder and holder_lives(remains.holder):
+                    continue
+                if not same_boot(remains.holder):
+                    remains.left_nusd.clear()  # the tail may be missing: nothing is given back
+                yield path, remains
+
+    def abandon(self) -> None:
+        """Let go without a word: the parent of a fork still owns all of it."""
+        self.queue.forget_all()
+        self.book.give_back_all()
+        self.journal.let_go()
+
+    def close(self) -> None:
+        """Close the journal, and remove it when nothing is owed."""
+        is_clear = not (self._returning or self.queue.pending or self.queue.unsettled)
+        self.journal.close()
+        if is_clear and not self.book.leases:
+            self.journal.path.unlink()

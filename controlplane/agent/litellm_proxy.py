@@ -1,0 +1,307 @@
+"""The LiteLLM proxy plug-in: `callbacks: [controlplane.agent.litellm_proxy.handler]`.
+
+Written against LiteLLM 1.106 (hook table in `deploy/docs/litellm.md`). A request is admitted in
+the pre-call hook; every attempt that the router makes for it, retries and fallbacks included, has
+a hold of its own, because each may be billed (algorithms L14).
+"""
+
+import atexit
+import inspect
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from fastapi import HTTPException  # type: ignore[import-not-found]  # LiteLLM brings it
+from litellm.integrations.custom_logger import CustomLogger
+
+from controlplane.agent.bounds import bound_request, shrink
+from controlplane.agent.litellm_request import (
+    call_of,
+    deployment_names,
+    facts_of,
+    failure_ending,
+    mark,
+    operation_of,
+    pick,
+    provider_of,
+    rate_names,
+    route_point,
+    success_ending,
+)
+from controlplane.agent.log import say
+from controlplane.agent.main import build_agent
+from controlplane.agent.runtime import Agent, RefusedError, Request
+from controlplane.agent.settings import load_agent_settings
+from controlplane.agent.settle import Ending
+from controlplane.core.errors import ConfigError
+
+POLICY_HEADER: Final = "x-controlplane-policy"
+MAX_CALLS: Final = 100_000
+"""Calls remembered at once; beyond it the oldest is forgotten and its hold ends by age."""
+
+
+class Call(msgspec.Struct):
+    """One request on its way through LiteLLM."""
+
+    facts: Mapping[str, str]
+    operation: str
+    hold_id: str | None
+    is_governed: bool
+    weights: Mapping[str, int] | None
+    point: float
+    is_sent: bool = False
+
+
+class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publishes no types here
+    """Deny, cap, downgrade, route, throttle and hold, then settle what was used."""
+
+    def __init__(self, agent: Agent) -> None:
+        super().__init__()
+        self.agent = agent
+        self._calls: dict[str, Call] = {}
+        self._names: dict[str, tuple[tuple[str, ...], ...]] = {}
+        _check_signatures(type(self))
+        atexit.register(agent.goodbye)
+
+    async def async_pre_call_hook(  # noqa: PLR0917 - LiteLLM's signature
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
+    ) -> dict[str, Any]:
+        """Admit the request and change it as the policy says; 429 with our body otherwise."""
+        del cache
+        await self.agent.ready()
+        facts = facts_of(data, user_api_key_dict, self.agent.dimension_map)
+        operation = operation_of(call_type)
+        model = str(data.get("model", ""))
+        facts |= {"model": model, "operation": operation}
+        if provider := provider_of(self._serving(model)):
+            facts["provider"] = provider
+        request = self._request(data, facts, operation)
+        try:
+            ticket = await self.agent.admit(request)
+        except RefusedError as refused:
+            raise _http(refused, request.request_id) from None
+        if ticket.model:
+            data["model"] = ticket.model
+            facts["model"] = ticket.model
+        if ticket.output_tokens is not None:
+            shrink(data, operation, ticket.output_tokens)
+        if ticket.hold_id:
+            _govern(data, operation)
+        self._remember(
+            data,
+            Call(
+                facts=facts,
+                operation=operation,
+                hold_id=ticket.hold_id,
+                is_governed=ticket.hold_id is not None,
+                weights=ticket.weights,
+                point=route_point(ticket.sticky) if ticket.weights else 0.0,
+            ),
+        )
+        return data
+
+    async def async_filter_deployments(  # noqa: PLR0917 - LiteLLM's signature
+        self,
+        model: str,
+        healthy_deployments: list[Any],
+        messages: list[Any] | None,
+        request_kwargs: dict[str, Any] | None = None,
+        parent_otel_span: Any = None,
+    ) -> list[Any]:
+        """Choose the deployment that a weighted route gives this request."""
+        del model, messages, parent_otel_span
+        call = self._find(request_kwargs or {})
+        if call is None or not call.weights:
+            return healthy_deployments
+        return list(pick(healthy_deployments, call.weights, point=call.point))
+
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
+        """Give a second and every later attempt a hold of its own, at its own model's price."""
+        del call_type
+        call = self._find(kwargs)
+        if call is None or not call.is_governed:
+            return
+        if not call.is_sent:
+            call.is_sent = True
+            return
+        if call.hold_id:  # nobody told us how the attempt before ended
+            self.agent.settle(call.hold_id, Ending(ended_at=self.agent.clock.now()))
+        call.hold_id = None
+        request = self._request(kwargs, call.facts, call.operation, upstream=str(kwargs["model"]))
+        try:
+            call.hold_id = (await self.agent.admit_again(request)).hold_id
+        except RefusedError as refused:
+            raise _http(refused, request.request_id) from None
+
+    async def async_post_call_failure_deployment_hook(  # noqa: PLR0917 - LiteLLM's signature
+        self,
+        request_data: Mapping[str, object],
+        exception: Exception,
+        call_type: Any,
+        fallback_depth: int | None = None,
+    ) -> None:
+        """Settle one failed attempt."""
+        del call_type, fallback_depth
+        self._end(request_data, failure_ending(exception, self.agent.clock.now()), is_last=False)
+
+    async def async_log_success_event(  # noqa: PLR0917 - LiteLLM's signature
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Settle with the usage that the upstream reported."""
+        del start_time, end_time
+        self._end(kwargs, success_ending(kwargs, response_obj, self.agent.clock.now()))
+
+    async def async_post_call_failure_hook(  # noqa: PLR0917 - LiteLLM's signature
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:
+        """Release a request that ended without an answer; free if it was never sent."""
+        del user_api_key_dict, traceback_str
+        call = self._find(request_data)
+        if call is None:
+            return
+        ending = failure_ending(original_exception, self.agent.clock.now())
+        self._end(request_data, ending if call.is_sent else _never_sent(ending))
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: AsyncIterator[Any], request_data: dict[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        """Pass a stream through; one that does not reach its end is settled as unknown."""
+        del user_api_key_dict
+        is_whole = False
+        try:
+            async for item in response:
+                yield item
+            is_whole = True
+        finally:
+            if not is_whole:
+                self._end(
+                    request_data,
+                    Ending(ended_at=self.agent.clock.now(), status="error", error_type="cancelled"),
+                )
+
+    async def async_post_call_response_headers_hook(  # noqa: PLR0917 - LiteLLM's signature
+        self,
+        data: dict[str, Any],
+        user_api_key_dict: Any,
+        response: Any,
+        request_headers: dict[str, str] | None = None,
+        litellm_call_info: dict[str, Any] | None = None,
+    ) -> dict[str, str]:
+        """Tell the client under which generation it was served or refused."""
+        del data, user_api_key_dict, response, request_headers, litellm_call_info
+        return {POLICY_HEADER: self.agent.policy}
+
+    def _request(
+        self,
+        data: Mapping[str, Any],
+        facts: Mapping[str, str],
+        operation: str,
+        *,
+        upstream: str | None = None,
+    ) -> Request:
+        call_id = data.get("litellm_call_id")
+        return Request(
+            request_id=str(call_id or ""),
+            facts=facts,
+            bound=bound_request(operation, data),
+            candidates=lambda group: (
+                (rate_names(upstream, group),) if upstream else self._serving(group)
+            ),
+            provider=facts.get("provider", ""),
+            call_id=str(call_id) if call_id else None,
+        )
+
+    def _serving(self, group: str) -> tuple[tuple[str, ...], ...]:
+        """Return the rate-card names of every deployment of a model group."""
+        router = _router()
+        if router is None:
+            return (rate_names("", group),)
+        return deployment_names(router.get_model_list(model_name=group) or (), group)
+
+    def _remember(self, data: dict[str, Any], call: Call) -> None:
+        name = secrets.token_hex(8)
+        mark(data, name)
+        self._calls[name] = call
+        if len(self._calls) > MAX_CALLS:
+            del self._calls[next(iter(self._calls))]
+
+    def _find(self, data: Mapping[str, Any]) -> Call | None:
+        name = call_of(data)
+        return self._calls.get(name) if name else None
+
+    def _end(self, data: Mapping[str, Any], ending: Ending, *, is_last: bool = True) -> None:
+        name = call_of(data)
+        call = self._calls.get(name) if name else None
+        if name is None or call is None:
+            return
+        if call.hold_id:
+            self.agent.settle(call.hold_id, ending)
+            call.hold_id = None
+        if is_last:
+            del self._calls[name]
+
+
+def _govern(data: dict[str, Any], operation: str) -> None:
+    """Close the ways in which a held request could cost more than its hold, or hide its cost."""
+    data["max_retries"] = 0  # the upstream client would retry inside one attempt
+    if data.get("stream") and operation in {"chat", "text_completion"}:
+        options = data.get("stream_options")
+        data["stream_options"] = {
+            **(options if isinstance(options, dict) else {}),
+            "include_usage": True,
+        }
+
+
+def _never_sent(ending: Ending) -> Ending:
+    return msgspec.structs.replace(ending, usage={})
+
+
+def _http(refused: RefusedError, request_id: str) -> HTTPException:
+    refusal = refused.refusal
+    headers = {POLICY_HEADER: refused.policy, "x-should-retry": "false"}
+    if refusal.retry_after_seconds is not None:
+        headers["retry-after"] = str(refusal.retry_after_seconds)
+    body = refusal.body(request_id=request_id, policy=refused.policy)
+    return HTTPException(refusal.status, detail=body, headers=headers)
+
+
+def _router() -> Any:
+    """Return the proxy's router; it exists only after the proxy has read its configuration."""
+    from litellm.proxy import proxy_server  # noqa: PLC0415 - a cycle: the proxy imports us
+
+    return proxy_server.llm_router
+
+
+def _check_signatures(handler: type) -> None:
+    """Refuse to start when a hook's parameters are not LiteLLM's own.
+
+    LiteLLM calls hooks by keyword, and a TypeError in one is only a line in its log while the
+    request goes through: enforcement would be off and nobody would know.
+
+    Raises:
+        ConfigError: names the hook.
+    """
+    for name in (name for name in vars(handler) if name.startswith("async_")):
+        theirs = inspect.signature(getattr(CustomLogger, name)).parameters
+        ours = inspect.signature(getattr(handler, name)).parameters
+        if list(theirs) != list(ours):
+            raise ConfigError(
+                f"litellm.{name}",
+                f"takes {list(theirs)} in this LiteLLM, the plug-in has {list(ours)}",
+                "Install the LiteLLM version that the plug-in was written for",
+            )
+
+
+def _load() -> ControlplaneHandler:
+    settings = load_agent_settings()
+    handler = ControlplaneHandler(build_agent(settings))
+    say("litellm_plugin_loaded", server=settings.server_url, scope=settings.scope)
+    return handler
+
+
+handler = _load()

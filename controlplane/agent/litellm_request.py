@@ -1,0 +1,257 @@
+"""LiteLLM's shapes in an agent's words; no import of LiteLLM, so that it is tested without it."""
+
+import hashlib
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from controlplane.agent.settle import Ending
+from controlplane.agent.usage import usage_buckets
+
+CALL_KEY: Final = "controlplane_call"
+"""Where a request's metadata names its call; LiteLLM carries metadata to every later hook."""
+
+OPERATIONS: Final = {
+    "completion": "chat",
+    "acompletion": "chat",
+    "text_completion": "text_completion",
+    "atext_completion": "text_completion",
+    "embeddings": "embeddings",
+    "aembedding": "embeddings",
+    "anthropic_messages": "messages",
+    "responses": "responses",
+    "aresponses": "responses",
+}
+"""LiteLLM's call types → operations with a known bound; anything else is unbounded."""
+
+PROVIDERS: Final = {
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "bedrock": "aws.bedrock",
+    "vertex_ai": "gcp.vertex_ai",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "xai": "x_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "hosted_vllm": "self-hosted",
+    "ollama": "self-hosted",
+    "ollama_chat": "self-hosted",
+}
+"""LiteLLM's provider prefix → `gen_ai.provider.name`, where they differ."""
+
+REQUEST_TIMEOUT: Final = 408
+CLIENT_CLOSED: Final = 499
+CLIENT_ERRORS: Final = range(400, 500)
+SERVER_ERRORS: Final = range(500, 600)
+
+
+def operation_of(call_type: str) -> str:
+    """Return the operation of a call type; unknown ones keep their name."""
+    return OPERATIONS.get(call_type, call_type)
+
+
+def metadata_of(data: Mapping[str, object]) -> dict[str, object] | None:
+    """Return the metadata that the proxy itself keeps, not the sender's, if there is any."""
+    for holder in (data, data.get("litellm_params")):
+        if isinstance(holder, Mapping):
+            for name in ("litellm_metadata", "metadata"):
+                found = holder.get(name)
+                if isinstance(found, dict) and CALL_KEY in found:
+                    return found
+    return None
+
+
+def mark(data: dict[str, object], call: str) -> None:
+    """Name the call in the proxy's metadata, over anything the sender put there."""
+    name = "litellm_metadata" if isinstance(data.get("litellm_metadata"), dict) else "metadata"
+    found = data.get(name)
+    if not isinstance(found, dict):
+        found = data[name] = {}
+    found[CALL_KEY] = call
+
+
+def call_of(data: Mapping[str, object]) -> str | None:
+    """Return the call that a hook's arguments belong to."""
+    found = metadata_of(data)
+    call = found.get(CALL_KEY) if found else None
+    return call if isinstance(call, str) else None
+
+
+def facts_of(
+    data: Mapping[str, object], key: object, dimension_map: Mapping[str, str]
+) -> dict[str, str]:
+    """Read the dimensions from where the policy says they are; what is absent is left out.
+
+    Args:
+        key: LiteLLM's authenticated key (`UserAPIKeyAuth`).
+    """
+    facts = {
+        dimension: str(value)
+        for dimension, source in dimension_map.items()
+        if (value := _read(source, data, key)) not in (None, "")
+    }
+    alias = getattr(key, "key_alias", None)
+    if alias and "api_key" not in facts:
+        facts["api_key"] = str(alias)
+    return facts
+
+
+def _read(source: str, data: Mapping[str, object], key: object) -> object:
+    kind, _, name = source.partition(".")
+    if kind == "key":
+        return getattr(key, {"alias": "key_alias", "team": "team_id"}.get(name, name), None)
+    if kind == "header":
+        return _mapping(_mapping(data.get("proxy_server_request")).get("headers")).get(name.lower())
+    if kind == "metadata":
+        return _sent_metadata(data).get(name)
+    return data.get(source)
+
+
+def _sent_metadata(data: Mapping[str, object]) -> Mapping[object, object]:
+    """Return what the sender wrote; LiteLLM keeps a copy under its own metadata."""
+    for name in ("litellm_metadata", "metadata"):
+        sent = _mapping(data.get(name)).get("requester_metadata")
+        if isinstance(sent, Mapping):
+            return sent
+    return {}
+
+
+def rate_names(upstream: str, group: str) -> tuple[str, ...]:
+    """Return the names that a deployment's model may have in a rate card, most exact first."""
+    model = group if "*" in upstream or not upstream else upstream
+    return tuple(dict.fromkeys((model, model.partition("/")[2] or model)))
+
+
+def provider_of(candidates: tuple[tuple[str, ...], ...]) -> str | None:
+    """Return the provider when every deployment that may serve the call has the same."""
+    prefixes = {names[0].partition("/")[0] for names in candidates if "/" in names[0]}
+    if len(prefixes) != 1 or not all("/" in names[0] for names in candidates):
+        return None
+    prefix = prefixes.pop()
+    return PROVIDERS.get(prefix, prefix)
+
+
+def deployment_names(
+    deployments: Iterable[Mapping[str, object]], group: str
+) -> tuple[tuple[str, ...], ...]:
+    """Return the rate-card names of every deployment that may serve a model group."""
+    names = {
+        rate_names(str(_mapping(one.get("litellm_params")).get("model", "")), group)
+        for one in deployments
+    }
+    return tuple(sorted(names)) or (rate_names("", group),)
+
+
+def pick(
+    deployments: Sequence[Mapping[str, object]],
+    weights: Mapping[str, int],
+    *,
+    point: float,
+) -> list[Mapping[str, object]]:
+    """Choose one deployment by weight; deployments without a weight get none.
+
+    Args:
+        weights: by deployment id (`model_info.id`) or by upstream model.
+        point: in [0, 1); the same point picks the same deployment while the weights stay.
+
+    Returns:
+        One deployment, or all of them when none that is healthy has a weight.
+    """
+    weighed = [(one, _weight(one, weights)) for one in deployments]
+    mark_at = int(point * sum(weight for _, weight in weighed))
+    for one, weight in weighed:
+        if mark_at < weight:
+            return [one]
+        mark_at -= weight
+    return list(deployments)
+
+
+def _weight(deployment: Mapping[str, object], weights: Mapping[str, int]) -> int:
+    names = (
+        str(_mapping(deployment.get("model_info")).get("id", "")),
+        str(_mapping(deployment.get("litellm_params")).get("model", "")),
+    )
+    return next((weights[name] for name in names if name in weights), 0)
+
+
+def route_point(sticky: str | None) -> float:
+    """Return where on the weights a request falls: fixed by its sticky value, else at random."""
+    if sticky is None:
+        return secrets.randbelow(1 << 53) / (1 << 53)
+    return int.from_bytes(hashlib.sha256(sticky.encode()).digest()[:6]) / (1 << 48)
+
+
+def failure_ending(exception: object, ended_at: datetime) -> Ending:
+    """Say how a failed attempt ended, and whether it can have cost anything.
+
+    An answer with an error status is free. A timeout, a broken connection or a stream that
+    stopped may have been served and billed: its usage is unknown. LiteLLM gives broken
+    connections the status 500 too; only a real answer leaves response headers on the exception.
+    """
+    status = getattr(exception, "status_code", None)
+    code = status if isinstance(status, int) else None
+    answered = getattr(exception, "litellm_response_headers", None) is not None
+    is_free = (code in CLIENT_ERRORS and code not in (REQUEST_TIMEOUT, CLIENT_CLOSED)) or (
+        code in SERVER_ERRORS and answered
+    )
+    return Ending(
+        ended_at=ended_at,
+        usage={} if is_free else None,
+        status="error",
+        error_type=error_type(code),
+        http_status=code,
+    )
+
+
+def error_type(code: int | None) -> str:
+    """Name an HTTP status in the vocabulary of `error_type`."""
+    if code == 429:  # noqa: PLR2004 - the status is its own name
+        return "rate_limited"
+    if code == REQUEST_TIMEOUT:
+        return "timeout"
+    if code == CLIENT_CLOSED:
+        return "cancelled"
+    if code in CLIENT_ERRORS:
+        return "client_error"
+    return "server_error" if code in SERVER_ERRORS else "other"
+
+
+def success_ending(kwargs: Mapping[str, object], response: object, ended_at: datetime) -> Ending:
+    """Say what a call used; a reply from the gateway's own cache is free.
+
+    After a client's disconnect LiteLLM recomputes a partial count, a lower bound: unknown.
+    """
+    said = _dump(response)
+    found = metadata_of(kwargs) or {}
+    usage = usage_buckets(_mapping_of_str(_dump(said.get("usage"))))
+    if kwargs.get("cache_hit") is True:
+        usage = {}
+    elif found.get("client_disconnected") is True:
+        usage = None
+    prefix = _text(kwargs.get("custom_llm_provider"))
+    return Ending(
+        ended_at=ended_at,
+        usage=usage,
+        response_id=_text(said.get("id")),
+        provider=PROVIDERS.get(prefix, prefix) if prefix else None,
+        model=_text(kwargs.get("model")),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _dump(value: object) -> Mapping[object, object]:
+    """Return a pydantic model's fields, a mapping as it is, and nothing of anything else."""
+    dump = getattr(value, "model_dump", None)
+    return _mapping(dump(exclude_none=True) if callable(dump) else value)
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mapping_of_str(value: Mapping[object, object]) -> dict[str, object]:
+    return {str(name): item for name, item in value.items()}

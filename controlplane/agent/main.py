@@ -1,0 +1,64 @@
+"""`controlplane agent`: keep policy and leases current on one machine, and say so."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+from controlplane.agent.clock import AgentClock
+from controlplane.agent.log import say
+from controlplane.agent.runtime import Agent
+from controlplane.agent.settings import AgentSettings, load_agent_settings
+from controlplane.policy.bundle import Verifier
+
+_BASE32: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_ID_CHARACTERS: Final = 26
+STATUS_SECONDS: Final = 60.0
+
+
+class AgentIds:
+    """Ids as ULIDs; the composition root's source is not at hand inside a proxy."""
+
+    def new(self, prefix: str) -> str:
+        """Return `<prefix>_<26 characters>`, sortable by creation time."""
+        number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
+        digits = (
+            _BASE32[number >> shift & 31] for shift in range(5 * (_ID_CHARACTERS - 1), -1, -5)
+        )
+        return f"{prefix}_{''.join(digits)}"
+
+
+def build_agent(settings: AgentSettings) -> Agent:
+    """Put an agent together from this machine's clock, ids and pinned keys."""
+    verifier = Verifier(settings.policy_keys)
+    return Agent(settings, clock=AgentClock(), ids=AgentIds(), verify=verifier.verify)
+
+
+def run(config: Path | None = None) -> None:
+    """Pull, verify, persist and acknowledge policy until SIGTERM or SIGINT.
+
+    Args:
+        config: TOML file with `AgentSettings`; the environment goes before it.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    asyncio.run(_serve(build_agent(load_agent_settings(config=config))))
+
+
+async def _serve(agent: Agent) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    say("agent_started", server=agent.settings.server_url, scope=agent.settings.scope)
+    await agent.ready()
+    while not stop.is_set():
+        say("agent_status", **agent.status())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), STATUS_SECONDS)
+    await agent.stop()
+    say("agent_stopped")

@@ -1,0 +1,112 @@
+"""Real programs for the end-to-end tests: the proxy, an upstream, a control plane."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+LITELLM = ROOT / ".venvs" / "litellm" / "bin" / "litellm"
+PROXY_KEY = "sk-e2e-0123456789abcdef0123456789abcdef"
+START_SECONDS = 180.0
+
+Program = Callable[[Path], dict[str, Any]]
+Proxy = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def start_program() -> Iterator[Program]:
+    """Start one of our test programs; it says where it serves, and ends with the session."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(path: Path) -> dict[str, Any]:
+        process = subprocess.Popen(
+            [sys.executable, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        running.append(process)
+        assert process.stdout
+        ready: dict[str, Any] = json.loads(process.stdout.readline())
+        return ready
+
+    yield start
+    for process in running:
+        process.communicate(timeout=15)
+
+
+@pytest.fixture(scope="session")
+def upstream(start_program: Program) -> str:
+    """URL of the stub upstream."""
+    return f"http://127.0.0.1:{start_program(HERE / 'stub_upstream.py')['port']}"
+
+
+@pytest.fixture(scope="session")
+def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Start the real LiteLLM proxy with a configuration; return its URL when it serves."""
+    if not LITELLM.exists():
+        pytest.skip("no LiteLLM environment: `make .venvs/litellm/.installed` makes it")
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(config: dict[str, Any], env: dict[str, str]) -> str:
+        folder = tmp_path_factory.mktemp("litellm")
+        (folder / "config.yaml").write_text(json.dumps(config))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with (folder / "litellm.log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    str(LITELLM),
+                    *("--config", str(folder / "config.yaml")),
+                    *("--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"),
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={
+                    **{
+                        name: value
+                        for name, value in os.environ.items()
+                        if "PROXY" not in name.upper()
+                    },
+                    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                    "LITELLM_MASTER_KEY": PROXY_KEY,
+                    **env,
+                },
+            )
+        running.append(process)
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(url, process, folder / "litellm.log")
+        return url
+
+    yield start
+    for process in running:
+        process.terminate()
+    for process in running:
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{url}/health/readiness", timeout=5, trust_env=False).is_success:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.3)
+    pytest.fail(f"LiteLLM did not start: {log.read_text(errors='replace')[-3000:]}")
