@@ -15,9 +15,10 @@ from litestar.types import ControllerRouterHandler
 
 from controlplane.api.authenticate import Gate, authentication
 from controlplane.api.edge import add_headers, check_host, observe
-from controlplane.api.guards import open_to_all, require_scope
+from controlplane.api.guards import require_scope
 from controlplane.api.policy_watch import PolicyWatch
 from controlplane.api.problem import exception_handlers
+from controlplane.api.routes.alerts import AlertController
 from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.costs import CostController
 from controlplane.api.routes.health import HealthController
@@ -30,6 +31,7 @@ from controlplane.api.services import Services
 MAX_BODY_BYTES: Final = 4 * 2**20
 """Above the largest sync (1,000 settles of some 700 bytes); anything longer is refused unread."""
 CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
+    AlertController,
     CallController,
     CostController,
     HealthController,
@@ -74,7 +76,7 @@ def _openapi(version: str) -> OpenAPIConfig:
         route_handlers=[],
         guards=[_absent],
         include_in_schema=False,
-        **open_to_all(),
+        opt={"public": True},
     )
     return OpenAPIConfig(
         title="Control plane for AI inference",

@@ -1,19 +1,39 @@
 """What a route needs, and the check that it is there; a route that says nothing is closed."""
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Final, TypeAlias, TypedDict
 
 from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.handlers import BaseRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import SkipValidation
 
+from controlplane.api.problem import MEDIA_TYPE as PROBLEM_TYPE
+from controlplane.api.problem import Problem
 from controlplane.api.services import Services
 from controlplane.auth.principal import Principal, visible_tenants
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import ForbiddenError
+
+REFUSALS: Final = {
+    304: "What the caller has is current",
+    400: "A parameter or a field of the body is wrong",
+    401: "No, unknown, expired or revoked credential",
+    403: "The key lacks the scope or the tenant",
+    404: "It does not exist for this caller",
+    409: "The state moved under the caller",
+    413: "A named limit was hit",
+    422: "Rules that do not compile",
+    429: "Too many requests; see Retry-After",
+    500: "The server failed",
+    503: "A dependency can not answer now",
+}
+NOT_MODIFIED: Final = 304
+_ALWAYS: Final = (400, 500)
+_WITH_CREDENTIAL: Final = (401, 403, 429, 503)
 
 ApiRequest: TypeAlias = Request[Principal, str, State]
 """A request whose `user` the authentication has set."""
@@ -26,22 +46,41 @@ class Access(TypedDict):
 
     opt: dict[str, Any]
     security: list[dict[str, list[str]]]
+    responses: dict[int, ResponseSpec]
 
 
-def needs(scope: Scope, *, long_poll: bool = False) -> Access:
+def needs(scope: Scope, *refusals: int, long_poll: bool = False) -> Access:
     """Open a route to principals that hold `scope`; also its row in the OpenAPI document.
 
-    A `long_poll` is left out of the latency histogram: it waits on purpose.
+    `refusals` are statuses that it may answer with beyond those of every route. A `long_poll` is
+    left out of the latency histogram: it waits on purpose.
     """
     return {
         "opt": {"scope": scope, "long_poll": long_poll},
         "security": [{"bearer": [scope.value]}],
+        "responses": _documented(*_ALWAYS, *_WITH_CREDENTIAL, *refusals),
     }
 
 
-def open_to_all() -> Access:
+def open_to_all(*refusals: int) -> Access:
     """Open a route to callers without a credential: health, sign-in and the API's description."""
-    return {"opt": {"public": True}, "security": [{}]}
+    return {
+        "opt": {"public": True},
+        "security": [{}],
+        "responses": _documented(*_ALWAYS, *refusals),
+    }
+
+
+def _documented(*statuses: int) -> dict[int, ResponseSpec]:
+    return {
+        status: ResponseSpec(
+            data_container=None if status == NOT_MODIFIED else Problem,
+            generate_examples=False,
+            description=REFUSALS[status],
+            media_type=PROBLEM_TYPE,
+        )
+        for status in sorted(set(statuses))
+    }
 
 
 def is_public(handler: BaseRouteHandler) -> bool:

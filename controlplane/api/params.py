@@ -2,14 +2,11 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-from litestar.openapi.spec import Operation, Parameter, Schema
-from litestar.openapi.spec.enums import OpenAPIType
 
 from controlplane.api.ranges import MAX_DAYS, PRESETS, preset
 from controlplane.core.calendar import Window
@@ -179,35 +176,3 @@ def _instant(name: str, text: str) -> datetime:
         raise InvalidInputError(
             name, f"{text!r} is not RFC 3339", 'Write it like "2026-11-01T00:00:00Z"'
         ) from None
-
-
-def documented(params: Sequence[Param], *, filtered: bool = False) -> type[Operation]:
-    """Return an OpenAPI operation class that lists the parameters."""
-    listed = [_to_openapi(param) for param in params]
-    if filtered:
-        about = f"Keep rows with this value of a dimension; `{UNATTRIBUTED}` for none"
-        listed.append(_to_openapi(Param(FILTER_PREFIX + "{dimension}", about, repeats=True)))
-
-    @dataclass
-    class Documented(Operation):
-        parameters: list[Parameter] | None = field(default=None)  # type: ignore[assignment]  # narrower than Litestar's field, which also takes references
-
-        def __post_init__(self) -> None:
-            self.parameters = [*(self.parameters or []), *listed]
-
-    return Documented
-
-
-def _to_openapi(param: Param) -> Parameter:
-    plain = Schema(
-        type=OpenAPIType.INTEGER if param.integer else OpenAPIType.STRING,
-        enum=list(param.choices) or None,
-    )
-    return Parameter(
-        name=param.name,
-        param_in="query",
-        description=param.about,
-        required=False,
-        schema=Schema(type=OpenAPIType.ARRAY, items=plain) if param.repeats else plain,
-        example=param.example or None,
-    )

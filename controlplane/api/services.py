@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from controlplane.alerts.alert import Alert
 from controlplane.api.policy_watch import SignedPolicy
 from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal
@@ -36,6 +37,14 @@ class HealthCheck(msgspec.Struct, frozen=True):
     """Without it the service is not ready; a check that is not vital only degrades."""
 
 
+class AlertList(Protocol):
+    """Where alerts are kept."""
+
+    def alerts(self) -> list[Alert]:
+        """Return every alert that is not forgotten."""
+        ...
+
+
 class PolicySource(Protocol):
     """Where signed generations are kept."""
 
@@ -59,6 +68,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyDirectory
     policies: PolicySource
     sync: Sync
+    alerts: AlertList
     sessions: Sessions
     clock: Clock
     ids: IdFactory

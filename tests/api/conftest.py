@@ -1,5 +1,6 @@
 """A real server on loopback over small in-memory ports."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +9,9 @@ import httpx
 import msgspec
 import pyarrow as pa
 import pytest
+from litestar import Litestar
 
+from controlplane.alerts.alert import Alert
 from controlplane.api.app import create_app
 from controlplane.api.server import ApiServer
 from controlplane.api.services import HealthCheck, Services
@@ -211,15 +214,29 @@ class FakePolicies:
 class Api:
     """A running server and what stands behind it."""
 
-    def __init__(self, services: Services, *, url: str) -> None:
+    def __init__(self, services: Services, *, app: Litestar, url: str) -> None:
         self.services = services
         self.url = url
+        self.schema: dict[str, Any] = app.openapi_schema.to_schema()
 
     def client(self, key: str | None = None, **headers: str) -> httpx.Client:
         """Return a client that sends `key`."""
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+        hooks = {"response": [self._is_documented]}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, event_hooks=hooks)
+
+    def _is_documented(self, response: httpx.Response) -> None:
+        """Hold every answer of every test to the OpenAPI document."""
+        path = response.request.url.path.rstrip("/") or "/"
+        for template, operations in self.schema["paths"].items():
+            pattern = re.sub(r"\\{[a-z_]+\\}", "[^/]+", re.escape(template))
+            operation = operations.get(response.request.method.lower())
+            if operation is not None and re.fullmatch(pattern, path):
+                answer = operation["responses"].get(str(response.status_code))
+                assert answer is not None, (template, response.status_code)
+                kind = response.headers.get("content-type", "").partition(";")[0]
+                assert not kind or kind in answer["content"], (template, kind)
 
 
 @pytest.fixture
@@ -246,6 +263,21 @@ def policies() -> FakePolicies:
     return FakePolicies()
 
 
+class FakeAlerts:
+    """Alerts as they were put in."""
+
+    def __init__(self) -> None:
+        self.kept: list[Alert] = []
+
+    def alerts(self) -> list[Alert]:
+        return self.kept
+
+
+@pytest.fixture
+def alerts() -> FakeAlerts:
+    return FakeAlerts()
+
+
 def _sync(request: SyncRequest, _who: Principal, now: datetime) -> SyncReply:
     settled = tuple(settle.hold_id for settle in request.settle)
     return SyncReply(generation=Generation(1, 1), settled=settled, server_time=now)
@@ -253,13 +285,18 @@ def _sync(request: SyncRequest, _who: Principal, now: datetime) -> SyncReply:
 
 @pytest.fixture
 def services(
-    clock: FakeClock, keys: FakeKeys, reader: FakeReader, policies: FakePolicies
+    clock: FakeClock,
+    keys: FakeKeys,
+    reader: FakeReader,
+    policies: FakePolicies,
+    alerts: FakeAlerts,
 ) -> Services:
     return Services(
         reader=reader,
         keys=keys,
         policies=policies,
         sync=_sync,
+        alerts=alerts,
         sessions=Sessions(),
         clock=clock,
         ids=SequentialIds(),
@@ -275,10 +312,11 @@ def serve(services: Services) -> Iterator[Callable[..., Api]]:
 
     def start(**replaced: Any) -> Api:
         chosen = msgspec.structs.replace(services, **replaced)
-        server = ApiServer(create_app(chosen))
+        app = create_app(chosen)
+        server = ApiServer(app)
         running.append(server)
         server.start()
-        return Api(chosen, url=server.url)
+        return Api(chosen, app=app, url=server.url)
 
     yield start
     for server in running:

@@ -12,6 +12,7 @@ from litestar import Controller, Response, get
 from litestar.params import FromPath
 
 from controlplane.api import params as p
+from controlplane.api.describe import TABLE, documented
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.tables import respond, rfc3339
 from controlplane.auth.roles import Scope
@@ -35,7 +36,7 @@ class CallController(Controller):
         "/calls",
         **needs(Scope.CALLS_READ),
         sync_to_thread=True,
-        operation_class=p.documented(PARAMS, filtered=True),
+        operation_class=documented(PARAMS, filtered=True, answer=TABLE),
     )
     def calls(self, request: ApiRequest, services: Injected) -> Response[bytes]:
         """List calls of a window, newest first; `meta.next_cursor` is null on the last page."""
@@ -63,7 +64,12 @@ class CallController(Controller):
         }
         return respond(request, table, meta=meta)
 
-    @get("/traces/{trace_id:str}", **needs(Scope.CALLS_READ), sync_to_thread=True)
+    @get(
+        "/traces/{trace_id:str}",
+        **needs(Scope.CALLS_READ, 404),
+        sync_to_thread=True,
+        operation_class=documented(answer=TABLE),
+    )
     def trace(
         self, request: ApiRequest, services: Injected, trace_id: FromPath[str]
     ) -> Response[bytes]:

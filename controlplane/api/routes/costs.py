@@ -8,6 +8,7 @@ import pyarrow as pa
 from litestar import Controller, Response, get
 
 from controlplane.api import params as p
+from controlplane.api.describe import TABLE, documented
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.ranges import QUARTER_HOUR, align_up
 from controlplane.api.services import Services
@@ -54,9 +55,9 @@ class CostController(Controller):
 
     @get(
         "/",
-        **needs(Scope.COSTS_READ),
+        **needs(Scope.COSTS_READ, 413),
         sync_to_thread=True,
-        operation_class=p.documented(PARAMS, filtered=True),
+        operation_class=documented(PARAMS, filtered=True, answer=TABLE),
     )
     def costs(self, request: ApiRequest, services: Injected) -> Response[bytes]:
         """Answer cost and usage of a window, grouped and filtered by dimensions.

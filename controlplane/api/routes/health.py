@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 import structlog
 from litestar import Controller, Response, get
+from litestar.openapi.datastructures import ResponseSpec
 
 from controlplane.api.guards import Injected, open_to_all
 from controlplane.api.services import HealthCheck, Services
@@ -46,6 +47,12 @@ class HealthReport(msgspec.Struct, frozen=True):
     checks: tuple[CheckResult, ...]
 
 
+_READY = open_to_all()
+_READY["responses"][UNAVAILABLE] = ResponseSpec(
+    HealthReport, generate_examples=False, description="A vital dependency does not work"
+)
+
+
 class HealthController(Controller):
     """`/health`, `/health/live`, `/health/ready`; open, so that a probe needs no key."""
 
@@ -57,7 +64,7 @@ class HealthController(Controller):
         """Answer 200 while the process serves requests."""
         return {"status": "alive"}
 
-    @get("/ready", **open_to_all())
+    @get("/ready", **_READY)
     async def ready(self, services: Injected) -> Response[HealthReport]:
         """Answer 200 when every vital dependency works, else 503."""
         report = await _report(services)

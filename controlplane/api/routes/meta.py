@@ -78,7 +78,7 @@ class MetaController(Controller):
             expires_at=who.expires_at,
         )
 
-    @post("/session", **open_to_all(), status_code=201)
+    @post("/session", **open_to_all(401, 413, 429), status_code=201)
     async def sign_in(self, request: ApiRequest, data: JSONBody[SignIn]) -> SignedIn:
         """Exchange the one-time token of a sign-in link for a session bearer (at most 12 h)."""
         if not 0 < len(data.token) <= MAX_TOKEN_CHARACTERS:

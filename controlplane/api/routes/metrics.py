@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from controlplane import telemetry
+from controlplane.api.describe import PROMETHEUS, documented
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.ranges import QUARTER_HOUR, align_up
 from controlplane.api.services import Services
@@ -35,7 +36,12 @@ class MetricsController(Controller):
     path = "/metrics"
     tags: Sequence[str] | None = ("metrics",)
 
-    @get("/", **needs(Scope.METRICS_READ), sync_to_thread=True)
+    @get(
+        "/",
+        **needs(Scope.METRICS_READ),
+        sync_to_thread=True,
+        operation_class=documented(answer=PROMETHEUS),
+    )
     def metrics(self, request: ApiRequest, services: Injected) -> Response[bytes]:
         """Answer Prometheus text, or OpenMetrics where the Accept header asks for it.
 

@@ -1,13 +1,13 @@
 """What proxies run: the signed document, who applied it, and sync."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from litestar import Controller, Response, get, post
 from litestar.params import JSONBody
 
 from controlplane.api import params as p
-from controlplane.api.guards import ApiRequest, Injected, needs
+from controlplane.api.describe import documented
+from controlplane.api.guards import NOT_MODIFIED, ApiRequest, Injected, needs
 from controlplane.api.policy_watch import MAX_WAIT_SECONDS, PolicyWatch
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError, LimitExceededError
@@ -15,7 +15,6 @@ from controlplane.policy.wire import MAX_SYNC_ITEMS, SyncReply, SyncRequest
 
 SCOPE = p.Param("scope", "Which group of proxies; default `default`", "default")
 WAIT = p.Param("wait", f"Seconds to wait for a newer generation, at most {MAX_WAIT_SECONDS:g}")
-NOT_MODIFIED: Final = 304
 
 
 class PolicyController(Controller):
@@ -26,8 +25,8 @@ class PolicyController(Controller):
 
     @get(
         "/policy",
-        **needs(Scope.POLICY_PULL, long_poll=True),
-        operation_class=p.documented((SCOPE, WAIT)),
+        **needs(Scope.POLICY_PULL, 304, 404, 413, long_poll=True),
+        operation_class=documented((SCOPE, WAIT)),
     )
     async def policy(self, request: ApiRequest) -> Response[bytes]:
         """Answer the newest signed document of a scope.
@@ -54,7 +53,7 @@ class PolicyController(Controller):
             },
         )
 
-    @post("/sync", **needs(Scope.SYNC), status_code=200, sync_to_thread=True)
+    @post("/sync", **needs(Scope.SYNC, 409, 413), status_code=200, sync_to_thread=True)
     def sync(
         self, request: ApiRequest, data: JSONBody[SyncRequest], services: Injected
     ) -> SyncReply:

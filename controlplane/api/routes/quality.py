@@ -6,6 +6,7 @@ from typing import Any
 from litestar import Controller, Response, get
 
 from controlplane.api import params as p
+from controlplane.api.describe import TABLE, documented
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.tables import respond, rfc3339
 from controlplane.auth.roles import Scope
@@ -21,7 +22,7 @@ class QualityController(Controller):
         "/",
         **needs(Scope.QUALITY_READ),
         sync_to_thread=True,
-        operation_class=p.documented((p.TENANT,)),
+        operation_class=documented((p.TENANT,), answer=TABLE),
     )
     def accounting(self, request: ApiRequest, services: Injected) -> Response[bytes]:
         """Answer per emitter what was stored, counted and suppressed, and how new it is."""
