@@ -7,20 +7,25 @@ import pyarrow as pa
 
 from controlplane.signals.schema import ATTRIBUTED, CALL, CALL_SCHEMA, SPAN_SCHEMA, TIMESTAMP
 
-REPORT_SCHEMA: Final = pa.schema([f for f in SPAN_SCHEMA if f.name != "attributes"])
+REPORT_SCHEMA: Final = SPAN_SCHEMA.remove(SPAN_SCHEMA.get_field_index("attributes"))
 """A stored span whose report_kind is `call`: everything that settlement reads."""
 
-GROUPED_SCHEMA: Final = REPORT_SCHEMA.append(pa.field("group_id", pa.int32(), nullable=False))
+JOIN_FLAGS: Final[list["pa.Field[Any]"]] = [
+    pa.field("response_id_joins", pa.bool_(), nullable=False),
+    pa.field("gateway_id_joins", pa.bool_(), nullable=False),
+    pa.field("trace_joins", pa.bool_(), nullable=False),
+]
+JOINABLE_SCHEMA: Final = pa.schema([*REPORT_SCHEMA, *JOIN_FLAGS])
+"""A report with which of its ids may join it to others (`join_keys`)."""
 
-EDGE_SCHEMA: Final = pa.schema(
-    [
-        pa.field("domain", pa.string(), nullable=False),
-        pa.field("trace_hi", pa.uint64(), nullable=False),
-        pa.field("trace_lo", pa.uint64(), nullable=False),
-        pa.field("span_id", pa.uint64(), nullable=False),
-        pa.field("parent_span_id", pa.uint64(), nullable=False),
-    ]
-)
+EDGE: Final[list["pa.Field[Any]"]] = [
+    pa.field("domain", pa.string(), nullable=False),
+    pa.field("trace_hi", pa.uint64(), nullable=False),
+    pa.field("trace_lo", pa.uint64(), nullable=False),
+    pa.field("span_id", pa.uint64(), nullable=False),
+    pa.field("parent_span_id", pa.uint64(), nullable=False),
+]
+EDGE_SCHEMA: Final = pa.schema(EDGE)
 """Parent edges of the traces that grouped reports belong to, other spans included."""
 
 IDENTITY_NAMES: Final = ("domain", "trace_hi", "trace_lo", "span_id", "start_time")
@@ -45,7 +50,7 @@ IDENTITY_SCHEMA: Final = pa.schema([REPORT_SCHEMA.field(name) for name in IDENTI
 CHANGE_SCHEMA: Final = pa.schema([*CALL, pa.field("sign", pa.int8(), nullable=False)])
 """A call before (-1) or after (+1) the settlement `version` it carries."""
 
-CONTEXT_COLUMNS: Final = tuple(f.name for f in ATTRIBUTED if f.name not in {"tenant"})
+CONTEXT_COLUMNS: Final = tuple(f.name for f in ATTRIBUTED if f.name != "tenant")
 """What a report that does not bill may still say about the call."""
 
 
@@ -59,7 +64,7 @@ class Unsettled(msgspec.Struct, frozen=True):
     """REPORT_SCHEMA rows that can join no other report: each is a call, never seen before."""
 
     grouped: pa.Table
-    """GROUPED_SCHEMA rows, new and old: neighborhoods closed under shared keys."""
+    """JOINABLE_SCHEMA rows, new and old, closed under shared keys."""
 
     edges: pa.Table
     """EDGE_SCHEMA rows of the grouped reports' traces."""
@@ -90,4 +95,14 @@ def empty_settled(through: int) -> Settled:
         CALL_SCHEMA.empty_table(),
         MEMBER_SCHEMA.empty_table(),
         IDENTITY_SCHEMA.empty_table(),
+    )
+
+
+def empty_unsettled(through: int) -> Unsettled:
+    """No report is waiting."""
+    return Unsettled(
+        through,
+        REPORT_SCHEMA.empty_table(),
+        JOINABLE_SCHEMA.empty_table(),
+        EDGE_SCHEMA.empty_table(),
     )

@@ -1,0 +1,169 @@
+"""Reports to calls, a column at a time: `count_once` decides, this builds the tables.
+
+Almost every report is alone; those become calls without a Python step per row.
+"""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any, Final, Union
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from controlplane.ingest.attributed_by import merge_rules
+from controlplane.ingest.count_once import CountedCall, Parents, Report, count_once
+from controlplane.ingest.settlement import (
+    CONTEXT_COLUMNS,
+    EDGE_SCHEMA,
+    IDENTITY_SCHEMA,
+    JOIN_FLAGS,
+    MEMBER_SCHEMA,
+    REPORT_SCHEMA,
+    Settled,
+    Unsettled,
+)
+from controlplane.ingest.span_hash import call_ids, start_micros
+from controlplane.signals.schema import CALL_SCHEMA
+from controlplane.signals.vocabulary import KeyRole, Layer, ReportKind
+
+ENRICHED_COLUMNS: Final = (
+    "request_model",
+    "response_model",
+    "response_id",
+    "gateway_call_id",
+    "is_stream",
+    "finish_reason",
+    "http_status",
+    "error_type",
+    "ttft_us",
+    "queue_us",
+    "prefill_us",
+    "decode_us",
+    *(name for name in CONTEXT_COLUMNS if name != "attributed_by"),
+)
+"""NULL on the billing report, these are taken from the next report that says them.
+
+Usage, price, tenant and time are the billing report's alone: a bill is never mixed.
+"""
+
+_DETAILS: Final = ("cached_input_tokens", "cache_creation_input_tokens", "reasoning_tokens")
+_READ: Final = (
+    *(flag.name for flag in JOIN_FLAGS),
+    *("domain", "trace_hi", "trace_lo", "span_id", "duration_us", "content_hash", "layer"),
+    *("key_role", "scope_name", "response_id", "gateway_call_id", "status", "usage_state"),
+    *("input_tokens", "output_tokens", "billing_model", "cost_nusd", "cost_state"),
+    *_DETAILS,
+)
+
+Column = Union["pa.Array[Any]", "pa.ChunkedArray[Any]"]
+
+
+def settle(unsettled: Unsettled) -> Settled:
+    """Turn reports into calls; equal for equal sets of reports, whatever their order."""
+    grouped, edges = unsettled.grouped, unsettled.edges
+    counted = count_once(_reports(grouped), _parents(edges)) if grouped.num_rows else []
+    names = call_ids(grouped) if grouped.num_rows else pa.array([], pa.string())
+    return Settled(
+        through=unsettled.through,
+        fresh=lone_calls(unsettled.lone, version=unsettled.through),
+        regrouped=_grouped_calls(grouped, counted, names, version=unsettled.through),
+        suppressed=_members(grouped, counted, names),
+        examined=grouped.select(IDENTITY_SCHEMA.names),
+    )
+
+
+def lone_calls(reports: pa.Table, *, version: int) -> pa.Table:
+    """Make each report a call of its own."""
+    settled_by_agent = pc.and_(
+        pc.equal(reports.column("layer"), pa.scalar(Layer.AGENT.value)),
+        pc.equal(reports.column("key_role"), pa.scalar(KeyRole.AGENT.value)),
+    )
+    made: dict[str, Column] = {
+        "call_id": call_ids(reports),
+        "version": pa.repeat(pa.scalar(version, pa.int64()), reports.num_rows),
+        "reports": pa.repeat(pa.scalar(1, pa.int32()), reports.num_rows),
+        "layers": reports.column("layer"),
+        "enforced": settled_by_agent,
+    }
+    return _call_table(reports, made)
+
+
+def _call_table(billing: pa.Table, made: dict[str, Column]) -> pa.Table:
+    columns = [made[name] if name in made else billing.column(name) for name in CALL_SCHEMA.names]
+    return pa.table(columns, schema=CALL_SCHEMA)
+
+
+def _reports(table: pa.Table) -> list[Report]:
+    """Read the few columns that counting needs."""
+    read = {name: table.column(name).to_pylist() for name in _READ}
+    starts_us = start_micros(table).tolist()
+    ends_us = [at + took for at, took in zip(starts_us, read["duration_us"], strict=True)]
+    tokens = [
+        (used or 0) + (made or 0)
+        for used, made in zip(read["input_tokens"], read["output_tokens"], strict=True)
+    ]
+    said = zip(*(read[name] for name in _DETAILS), strict=True)
+    details = [3 - parts.count(None) for parts in said]
+    columns = [
+        *(read[name] for name in ("domain", "trace_hi", "trace_lo", "span_id")),
+        starts_us,
+        ends_us,
+        *(read[name] for name in ("content_hash", "layer", "key_role", "scope_name")),
+        *(read[name] for name in ("response_id", "gateway_call_id")),
+        *(read[flag.name] for flag in JOIN_FLAGS),
+        *(read[name] for name in ("status", "usage_state")),
+        tokens,
+        details,
+        *(read[name] for name in ("billing_model", "cost_nusd", "cost_state")),
+    ]
+    return [Report(*row) for row in zip(range(table.num_rows), *columns, strict=True)]
+
+
+def _parents(edges: pa.Table) -> Parents:
+    columns = [edges.column(name).to_pylist() for name in EDGE_SCHEMA.names]
+    return {
+        (domain, hi, lo, span): parent
+        for domain, hi, lo, span, parent in zip(*columns, strict=True)
+    }
+
+
+def _grouped_calls(
+    grouped: pa.Table, counted: Sequence[CountedCall], names: Column, *, version: int
+) -> pa.Table:
+    # One column of row numbers per rank: the billing reports, then the first enrichers, ...
+    ranks = [pa.array(r, pa.int64()) for r in zip_longest(*(c.members for c in counted))]
+    if not ranks:
+        return CALL_SCHEMA.empty_table()
+    made: dict[str, Column] = {
+        "call_id": names.take(pa.array([c.home for c in counted])),
+        "version": pa.repeat(pa.scalar(version, pa.int64()), len(counted)),
+        "reports": pa.array([len(c.members) for c in counted], pa.int32()),
+        "layers": pa.array([c.layers for c in counted], pa.string()),
+        "enforced": pa.array([c.enforced for c in counted], pa.bool_()),
+    }
+    for name in ENRICHED_COLUMNS:
+        column = grouped.column(name)
+        made[name] = pc.coalesce(*(column.take(rank) for rank in ranks))
+    made["attributed_by"] = merge_rules(
+        [grouped.column("attributed_by").take(rank) for rank in ranks]
+    )
+    return _call_table(grouped.take(ranks[0]), made)
+
+
+def _members(grouped: pa.Table, counted: Sequence[CountedCall], names: Column) -> pa.Table:
+    rows = [row for call in counted for row in call.members[1:]]
+    homes = [call.home for call in counted for _ in call.members[1:]]
+    reasons = [reason for call in counted for reason in call.reasons]
+    members = grouped.take(pa.array(rows, pa.int64()))
+    made = {
+        "call_id": names.take(pa.array(homes, pa.int64())),
+        "reason": pa.array(reasons, pa.string()),
+    }
+    columns = [made[name] if name in made else members.column(name) for name in MEMBER_SCHEMA.names]
+    return pa.table(columns, schema=MEMBER_SCHEMA)
+
+
+def report_rows(spans: pa.Table) -> pa.Table:
+    """Keep the rows and columns of a SPAN_SCHEMA table that settlement reads."""
+    is_report = pc.equal(spans.column("report_kind"), pa.scalar(ReportKind.CALL.value))
+    return spans.filter(is_report).select(REPORT_SCHEMA.names).cast(REPORT_SCHEMA)

@@ -1,0 +1,44 @@
+"""The money cube's SQL fragments, made from the closed list of dimensions."""
+
+from typing import Final
+
+from controlplane.core.tokens import BUCKET_NAMES
+from controlplane.usage.dimensions import CUBE_DIMENSIONS, MEASURES, Dimension
+
+_MEASURE_SQL: Final = {
+    "calls": "count(*)",
+    "errors": "count(*) FILTER (status = 'error')",
+    "unpriced_calls": "count(*) FILTER (cost_state = 'unpriced')",
+    "unpriced_tokens": (
+        "coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0))"
+        " FILTER (cost_state = 'unpriced'), 0)"
+    ),
+    **{
+        name: f"coalesce(sum({name}), 0)"
+        for name in ("input_tokens", "cached_input_tokens", "output_tokens", "cost_nusd")
+    },
+}
+
+# DuckDB sums BIGINT in 128 bits; the cast back raises, where it would not fit, and never wraps.
+_SUMS: Final = {
+    **{name: f"({_MEASURE_SQL[name]})::BIGINT" for name in MEASURES},
+    **{name: f"coalesce(sum({name}), 0)::BIGINT" for name in BUCKET_NAMES},
+}
+
+
+def value_of(dimension: Dimension) -> str:
+    """Write the expression of a dimension's value on a call."""
+    if len(dimension.columns) == 1:
+        return dimension.columns[0]
+    return f"coalesce({', '.join(dimension.columns)})"
+
+
+CALL_DIMENSIONS_SQL: Final = ", ".join(f"{value_of(d)} AS {d.name}" for d in CUBE_DIMENSIONS)
+CALL_MEASURES_SQL: Final = ", ".join(f"{sql} AS {name}" for name, sql in _SUMS.items())
+"""Of calls, all the cube's sums."""
+
+CALL_ANSWER_SQL: Final = ", ".join(f"{_SUMS[name]} AS {name}" for name in MEASURES)
+"""Of calls, the sums that a cost answer needs."""
+
+CUBE_ANSWER_SQL: Final = ", ".join(f"sum({name})::BIGINT AS {name}" for name in MEASURES)
+"""Of cube rows, the same."""

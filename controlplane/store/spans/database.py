@@ -1,0 +1,140 @@
+"""The DuckDB file: opened once, hardened, brought to the newest schema."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+from controlplane.core.errors import StoreUnavailableError
+
+CHECKPOINT_THRESHOLD: Final = "256MB"
+"""Log size that starts a checkpoint; every row is rewritten once more by a checkpoint, and a
+larger log only lengthens a restart (replay runs at hundreds of MB a second)."""
+
+_OPENING: Final = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+}
+_HARDENING: Final = (
+    "SET TimeZone = 'UTC'",
+    f"SET checkpoint_threshold = '{CHECKPOINT_THRESHOLD}'",
+    "SET preserve_insertion_order = true",
+    "SET python_enable_replacements = false",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+_PACKAGE: Final = resources.files("controlplane.store.spans")
+
+IN_MEMORY: Final = ":memory:"
+
+
+def read_sql(name: str) -> str:
+    """Return the text of a query file in `sql/`."""
+    return (_PACKAGE / "sql" / f"{name}.sql").read_text()
+
+
+class SpanDatabase:
+    """One open database file; the only process that may open it.
+
+    Connections are cheap cursors with a transaction each; use one in one thread at a time.
+    """
+
+    def __init__(self, path: Path | None, *, threads: int = 2) -> None:
+        """Open or create the file at `path`, or a database in memory.
+
+        Raises:
+            StoreUnavailableError: another process holds the file, or it can not be read.
+        """
+        config: dict[str, str | bool | int | float | list[str]] = {
+            **_OPENING,
+            "threads": str(threads),
+        }
+        try:
+            self._root = duckdb.connect(str(path) if path else IN_MEMORY, config=config)
+            for statement in _HARDENING:
+                self._root.execute(statement)
+            _migrate(self._root)
+        except duckdb.Error as error:
+            raise StoreUnavailableError(f"can not open {path}: {error}") from error
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection of its own; the caller closes it."""
+        return self._root.cursor()
+
+    @contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a connection whose queries all see one moment.
+
+        Raises:
+            StoreUnavailableError: the database can not answer.
+        """
+        connection = self.connect()
+        try:
+            with transaction(connection):
+                yield connection
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Write the log into the file and let it go."""
+        self._root.close()
+
+
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit what the block did, or nothing of it.
+
+    Raises:
+        StoreUnavailableError: nothing of it happened.
+    """
+    try:
+        connection.begin()
+        yield
+        connection.commit()
+    except duckdb.Error as error:
+        _roll_back(connection)
+        raise StoreUnavailableError(f"span store: {error}") from error
+    except BaseException:
+        _roll_back(connection)
+        raise
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    try:
+        connection.rollback()
+    except duckdb.TransactionException:
+        return  # a failed commit has rolled back by itself
+
+
+@contextmanager
+def registered(connection: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[None]:
+    """Let SQL read Arrow tables by name while the block runs."""
+    for name, table in tables.items():
+        connection.register(name, table)
+    try:
+        yield
+    finally:
+        for name in tables:
+            connection.unregister(name)
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Apply the numbered DDL files that this file has not seen, each in a transaction."""
+    connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
+    row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
+    applied = int(row[0]) if row else 0
+    scripts = sorted(
+        (file for file in (_PACKAGE / "ddl").iterdir() if file.name.endswith(".sql")),
+        key=lambda file: file.name,
+    )
+    for script in scripts:
+        version = int(script.name.split("_", 1)[0])
+        if version > applied:
+            with transaction(connection):
+                connection.execute(script.read_text())
+                connection.execute("INSERT INTO schema_version VALUES (?)", [version])

@@ -1,0 +1,89 @@
+"""The DuckDB span store: one file, one owning process, every port of a span store."""
+
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from controlplane.ingest.settlement import Settled, Unsettled
+from controlplane.signals.ports import Written
+from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
+from controlplane.store.spans.database import SpanDatabase
+from controlplane.store.spans.reader import SpanTableReader
+from controlplane.store.spans.settle_tables import SettleTables
+from controlplane.store.spans.writer import SpanTableWriter
+
+
+class DuckDbSpanStore:
+    """Implements `SpanWriter`, `SpanReader` and `SettleStore` over one database.
+
+    Writing and reading are safe from any thread; settling belongs to one.
+    """
+
+    def __init__(self, path: Path | None, *, threads: int = 2, keeps_changes: bool = True) -> None:
+        """Open or create the file at `path`; None is a database in memory, for tests.
+
+        Args:
+            path: the database file; its directory must exist.
+            threads: how many cores one query may use.
+            keeps_changes: log what settlement changed until a ledger has it.
+
+        Raises:
+            StoreUnavailableError: another process holds the file, or it can not be read.
+        """
+        self._database = SpanDatabase(path, threads=threads)
+        self._writer = SpanTableWriter(self._database)
+        self._reader = SpanTableReader(self._database)
+        self._tables = SettleTables(self._database, keeps_changes=keeps_changes)
+
+    def close(self) -> None:
+        """Write the log into the file and let it go; no other method may be called after."""
+        self._database.close()
+
+    def write(self, spans: pa.Table, *, batch_id: str) -> Written:
+        """See `SpanWriter.write`."""
+        return self._writer.write(spans, batch_id=batch_id)
+
+    def costs(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.costs`."""
+        return self._reader.costs(query)
+
+    def calls(self, query: CallQuery) -> pa.Table:
+        """See `SpanReader.calls`."""
+        return self._reader.calls(query)
+
+    def trace(self, query: TraceQuery) -> pa.Table:
+        """See `SpanReader.trace`."""
+        return self._reader.trace(query)
+
+    def suppressed(self, call_ids: list[str]) -> pa.Table:
+        """See `SpanReader.suppressed`."""
+        return self._reader.suppressed(call_ids)
+
+    def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
+        """See `SpanReader.accounting`."""
+        return self._reader.accounting(tenants)
+
+    def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
+        """See `SpanReader.data_through`."""
+        return self._reader.data_through(tenants)
+
+    def take(self) -> Unsettled:
+        """See `SettleStore.take`."""
+        return self._tables.take()
+
+    def apply(self, settled: Settled, *, now: datetime) -> int:
+        """See `SettleStore.apply`."""
+        return self._tables.apply(settled, now=now)
+
+    def roll_up(self, *, now: datetime) -> int:
+        """See `SettleStore.roll_up`."""
+        return self._tables.roll_up(now=now)
+
+    def unposted(self) -> pa.Table:
+        """See `SettleStore.unposted`."""
+        return self._tables.unposted()
+
+    def posted(self, version: int) -> None:
+        """See `SettleStore.posted`."""
+        self._tables.posted(version)

@@ -1,0 +1,110 @@
+"""What a settlement must look at: new reports, and all that they can join."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+from controlplane.core.calendar import Window
+from controlplane.ingest.join_keys import MAX_IN_TRACE, MAX_SHARERS
+from controlplane.ingest.settlement import (
+    EDGE_SCHEMA,
+    JOINABLE_SCHEMA,
+    REPORT_SCHEMA,
+    Unsettled,
+)
+from controlplane.store.spans.database import read_sql
+from controlplane.store.spans.day_ranges import reach_of
+
+MAX_ROUNDS: Final = 32
+"""Each round follows keys one report further; a call has a handful of reports, so two or three
+rounds close the set. Reached, the rest joins when it is touched again."""
+
+_COLUMNS: Final = ", ".join(REPORT_SCHEMA.names)
+_LIMITS: Final = {"max_in_trace": MAX_IN_TRACE, "max_sharers": MAX_SHARERS}
+
+
+def neighborhood(connection: duckdb.DuckDBPyConnection, *, after: int, through: int) -> Unsettled:
+    """Read the reports of the batches in `(after, through]` with every report they can join."""
+    batches = {"after": after, "through": through}
+    connection.execute(read_sql("new_keys"), batches)
+    connection.execute(read_sql("followed"), batches)
+    days = connection.execute(read_sql("new_days"), batches).fetchall()
+    reach = _close(connection, {day for (day,) in days})
+    lone = connection.execute(read_sql("lone").format(columns=_COLUMNS), batches)
+    return Unsettled(
+        through=through,
+        lone=lone.to_arrow_table().cast(REPORT_SCHEMA),
+        grouped=_grouped(connection, reach, through),
+        edges=_edges(connection, reach, through),
+    )
+
+
+def _close(connection: duckdb.DuckDBPyConnection, days: set[int]) -> Sequence[Window]:
+    """Follow keys until no further report is found; return where the reports may lie."""
+    for _ in range(MAX_ROUNDS):
+        reach = reach_of(days)
+        connection.execute(read_sql("found_start"))
+        for window in reach:
+            connection.execute(read_sql("found_more"), {"start": window.start, "end": window.end})
+        connection.execute(read_sql("members"), _LIMITS)
+        more_days = _days_of_settled_members(connection) - days
+        days |= more_days
+        if not _follow(connection, reach) and not more_days:
+            break
+    return reach_of(days)
+
+
+def _days_of_settled_members(connection: duckdb.DuckDBPyConnection) -> set[int]:
+    days = connection.execute(
+        "SELECT DISTINCT epoch_us(start_time) // 86400000000 FROM member WHERE NOT is_new"
+    )
+    return {int(day) for (day,) in days.fetchall()}
+
+
+def _follow(connection: duckdb.DuckDBPyConnection, reach: Sequence[Window]) -> int:
+    """Follow the other keys of settled members too; return how many that adds."""
+    connection.execute("CREATE OR REPLACE TEMP TABLE key_of_member (key_hash UBIGINT)")
+    if _count(connection, "SELECT count(*) FROM member WHERE NOT is_new"):
+        for window in reach:
+            connection.execute(read_sql("member_keys"), {"start": window.start, "end": window.end})
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE more AS"
+        " SELECT DISTINCT key_hash FROM key_of_member ANTI JOIN followed USING (key_hash)"
+    )
+    connection.execute("INSERT INTO followed FROM more")
+    return _count(connection, "SELECT count(*) FROM more")
+
+
+def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _grouped(
+    connection: duckdb.DuckDBPyConnection, reach: Sequence[Window], through: int
+) -> pa.Table:
+    parts = [JOINABLE_SCHEMA.empty_table()]
+    if _count(connection, "SELECT count(*) FROM member"):
+        for window in reach:
+            found = connection.execute(
+                read_sql("grouped").format(columns=_COLUMNS),
+                {"start": window.start, "end": window.end, "through": through, **_LIMITS},
+            )
+            parts.append(found.to_arrow_table().cast(JOINABLE_SCHEMA))
+    return pa.concat_tables(parts)
+
+
+def _edges(
+    connection: duckdb.DuckDBPyConnection, reach: Sequence[Window], through: int
+) -> pa.Table:
+    parts = [EDGE_SCHEMA.empty_table()]
+    if _count(connection, "SELECT count(*) FROM member"):
+        for window in reach:
+            found = connection.execute(
+                read_sql("edges"),
+                {"start": window.start, "end": window.end, "through": through},
+            )
+            parts.append(found.to_arrow_table().cast(EDGE_SCHEMA))
+    return pa.concat_tables(parts)

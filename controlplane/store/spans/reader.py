@@ -1,0 +1,110 @@
+"""The way out: every answer from one moment of the store, restricted to the query's tenants."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
+from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
+from controlplane.store.spans.cost_answer import cost_answer
+from controlplane.store.spans.database import SpanDatabase, read_sql
+from controlplane.store.spans.filters import filter_sql
+from controlplane.store.spans.rows import from_rows
+from controlplane.usage.cost_plan import plan_costs
+from controlplane.usage.dimensions import dimension
+
+TRACE_SCHEMA: Final = SPAN_SCHEMA.append(pa.field("call_id", pa.string())).append(
+    pa.field("suppressed_reason", pa.string())
+)
+_ACCOUNTING: Final[list[tuple[str, pa.DataType]]] = [
+    ("service_name", pa.string()),
+    ("dialect", pa.string()),
+    ("stored", pa.int64()),
+    ("calls", pa.int64()),
+    ("suppressed", pa.int64()),
+    ("last_event_time", TIMESTAMP),
+]
+ACCOUNTING_SCHEMA: Final = pa.schema(_ACCOUNTING)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class SpanTableReader:
+    """Implements `signals.ports.SpanReader`; any number of threads may ask at once."""
+
+    def __init__(self, database: SpanDatabase) -> None:
+        self._database = database
+
+    def costs(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.costs`."""
+        plan = plan_costs(query)
+        with self._database.reading() as connection:
+            return cost_answer(connection, query, plan)
+
+    def calls(self, query: CallQuery) -> pa.Table:
+        """See `SpanReader.calls`."""
+        parameters: dict[str, Any] = {
+            "start": query.window.start,
+            "end": query.window.end,
+            "tenants": list(query.tenants),
+            "limit": query.limit,
+        }
+        pairs = [(dimension(name), values) for name, values in query.filters.items()]
+        before = ""
+        if query.before is not None:
+            before = " AND (start_time, call_id) < ($before_time, $before_id)"
+            parameters["before_time"], parameters["before_id"] = query.before
+        sql = read_sql("call_page").format(
+            columns=", ".join(CALL_SCHEMA.names),
+            filters=filter_sql(pairs, parameters),
+            before=before,
+        )
+        with self._database.reading() as connection:
+            return _table(connection.execute(sql, parameters), CALL_SCHEMA)
+
+    def trace(self, query: TraceQuery) -> pa.Table:
+        """See `SpanReader.trace`."""
+        parameters: dict[str, Any] = {
+            "trace_hi": query.trace_hi,
+            "trace_lo": query.trace_lo,
+            "tenants": list(query.tenants),
+        }
+        with self._database.reading() as connection:
+            found = connection.execute(read_sql("trace_bounds"), parameters).to_arrow_table()
+            start, end = (found.column(at)[0].as_py() for at in (0, 1))
+            if start is None:
+                return TRACE_SCHEMA.empty_table()
+            columns = ", ".join(f"spans.{name}" for name in SPAN_SCHEMA.names)
+            rows = connection.execute(
+                read_sql("trace").format(columns=columns),
+                {**parameters, "start": start, "end": end},
+            ).to_arrow_table()
+        return from_rows(rows).cast(TRACE_SCHEMA)
+
+    def suppressed(self, call_ids: list[str]) -> pa.Table:
+        """See `SpanReader.suppressed`."""
+        with self._database.reading() as connection:
+            found = connection.execute(read_sql("suppressed"), {"call_ids": call_ids})
+            return _table(found, SUPPRESSED_SCHEMA)
+
+    def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
+        """See `SpanReader.accounting`."""
+        with self._database.reading() as connection:
+            found = connection.execute(read_sql("accounting"), {"tenants": list(tenants)})
+            return _table(found, ACCOUNTING_SCHEMA)
+
+    def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
+        """See `SpanReader.data_through`."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT epoch_us(max(data_through)) FROM tenant_progress WHERE tenant = ANY(?)",
+                [list(tenants)],
+            ).fetchone()
+        if row is None or row[0] is None:
+            return None
+        return _EPOCH + timedelta(microseconds=int(row[0]))
+
+
+def _table(found: duckdb.DuckDBPyConnection, schema: pa.Schema) -> pa.Table:
+    return found.to_arrow_table().cast(schema)

@@ -1,0 +1,165 @@
+"""Settlement's half of the store: calls, their members, dirty marks, the money cube."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from controlplane.core.calendar import Window
+from controlplane.core.errors import StoreUnavailableError
+from controlplane.ingest.settlement import CHANGE_SCHEMA, Settled, Unsettled, empty_unsettled
+from controlplane.store.spans.cube import CALL_DIMENSIONS_SQL, CALL_MEASURES_SQL
+from controlplane.store.spans.database import (
+    SpanDatabase,
+    read_sql,
+    registered,
+    transaction,
+)
+from controlplane.store.spans.neighborhood import neighborhood
+
+MAX_TAKEN_SPANS: Final = 50_000
+"""Spans of one settlement (at least one batch): bounds a tick after a restart or an import."""
+
+MAX_DUE_BUCKETS: Final = 2_000
+REST: Final = timedelta(seconds=5)
+LONGEST_WAIT: Final = timedelta(seconds=60)
+BUCKET: Final = timedelta(minutes=15)
+_DAY: Final = timedelta(days=1)
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NEVER: Final = {"start": _EPOCH, "end": _EPOCH}
+_FILL_CUBE: Final = read_sql("fill_cube").format(
+    dimensions=CALL_DIMENSIONS_SQL, measures=CALL_MEASURES_SQL
+)
+
+
+class SettleTables:
+    """Implements `pipelines.ports.SettleStore`; belongs to one thread."""
+
+    def __init__(self, database: SpanDatabase, *, keeps_changes: bool = True) -> None:
+        """Log changes for a ledger unless `keeps_changes` is false."""
+        self._connection = database.connect()
+        self._keeps_changes = keeps_changes
+
+    def take(self) -> Unsettled:
+        """See `SettleStore.take`."""
+        try:
+            after, through = self._batches()
+            if through == after:
+                return empty_unsettled(through)
+            return neighborhood(self._connection, after=after, through=through)
+        except duckdb.Error as error:
+            raise StoreUnavailableError(f"span store: {error}") from error
+
+    def apply(self, settled: Settled, *, now: datetime) -> int:
+        """See `SettleStore.apply`."""
+        tables = {
+            "fresh": settled.fresh,
+            "regrouped": settled.regrouped,
+            "suppressed": settled.suppressed,
+            "examined": settled.examined,
+        }
+        with registered(self._connection, **tables), transaction(self._connection):
+            after, _ = self._batches()
+            if settled.through == after:
+                return 0
+            self._store_keys(after, settled.through)
+            changed = self._replace_calls(settled)
+            self._connection.execute(read_sql("mark_dirty"), {"now_us": _micros(now)})
+            if self._keeps_changes:
+                self._connection.execute(read_sql("log_changes"), {"through": settled.through})
+            self._connection.execute(read_sql("count_calls"))
+            self._connection.execute(read_sql("progress"))
+            self._connection.execute("DELETE FROM tenant_progress")
+            self._connection.execute("INSERT INTO tenant_progress FROM progress")
+            self._connection.execute("UPDATE settle_state SET through = ?", [settled.through])
+        return changed
+
+    def roll_up(self, *, now: datetime) -> int:
+        """See `SettleStore.roll_up`."""
+        self._execute(
+            "due_buckets",
+            open_us=_micros(now - BUCKET - REST),
+            rested_us=_micros(now - REST),
+            waited_us=_micros(now - LONGEST_WAIT),
+            max_buckets=MAX_DUE_BUCKETS,
+        )
+        return self._recompute()
+
+    def unposted(self) -> pa.Table:
+        """See `SettleStore.unposted`."""
+        found = self._connection.execute("FROM call_change ORDER BY version, call_id, sign")
+        return found.to_arrow_table().cast(CHANGE_SCHEMA)
+
+    def posted(self, version: int) -> None:
+        """See `SettleStore.posted`."""
+        with transaction(self._connection):
+            self._connection.execute("DELETE FROM call_change WHERE version <= ?", [version])
+
+    def _batches(self) -> tuple[int, int]:
+        """Return the watermark and the last batch to settle next."""
+        row = self._connection.execute("SELECT through FROM settle_state").fetchone()
+        after = int(row[0]) if row else 0
+        waiting = self._connection.execute(
+            "SELECT batch_seq, stored FROM ingest_batch WHERE batch_seq > ? ORDER BY batch_seq",
+            [after],
+        ).fetchall()
+        through, spans = after, 0
+        for batch_seq, stored in waiting:
+            if spans and spans + stored > MAX_TAKEN_SPANS:
+                break
+            through, spans = int(batch_seq), spans + stored
+        return after, through
+
+    def _store_keys(self, after: int, through: int) -> None:
+        self._connection.execute(read_sql("new_keys"), {"after": after, "through": through})
+        self._connection.execute("INSERT INTO report_key FROM new_key")
+
+    def _replace_calls(self, settled: Settled) -> int:
+        bounds = _bounds(settled.examined)
+        for name in ("replaced_calls", "replaced_members"):
+            self._execute(name, **bounds)
+        self._execute("new_calls")
+        self._execute("drop_unchanged")
+        if settled.examined.num_rows:
+            for name in ("delete_calls", "delete_members"):
+                self._execute(name, **bounds)
+            self._connection.execute("INSERT INTO call_member BY NAME FROM suppressed")
+            self._connection.execute("INSERT INTO call BY NAME FROM new_call")
+        if settled.fresh.num_rows:
+            self._connection.execute("INSERT INTO call BY NAME FROM fresh")
+        row = self._connection.execute(
+            "SELECT count(*) FROM (SELECT call_id FROM old_call UNION SELECT call_id FROM new_call)"
+        ).fetchone()
+        return settled.fresh.num_rows + (int(row[0]) if row else 0)
+
+    def _recompute(self) -> int:
+        """Recompute the buckets in `due`, a day at a time so that each scan prunes."""
+        days = self._connection.execute(
+            "SELECT epoch_us(bucket) // 86400000000 AS day, count(*) FROM due"
+            " GROUP BY day ORDER BY day"
+        ).fetchall()
+        for day, _ in days:
+            window = Window(_EPOCH + day * _DAY, _EPOCH + (day + 1) * _DAY)
+            bounds = {"start": window.start, "end": window.end}
+            with transaction(self._connection):
+                self._execute("empty_cube", **bounds)
+                self._connection.execute(_FILL_CUBE, bounds)
+                self._execute("clear_marks", **bounds)
+        return sum(int(buckets) for _, buckets in days)
+
+    def _execute(self, name: str, **parameters: Any) -> None:
+        self._connection.execute(read_sql(name), parameters)
+
+
+def _bounds(examined: pa.Table) -> dict[str, datetime]:
+    """Where the calls and members of these reports can be: a day around their start times."""
+    starts = [at for at in examined.column("start_time").to_pylist() if at is not None]
+    if not starts:
+        return dict(_NEVER)
+    return {"start": min(starts) - _DAY, "end": max(starts) + _DAY}
+
+
+def _micros(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,144 @@
+"""The way in: a batch of spans, exactly once, durable on return."""
+
+import threading
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from controlplane.core.errors import StoreUnavailableError
+from controlplane.ingest.span_hash import content_identity_hash, start_micros
+from controlplane.signals.ports import Written
+from controlplane.signals.schema import SPAN_SCHEMA, TIMESTAMP
+from controlplane.store.spans.database import (
+    SpanDatabase,
+    read_sql,
+    registered,
+    transaction,
+)
+from controlplane.store.spans.rows import to_rows
+from controlplane.store.spans.seen_filter import HOUR_US, Hashes, SeenFilter
+
+_IDENTITY: Final = (
+    "domain",
+    "trace_hi",
+    "trace_lo",
+    "span_id",
+    "start_time",
+    "content_hash",
+)
+_INSERT: Final = "INSERT INTO span SELECT *, $batch_seq FROM batch"
+
+
+class SpanTableWriter:
+    """Implements `signals.ports.SpanWriter` on the span table; safe to call from any thread.
+
+    One writer at a time: the lock is what makes the ledger check and the anti-join exact.
+    DuckDB synchronises its log before a commit returns.
+    """
+
+    def __init__(self, database: SpanDatabase) -> None:
+        self._lock = threading.Lock()
+        self._connection = database.connect()
+        self._seen = SeenFilter(self._read_hour)
+        row = self._connection.execute(
+            "SELECT coalesce(max(batch_seq), 0) FROM ingest_batch"
+        ).fetchone()
+        self._last_seq = int(row[0]) if row else 0
+
+    def write(self, spans: pa.Table, *, batch_id: str) -> Written:
+        """See `SpanWriter.write`."""
+        with self._lock:
+            try:
+                if self._is_recorded(batch_id):
+                    return Written(stored=0, duplicates=spans.num_rows, replayed=True)
+                return self._write_new(spans, batch_id)
+            except duckdb.Error as error:
+                raise StoreUnavailableError(f"span store: {error}") from error
+
+    def _is_recorded(self, batch_id: str) -> bool:
+        found = self._connection.execute(
+            "SELECT 1 FROM ingest_batch WHERE batch_id = ?", [batch_id]
+        )
+        return found.fetchone() is not None
+
+    def _write_new(self, spans: pa.Table, batch_id: str) -> Written:
+        hashes = content_identity_hash(spans)
+        hours = start_micros(spans) // HOUR_US
+        fresh = self._fresh(spans, hashes, hours)
+        batch = spans if fresh is None else spans.filter(pa.array(fresh))
+        written = Written(
+            stored=batch.num_rows, duplicates=spans.num_rows - batch.num_rows, replayed=False
+        )
+        seq = self._last_seq + 1
+        with registered(self._connection, batch=to_rows(batch)), transaction(self._connection):
+            self._connection.execute(_INSERT, {"batch_seq": seq})
+            self._connection.execute(read_sql("count_stored"))
+            self._connection.execute(
+                "INSERT INTO ingest_batch VALUES (?, ?, ?, ?)",
+                [batch_id, seq, written.stored, written.duplicates],
+            )
+        self._last_seq = seq
+        self._seen.add(
+            hashes if fresh is None else hashes[fresh], hours if fresh is None else hours[fresh]
+        )
+        return written
+
+    def _fresh(
+        self, spans: pa.Table, hashes: Hashes, hours: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_] | None:
+        """Mark the rows to store; None is all of them."""
+        suspects = self._seen.may_hold(hashes, hours)
+        suspects |= _occurs_before(hashes)
+        if not suspects.any():
+            return None
+        fresh = ~suspects
+        rows = np.flatnonzero(suspects)
+        known = self._known_positions(spans.take(rows), rows, hours[rows])
+        earlier = _identities(spans.filter(pa.array(fresh)), of=hashes[fresh], among=hashes[rows])
+        for position, identity in zip(rows.tolist(), _rows(spans.take(rows)), strict=True):
+            if position not in known and identity not in earlier:
+                fresh[position] = True
+                earlier.add(identity)
+        return fresh
+
+    def _known_positions(
+        self, suspects: pa.Table, rows: npt.NDArray[np.intp], hours: npt.NDArray[np.int64]
+    ) -> set[int]:
+        suspects = suspects.select(_IDENTITY).append_column("position", pa.array(rows))
+        known: set[int] = set()
+        for hour in np.unique(hours):
+            with registered(self._connection, suspect=suspects.filter(pa.array(hours == hour))):
+                found = self._connection.execute(read_sql("known_rows"), _hour_bounds(int(hour)))
+                known.update(int(row[0]) for row in found.fetchall())
+        return known
+
+    def _read_hour(self, hour: int) -> Hashes:
+        ids = self._connection.execute(read_sql("stored_ids"), _hour_bounds(hour))
+        table = ids.to_arrow_table()
+        schema = pa.schema([SPAN_SCHEMA.field(name) for name in _IDENTITY])
+        return content_identity_hash(table.cast(schema))
+
+
+def _hour_bounds(hour: int) -> dict[str, Any]:
+    start, end = (pa.scalar(at * HOUR_US, TIMESTAMP).as_py() for at in (hour, hour + 1))
+    return {"start": start, "end": end}
+
+
+def _occurs_before(hashes: Hashes) -> npt.NDArray[np.bool_]:
+    """Mark every occurrence of a hash in the batch but its first."""
+    again = np.ones(len(hashes), dtype=np.bool_)
+    _, first = np.unique(hashes, return_index=True)
+    again[first] = False
+    return again
+
+
+def _identities(spans: pa.Table, *, of: Hashes, among: Hashes) -> set[tuple[object, ...]]:
+    """List the identities of those rows whose hash is `among` the given ones."""
+    return set(_rows(spans.filter(pa.array(np.isin(of, among)))))
+
+
+def _rows(spans: pa.Table) -> list[tuple[object, ...]]:
+    return list(zip(*(spans.column(name).to_pylist() for name in _IDENTITY), strict=True))
