@@ -1,0 +1,144 @@
+"""Who pays: the key's tenant, the rules' order, and what decided."""
+
+import msgspec
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.attribution.attribute import attribute
+from controlplane.attribution.rules import (
+    BUILT_IN,
+    DIMENSIONS,
+    AttributionRules,
+    Rule,
+    with_organisation,
+)
+from controlplane.core.errors import ConfigError
+from controlplane.ingest.ports import Sender, TenantMap
+from controlplane.signals.schema import ATTRIBUTED_SCHEMA, NORMALIZED_SCHEMA
+from controlplane.signals.vocabulary import KeyRole
+
+PLAIN = {"": Sender()}
+Row = tuple[str, dict[str, str]]
+
+
+def _spans(rows: list[Row], role: KeyRole = KeyRole.UNKNOWN) -> pa.Table:
+    """Rows of (key id, attributes); every other column is NULL or empty of its type."""
+    columns = {field.name: pa.array([None] * len(rows), field.type) for field in NORMALIZED_SCHEMA}
+    columns["key_id"] = pa.array([key for key, _ in rows], pa.string())
+    columns["key_role"] = pa.array([role.value] * len(rows), pa.string())
+    columns["attributes"] = pa.array(
+        [list(attributes.items()) for _, attributes in rows],
+        NORMALIZED_SCHEMA.field("attributes").type,
+    )
+    return pa.table(columns)
+
+
+def _by_hand(
+    attributes: dict[str, str], rules: AttributionRules
+) -> tuple[dict[str, str | None], dict[str, str]]:
+    """The specification, one row at a time."""
+    values: dict[str, str | None] = dict.fromkeys(DIMENSIONS)
+    by = {"tenant": "key"}
+    for dimension in DIMENSIONS:
+        for rule in rules.rules:
+            text = attributes.get(rule.attribute)
+            if rule.dimension == dimension and text:
+                values[dimension] = rule.values.get(text, text)
+                by[dimension] = rule.id
+                break
+    return values, by
+
+
+ATTRIBUTES = st.dictionaries(
+    st.sampled_from([*(rule.attribute for rule in BUILT_IN.rules), "other"]),
+    st.sampled_from(["", "a", "b", "é"]),
+    max_size=6,
+)
+
+
+@given(st.lists(ATTRIBUTES, max_size=12), st.integers(0, 3))
+def test_columns_equal_the_rules_read_row_by_row(rows: list[dict[str, str]], skip: int) -> None:
+    """The vectorised stage is the plain reading of the rules, sliced tables included."""
+    rules = with_organisation(
+        [{"id": "own", "dimension": "team", "attribute": "other", "values": {"a": "search"}}]
+    )
+    skip = min(skip, len(rows))
+    table = attribute(_spans([("", row) for row in rows]).slice(skip), rules, senders=PLAIN)
+    assert ATTRIBUTED_SCHEMA.names == table.column_names
+    for got, attributes in zip(table.to_pylist(), rows[skip:], strict=True):
+        values, by = _by_hand(attributes, rules)
+        assert values == {dimension: got[dimension] for dimension in DIMENSIONS}
+        assert by == msgspec.json.decode(got["attributed_by"])
+
+
+def _tenants(sender: Sender, *attributes: dict[str, str]) -> list[str]:
+    rows = [(sender.key_id, row) for row in attributes]
+    table = attribute(_spans(rows), BUILT_IN, senders={sender.key_id: sender})
+    return [str(tenant) for tenant in table["tenant"].to_pylist()]
+
+
+def test_a_proxy_key_maps_an_attribute_to_tenants() -> None:
+    """What the map does not name stays with the key's own tenant."""
+    sender = Sender(
+        tenant="platform",
+        key_id="k1",
+        key_role=KeyRole.PROXY,
+        tenant_map=TenantMap("end_user", {"u1": "acme", "u2": "globex"}),
+    )
+    rows: list[dict[str, str]] = [{"end_user": "u1"}, {"end_user": "u2"}, {"end_user": "u3"}, {}]
+    assert ["acme", "globex", "platform", "platform"] == _tenants(sender, *rows)
+
+
+def test_a_map_without_tenants_takes_the_value_itself() -> None:
+    """The attribute is the tenant."""
+    sender = Sender(key_id="k1", key_role=KeyRole.ENGINE, tenant_map=TenantMap("end_user"))
+    assert ["acme", "default"] == _tenants(sender, {"end_user": "acme"}, {"end_user": ""})
+
+
+@pytest.mark.parametrize("role", [KeyRole.CLIENT, KeyRole.AGENT, KeyRole.UNKNOWN])
+def test_a_client_can_not_choose_its_tenant(role: KeyRole) -> None:
+    """Even a key that carries a map by mistake: the role decides (algorithms C4)."""
+    sender = Sender(tenant="mine", key_id="k1", key_role=role, tenant_map=TenantMap("tenant.id"))
+    assert ["mine"] == _tenants(sender, {"tenant.id": "victim"})
+
+
+def test_two_keys_in_one_batch_keep_their_own_maps() -> None:
+    """A map applies to its key's rows only."""
+    proxy = Sender(tenant="p", key_id="k1", key_role=KeyRole.PROXY, tenant_map=TenantMap("t"))
+    client = Sender(tenant="c", key_id="k2", key_role=KeyRole.CLIENT)
+    rows: list[Row] = [("k2", {"t": "x"}), ("k1", {"t": "x"})]
+    table = attribute(_spans(rows), BUILT_IN, senders={"k1": proxy, "k2": client})
+    assert ["c", "x"] == table["tenant"].to_pylist()
+    by = [msgspec.json.decode(str(text))["tenant"] for text in table["attributed_by"].to_pylist()]
+    assert ["key", "tenant_map"] == by
+
+
+def test_a_rule_for_one_role_ignores_the_others() -> None:
+    """A proxy's word about the team; a client's is not asked."""
+    rules = AttributionRules(
+        (Rule(id="proxy-team", dimension="team", attribute="t", roles=(KeyRole.PROXY,)),)
+    )
+    for role, expected in ((KeyRole.PROXY, "x"), (KeyRole.CLIENT, None)):
+        table = attribute(_spans([("", {"t": "x"})], role), rules, senders=PLAIN)
+        assert [expected] == table["team"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        ([{"id": "a", "dimension": "colour", "attribute": "x"}], "'colour'. Known: team"),
+        ([{"id": "a", "dimension": "team"}], "attribute"),
+        ([{"id": "a", "dimension": "team", "attribute": "x", "regex": "y"}], "regex"),
+        ([{"id": "a", "dimension": "team", "attribute": "x"}] * 2, "id 'a' twice"),
+        (
+            [{"id": str(i), "dimension": "team", "attribute": str(i)} for i in range(101)],
+            "over 100",
+        ),
+    ],
+)
+def test_a_wrong_rule_is_refused(own: list[object], words: str) -> None:
+    """Bad configuration refuses to start and names what is wrong."""
+    with pytest.raises(ConfigError, match=words):
+        with_organisation(own)
