@@ -182,12 +182,14 @@ class Agent:
             raise self._refused(wanted)
         held = self._hold(request, wanted) or await self._wait(request, wanted, consulted.budgets)
         hold, kept = held
-        output = kept.output_tokens if kept.budget_ids else consulted.cap_tokens
-        asked = request.bound.output_tokens
+        asked, cap = request.bound.output_tokens, consulted.cap_tokens
+        if kept.budget_ids:
+            cap = kept.output_tokens
+        lower = cap if cap is not None and (asked is None or cap < asked) else None
         return Ticket(
             hold_id=hold.hold_id if hold else None,
             model=consulted.model,
-            output_tokens=output if output is not None and output != asked else None,
+            output_tokens=lower,
             weights=consulted.weights,
             sticky=consulted.sticky,
             notes=consulted.notes,
