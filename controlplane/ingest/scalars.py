@@ -27,6 +27,8 @@ _MICROS: Final = {"ns": 1e-3, "µs": 1.0, "us": 1.0, "ms": 1e3, "s": 1e6}
 _MAX_MICROS: Final = 2.0**53
 _TRUE: Final = frozenset({"true", "1", "yes"})
 _FALSE: Final = frozenset({"false", "0", "no"})
+_REPR_TOKEN: Final = re.compile(r"'[^']*'|\b(?:None|True|False)\b")
+_NAMES: Final = {"None": "null", "True": "true", "False": "false"}
 _OPENERS, _CLOSERS = "([{", ")]}"
 
 
@@ -148,14 +150,17 @@ def _decode_json(text: str) -> object:
 
 
 def _decode_plain_repr(text: str) -> object:
-    """Read a repr of numbers, names and None through the JSON reader, ten times faster.
+    """Read a repr of plain texts, numbers and names through the JSON reader, five times faster.
 
-    Anything with a quote or an escape inside its texts is left to the exact reader.
+    Anything with a double quote or an escape in it is left to the exact reader.
     """
     if '"' in text or "\\" in text:
         raise ValueError
-    as_json = text.replace("'", '"').replace("None", "null")
-    return msgspec.json.decode(as_json.replace("True", "true").replace("False", "false"))
+    return msgspec.json.decode(_REPR_TOKEN.sub(_json_token, text))
+
+
+def _json_token(match: re.Match[str]) -> str:
+    return _NAMES.get(match[0]) or f'"{match[0][1:-1]}"'
 
 
 def _decode_repr(text: str) -> object:
