@@ -4,6 +4,7 @@ from collectors.otlp.grpc_server import OtlpGrpcServer
 from collectors.otlp.http_server import OtlpHttpServer
 from collectors.otlp.receive import Receiver
 from controlplane.core.clock import Clock
+from controlplane.core.errors import UnavailableError
 from controlplane.ingest.limits import DEFAULT_LIMITS, Limits
 from controlplane.ingest.ports import KeyResolver, Spool
 
@@ -30,7 +31,11 @@ class OtlpCollector:
     ) -> None:
         receiver = Receiver(keys=keys, spool=spool, limits=limits, clock=clock)
         self._http = OtlpHttpServer(receiver, host=host, port=http_port)
-        self._grpc = OtlpGrpcServer(receiver, host=host, port=grpc_port)
+        try:
+            self._grpc = OtlpGrpcServer(receiver, host=host, port=grpc_port)
+        except UnavailableError:
+            self._http.stop()
+            raise
         self.http_port = self._http.port
         self.grpc_port = self._grpc.port
 

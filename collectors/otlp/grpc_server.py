@@ -22,8 +22,11 @@ MAX_STREAMS: Final = 64
 """Requests that one connection may have open; the others wait at the sender."""
 MAX_METADATA_BYTES: Final = 16 * 1024
 DRAIN_SECONDS: Final = 5.0
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-"""Never the start of an OTLP request: as a tag, 0x1f has a wire type that does not exist."""
+_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x78": "deflate"}
+"""Never the start of an OTLP request, whose every field has number 1, that is the tag 0x0a.
+
+gRPC keeps the flag that says whether a message is compressed to itself.
+"""
 _DETAILS: Final = "grpc-status-details-bin"
 _STATUS: Final[dict[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -63,8 +66,8 @@ class OtlpGrpcServer:
                 return _refuse(context, sender)
             if refusal := self._receiver.check_size(len(body)):
                 return _refuse(context, refusal)
-            encoding = "gzip" if body.startswith(_GZIP_MAGIC) else "identity"
-            answer = self._receiver.accept(Request(signal, "protobuf", encoding, body), sender)
+            request = Request(signal, "protobuf", _encoding(body), body)
+            answer = self._receiver.accept(request, sender)
             if isinstance(answer, Refusal):
                 return _refuse(context, answer)
             return accepted_body(answer, "protobuf")
@@ -83,6 +86,10 @@ def _options(receiver: Receiver) -> list[tuple[str, int]]:
         # Two collectors that share a port would share the senders, too.
         ("grpc.so_reuseport", 0),
     ]
+
+
+def _encoding(body: bytes) -> str:
+    return next((name for magic, name in _MAGIC.items() if body.startswith(magic)), "identity")
 
 
 def _authorization(context: grpc.ServicerContext) -> str | None:

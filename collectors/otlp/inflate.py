@@ -13,6 +13,7 @@ from controlplane.core.errors import LimitExceededError, PayloadError
 from controlplane.ingest.limits import Limits
 
 ENCODINGS: Final = ("identity", "gzip", "zstd")
+"""Names in Content-Encoding; gRPC's own compression adds `deflate`."""
 _STEP_BYTES: Final = 1024 * 1024
 _ZSTD_SLICE_BYTES: Final = 256
 """Input per step. A 4-byte run-length block becomes 128 KiB, so a step yields at most 8 MiB."""
@@ -20,11 +21,11 @@ _ZSTD_MAX_WINDOW_BYTES: Final = 8 * 1024 * 1024
 _MAX_RATIO: Final = 300
 """Telemetry compresses 5 to 60 times; only padding compresses more."""
 _RATIO_FLOOR_BYTES: Final = 4 * 1024 * 1024
-_GZIP_WINDOW_BITS: Final = 31
+_WINDOW_BITS: Final = {"gzip": 31, "deflate": 15}
 
 
 def inflate(body: bytes, *, encoding: str, limits: Limits) -> bytes:
-    """Return the body as it was before `encoding`, one of ENCODINGS.
+    """Return the body as it was before `encoding`, one of ENCODINGS or `deflate`.
 
     Raises:
         LimitExceededError: more than `max_decompressed_bytes`, or padding.
@@ -32,7 +33,7 @@ def inflate(body: bytes, *, encoding: str, limits: Limits) -> bytes:
     """
     if encoding == "identity":
         return _bounded(iter((body,)), len(body), limits)
-    parts = _gunzip(body) if encoding == "gzip" else _unzstd(body)
+    parts = _unzstd(body) if encoding == "zstd" else _unzip(body, encoding)
     return _bounded(parts, len(body), limits)
 
 
@@ -49,18 +50,18 @@ def _bounded(parts: Iterator[bytes], compressed_bytes: int, limits: Limits) -> b
     return kept[0] if len(kept) == 1 else b"".join(kept)
 
 
-def _gunzip(body: bytes) -> Iterator[bytes]:
+def _unzip(body: bytes, encoding: str) -> Iterator[bytes]:
     while body:
-        member = zlib.decompressobj(_GZIP_WINDOW_BITS)
+        member = zlib.decompressobj(_WINDOW_BITS[encoding])
         try:
             while not member.eof:
                 part = member.decompress(body, _STEP_BYTES)
                 body = member.unconsumed_tail
                 if not (part or body or member.eof):
-                    raise _malformed("gzip", "it ends in the middle")
+                    raise _malformed(encoding, "it ends in the middle")
                 yield part
         except zlib.error as error:
-            raise _malformed("gzip", "it is damaged or not gzip") from error
+            raise _malformed(encoding, f"it is damaged or not {encoding}") from error
         body = member.unused_data
 
 
@@ -72,9 +73,9 @@ def _unzstd(body: bytes) -> Iterator[bytes]:
         while fed < len(body):
             if frame.eof:
                 frame = decompressor.decompressobj()
-            yield frame.decompress(body[fed : fed + _ZSTD_SLICE_BYTES])
-            fed += _ZSTD_SLICE_BYTES
-            fed -= len(frame.unused_data)
+            taken = body[fed : fed + _ZSTD_SLICE_BYTES]
+            yield frame.decompress(taken)
+            fed += len(taken) - len(frame.unused_data)
     except zstandard.ZstdError as error:
         raise _malformed("zstd", "it is damaged or not zstd") from error
     if body and not frame.eof:
