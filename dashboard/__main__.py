@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 from dashboard import settings
-from dashboard.app import app
+from dashboard.app import create_app
 
 
 def server_options(told: settings.DashboardSettings) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def main() -> None:
         told = settings.current()
     except ValueError as wrong:
         sys.exit(str(wrong))
-    app.run(config=server_options(told))
+    create_app(told).run(config=server_options(told))
 
 
 if __name__ == "__main__":

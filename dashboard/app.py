@@ -6,6 +6,7 @@ from typing import Final
 import streamlit as st
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -77,8 +78,15 @@ async def health(_: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-app = st.App(
-    Path(__file__).with_name("shell.py"),
-    routes=[Route("/sign-in", sign_in), Route("/health", health)],
-    middleware=[Middleware(SecurityHeaders)],
-)
+def create_app(told: settings.DashboardSettings) -> st.App:
+    """Build the application; one per process (Streamlit keeps its configuration globally)."""
+    return st.App(
+        Path(__file__).with_name("shell.py"),
+        routes=[Route("/sign-in", sign_in), Route("/health", health)],
+        middleware=[
+            Middleware(SecurityHeaders),
+            # A page of another name that resolves to loopback must not reach us (DNS rebinding);
+            # Streamlit's own check covers its websocket only.
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(told.allowed_hosts)),
+        ],
+    )

@@ -1,7 +1,9 @@
-"""Budgets and their standings in the shape that the page draws."""
+"""Budgets, generations and nodes in the shape that the page draws."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import pyarrow as pa
 
 from dashboard import spoken
 
@@ -13,6 +15,10 @@ PARTS: Final = (
     "free",
 )
 """Where money can be; their sum is limit plus debt (algorithms L5)."""
+NEAR_LIMIT: Final = 0.9
+WARM: Final = 0.8
+GENERATION_COLUMNS: Final = ("generation", "created", "author", "rules")
+NODE_COLUMNS: Final = ("node", "scope", "applied", "seen", "nack")
 
 
 def sentence(standing: Mapping[str, Any], say: Callable[..., str]) -> str:
@@ -23,6 +29,42 @@ def sentence(standing: Mapping[str, Any], say: Callable[..., str]) -> str:
         debt=spoken.money(standing["debt_usd"]),
         **{part: spoken.money(standing[f"{part}_usd"]) for part in PARTS},
     )
+
+
+def facts(budget: Mapping[str, Any], say: Callable[..., str]) -> str:
+    """Say whose budget it is, what it counts and when it starts anew."""
+    zone = budget["zone"]
+    counted = [budget["tenant"]]
+    counted += [f"{name} = {', '.join(values)}" for name, values in budget["match"].items()]
+    return say(
+        "budget_facts",
+        counted=" · ".join(counted),
+        start=spoken.moment(budget["standing"]["window_start"], zone=zone),
+        end=spoken.moment(budget["standing"]["window_end"], zone=zone),
+        zone=zone,
+        owner=budget["owner"],
+    )
+
+
+def mood(used_ratio: float | None) -> tuple[Literal["green", "orange", "red", "gray"], str]:
+    """Answer colour and icon of a budget; the words beside them carry the number."""
+    if used_ratio is None:
+        return "gray", ":material/help:"
+    if used_ratio >= 1:
+        return "red", ":material/block:"
+    if used_ratio >= WARM:
+        return "orange", ":material/warning:"
+    return "green", ":material/check_circle:"
+
+
+def tightest_first(budgets: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Order budgets by how much of the limit is used, then by name."""
+    return sorted(budgets, key=lambda b: (-(b["standing"]["used_ratio"] or 0), b["name"]))
+
+
+def near_limit(budgets: Sequence[dict[str, Any]]) -> int:
+    """Count the budgets of which at most a tenth is left."""
+    return sum((budget["standing"]["used_ratio"] or 0) >= NEAR_LIMIT for budget in budgets)
 
 
 def parts(standing: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -36,3 +78,28 @@ def parts(standing: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[st
         }
         for rank, part in enumerate(PARTS)
     ]
+
+
+def generation_rows(
+    rows: Sequence[dict[str, Any]], names: Mapping[str, str], *, zone: str
+) -> pa.Table:
+    """List what was published, newest first."""
+    shown = {
+        "generation": [row["generation"] for row in rows],
+        "created": [spoken.moment(row["created_at"], zone=zone) for row in rows],
+        "author": [row["created_by"] for row in rows],
+        "rules": [row["rules"] for row in rows],
+    }
+    return pa.table({names[key]: values for key, values in shown.items()})
+
+
+def node_rows(rows: Sequence[dict[str, Any]], names: Mapping[str, str], *, zone: str) -> pa.Table:
+    """List which node runs what, and what it refused."""
+    shown = {
+        "node": [row["node"] for row in rows],
+        "scope": [row["scope"] for row in rows],
+        "applied": [row["applied"] or "" for row in rows],
+        "seen": [spoken.moment(row["seen_at"], zone=zone) for row in rows],
+        "nack": [row["nack_reason"] or "" for row in rows],
+    }
+    return pa.table({names[key]: values for key, values in shown.items()})

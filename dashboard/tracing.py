@@ -93,7 +93,8 @@ def _tree(spans: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
         parent = span["parent_span_id"]
         children[parent if parent in known and parent != span["span_id"] else None].append(span)
     ordered: list[tuple[dict[str, Any], int]] = []
-    waiting = [(span, 0) for span in reversed(children[None])]
+    # Roots first; then every span, so that those whose parents form a ring are not lost.
+    waiting = [(span, 0) for span in reversed([*children[None], *spans])]
     seen: set[str] = set()
     while waiting:  # a loop and not a recursion: depth is the producer's choice
         span, depth = waiting.pop()

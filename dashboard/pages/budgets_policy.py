@@ -1,12 +1,13 @@
 """Budgets and policy: where each budget's money is, and which rules run where."""
 
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import filters
+from dashboard import charts, data, filters, ledger, spoken, tables
+from dashboard.client import Params
 from dashboard.filters import Filters
-from dashboard.panel import Panel, empty
+from dashboard.panel import Panel
 
 COLORS: Final = {
     "settled_enforced": "#0072B2",
@@ -21,26 +22,74 @@ def draw(asked: Filters) -> None:
     """Draw the page."""
     st.markdown(asked.say("budget_sentence"))
     _budgets(asked)
-    left, right = st.columns(2)
+    left, right = st.columns([2, 3])
     with left:
         _generations(asked)
     with right:
         _nodes(asked)
 
 
+@st.fragment(run_every="10s")
 def _budgets(asked: Filters) -> None:
-    with Panel(asked.say("budgets"), asked, key="budgets"):
-        empty(asked)
+    with Panel(asked.say("budgets"), asked, key="budgets", border=False):
+        found = data.document("budgets", _tenants(asked))["rows"]
+        if not found:
+            st.info(asked.say("no_budgets"), icon=":material/inbox:")
+        for budget in ledger.tightest_first(found):
+            _budget(asked, budget)
+
+
+def _budget(asked: Filters, budget: dict[str, Any]) -> None:
+    standing = budget["standing"]
+    sentence = ledger.sentence(standing, asked.say)
+    with Panel(budget["name"], asked, key=f"budget-{budget['id']}"):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            color, icon = ledger.mood(standing["used_ratio"])
+            used = asked.say("budget_used", ratio=spoken.ratio(standing["used_ratio"]))
+            st.badge(used, icon=icon, color=color)
+            st.badge(asked.say(f"mode_{budget['mode']}"), color="gray")
+            st.caption(spoken.plain(ledger.facts(budget, asked.say)))
+        parts = {part: asked.say(f"part_{part}") for part in COLORS}
+        st.altair_chart(
+            charts.budget_bar(
+                ledger.parts(standing, parts),
+                colors={parts[part]: color for part, color in COLORS.items()},
+                titles={key: asked.say(f"column_{key}") for key in ("part", "cost")},
+            ),
+            alt=sentence,
+        )
+        st.markdown(spoken.plain(sentence))
 
 
 def _generations(asked: Filters) -> None:
     with Panel(asked.say("generations"), asked, key="generations"):
-        empty(asked)
+        found = data.document("policy/generations")["rows"]
+        if not found:
+            st.caption(asked.say("no_generations"))
+            return
+        names = {key: asked.say(f"column_{key}") for key in ledger.GENERATION_COLUMNS}
+        shown = ledger.generation_rows(found, names, zone=data.document("version")["zone"])
+        st.dataframe(shown, hide_index=True, alt=asked.say("generations"))
 
 
 def _nodes(asked: Filters) -> None:
     with Panel(asked.say("nodes"), asked, key="nodes"):
-        empty(asked)
+        found = data.document("policy/nodes")["rows"]
+        if not found:
+            st.caption(asked.say("no_nodes"))
+            return
+        names = {key: asked.say(f"column_{key}") for key in ledger.NODE_COLUMNS}
+        shown = ledger.node_rows(found, names, zone=data.document("version")["zone"])
+        st.dataframe(
+            shown,
+            hide_index=True,
+            column_config=tables.whole_numbers(shown),
+            alt=asked.say("nodes"),
+        )
+
+
+def _tenants(asked: Filters) -> Params:
+    return tuple(("tenant", tenant) for tenant in asked.tenants)
 
 
 draw(filters.current())

@@ -1,12 +1,15 @@
 """Overview: what was spent, by whom, how sure we are of it, and what needs a look."""
 
-from typing import Any
+from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import charts, data, filters, frames, spoken, tables
+from dashboard import charts, data, filters, frames, ledger, spoken, tables
+from dashboard.client import Params
 from dashboard.filters import Filters
 from dashboard.panel import Panel, empty
+
+MAX_ALERTS: Final = 4
 
 
 def draw(asked: Filters) -> None:
@@ -17,6 +20,7 @@ def draw(asked: Filters) -> None:
         _spend(asked)
     with right:
         _groups(asked)
+        _alerts(asked)
 
 
 @st.fragment(run_every="15s")
@@ -71,13 +75,39 @@ def _excluded(asked: Filters, totals: dict[str, Any]) -> str:
 
 def _alerts_tile(asked: Filters) -> None:
     with Panel("", asked, key="alerts-tile", border=False):
-        found = data.document("alerts", (("state", "firing"),))
+        found = data.document("alerts", _firing(asked))
         st.metric(asked.say("tile_alerts"), spoken.count(len(found["rows"])), border=True)
 
 
 def _budget_tile(asked: Filters) -> None:
     with Panel("", asked, key="budget-tile", border=False):
-        st.metric(asked.say("tile_budget"), "…", border=True)
+        found = data.document("budgets", tuple(("tenant", t) for t in asked.tenants))["rows"]
+        near = f"{ledger.near_limit(found)} / {len(found)}"
+        st.metric(asked.say("tile_budget"), near, help=asked.say("tile_budget_help"), border=True)
+
+
+def _alerts(asked: Filters) -> None:
+    with Panel(asked.say("tile_alerts"), asked, key="alerts"):
+        found = data.document("alerts", _firing(asked))["rows"]
+        if not found:
+            st.caption(asked.say("no_alerts"))
+        zone = data.document("version")["zone"]
+        for alert in found[:MAX_ALERTS]:
+            summary = alert["annotations"].get("summary", alert["labels"].get("alertname", ""))
+            st.warning(
+                asked.say(
+                    "alert_line",
+                    summary=spoken.plain(summary),
+                    since=spoken.moment(alert["since"], zone=zone),
+                ),
+                icon=":material/notifications_active:",
+            )
+        if len(found) > MAX_ALERTS:
+            st.caption(asked.say("more_alerts", count=len(found) - MAX_ALERTS))
+
+
+def _firing(asked: Filters) -> Params:
+    return (("state", "firing"), *(("tenant", tenant) for tenant in asked.tenants))
 
 
 def _spend(asked: Filters) -> None:

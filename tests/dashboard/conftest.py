@@ -21,6 +21,21 @@ from dashboard import settings
 NOW: Final = datetime(2026, 11, 20, 10, 7, tzinfo=UTC)
 BEARER: Final = "cps_test"
 TRACE: Final = "0af7651916cd43dd8448eb211c80319c"
+ALERT: Final = {
+    "labels": {"alertname": "CostAnomaly", "team": "support"},
+    "annotations": {"summary": "Team support: $4.20 in 15 min, $0.61 expected"},
+    "since": "2026-11-20T09:45:00Z",
+}
+GENERATION: Final = {
+    "generation": "1.4",
+    "created_at": "2026-11-20T09:00:00Z",
+    "created_by": "admin",
+    "rules": 3,
+}
+NODE: Final = {
+    "node": "gateway-1", "scope": "default", "applied": "1.3",
+    "seen_at": "2026-11-20T10:06:58Z", "nack_reason": "unknown field `canary`",
+}  # fmt: skip
 MEASURES: Final = (
     "calls", "errors", "unpriced_calls", "unpriced_tokens", "input_tokens",
     "cached_input_tokens", "output_tokens", "cost_nusd",
@@ -43,8 +58,12 @@ class FakeApi:
         self.url = ""
         self.rows = history()
         self.spans = trace_spans()
-        self.budgets = [budget("support-november", "120"), budget("search-november", "900")]
+        self.budgets = [
+            budget("search monthly", limit=900, enforced=200, around=40, leased=10),
+            budget("support monthly", limit=120, enforced=90, around=21, leased=4),
+        ]
         self.broken: set[str] = set()
+        self.alerts = [ALERT]
         self.data_through: str | None = NOW.isoformat()
         self.asked: list[tuple[str, list[tuple[str, str]]]] = []
         self.sign_in_tokens = {"once"}
@@ -71,6 +90,10 @@ class FakeApi:
     def _document(self, path: str) -> Any:
         documents: dict[str, Any] = {
             "version": {"version": "0", "api": "v1", "zone": "UTC"},
+            "alerts": {"rows": self.alerts, "meta": {}},
+            "budgets": {"rows": self.budgets, "meta": {}},
+            "policy/generations": {"rows": [GENERATION]},
+            "policy/nodes": {"rows": [NODE]},
         }
         return documents.get(path)
 
@@ -172,8 +195,22 @@ def calls_of(spans: pa.Table) -> pa.Table:
     return billed.append_column("reports", pa.array([2], pa.int32()))
 
 
-def budget(name: str, limit: str) -> dict[str, Any]:
-    return {"id": name, "name": name, "limit_usd": limit}
+def budget(name: str, *, limit: int, enforced: int, around: int, leased: int) -> dict[str, Any]:
+    """A budget of whole dollars whose money is where the arguments say; the rest is free."""
+    amounts = {
+        "limit": limit, "debt": 0, "settled_enforced": enforced, "settled_unproven": 0,
+        "observed_unenforced": around, "leased": leased,
+        "free": limit - enforced - around - leased,
+    }  # fmt: skip
+    return {
+        "id": name, "name": name, "owner": "finops@acme.example", "tenant": "acme",
+        "match": {"team": ["support"]}, "zone": "UTC", "mode": "hard", "period": "month",
+        "standing": {
+            "window_start": "2026-11-01T00:00:00Z", "window_end": "2026-12-01T00:00:00Z",
+            "used_ratio": (enforced + around) / limit,
+            **{f"{part}_usd": str(dollars) for part, dollars in amounts.items()},
+        },
+    }  # fmt: skip
 
 
 def arrow(table: pa.Table, meta: dict[str, Any]) -> bytes:

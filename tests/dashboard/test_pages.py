@@ -120,3 +120,25 @@ def test_an_unknown_trace_is_a_sentence(open_page: OpenPage, trace: str) -> None
     assert not app.exception
     assert "Not found" in words(app)
     assert "Newest calls" in words(app)
+
+
+def test_budget_sentence_holds_every_part(open_page: OpenPage) -> None:
+    said = words(open_page("budgets_policy"))
+    assert (
+        "$120.00 limit + $0.00 debt = $90.00 settled and enforced + $0.00 settled, not proven + "
+        "$21.00 spent around enforcement + $4.00 leased + $5.00 free"
+    ) in said
+    assert said.index("support monthly") < said.index("search monthly")  # the tightest first
+
+
+def test_overview_counts_budgets_near_their_limit_and_shows_alerts(open_page: OpenPage) -> None:
+    app = open_page("overview")
+    assert tile(app, "Budgets near limit").value == "1 / 2"
+    assert tile(app, "Open alerts").value == "1"
+    assert "Team support: $4.20 in 15 min, $0.61 expected" in words(app)
+
+
+def test_a_node_that_refused_a_generation_says_why(open_page: OpenPage) -> None:
+    generations, nodes = open_page("budgets_policy").dataframe
+    assert list(generations.value["Generation"]) == ["1.4"]
+    assert list(nodes.value["Refused because"]) == ["unknown field `canary`"]

@@ -1,0 +1,116 @@
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard import frames, tracing
+from dashboard.client import Table
+
+AT = datetime(2026, 11, 20, 23, 0, tzinfo=UTC)
+KINDS = {kind: kind for kind in ("billed", "unpriced", "suppressed", "other")}
+
+
+def answer(rows: list[dict[str, Any]], **meta: Any) -> Table:
+    return Table(pa.Table.from_pylist(rows), {"zone": "UTC", "granularity": "day", **meta})
+
+
+def row(at: datetime, team: str | None, usd: str, *, unpriced: int = 0) -> dict[str, Any]:
+    return {
+        "bucket_start": at,
+        "team": team,
+        "cost_usd": usd,
+        "calls": 2,
+        "unpriced_calls": unpriced,
+    }
+
+
+def test_a_bucket_that_ends_after_the_data_is_partial() -> None:
+    start = datetime(2026, 11, 19, tzinfo=UTC)
+    rows = [row(start + timedelta(days=i), "a", "1") for i in range(2)]
+    marks = frames.points(
+        answer(rows, data_through="2026-11-20T12:00:00Z"), "team", other="", top=["a"]
+    )
+    assert [mark.partial for mark in marks] == [False, True]
+
+
+def test_months_and_days_end_on_the_zones_own_clock() -> None:
+    """In Madrid the day of 25 October 2026 has 25 hours and November starts at 23:00 UTC."""
+    day = datetime(2026, 10, 24, 22, tzinfo=UTC)
+    month = datetime(2026, 9, 30, 22, tzinfo=UTC)
+    for granularity, start, end in (
+        ("day", day, datetime(2026, 10, 25, 23, tzinfo=UTC)),
+        ("month", month, datetime(2026, 10, 31, 23, tzinfo=UTC)),
+    ):
+        for seconds, partial in ((-1, True), (0, False)):
+            through = (end + timedelta(seconds=seconds)).isoformat()
+            asked = answer(
+                [row(start, "a", "1")],
+                zone="Europe/Madrid", granularity=granularity, data_through=through,
+            )  # fmt: skip
+            assert frames.points(asked, "team", other="", top=[])[0].partial is partial
+
+
+def test_charts_show_the_organisations_wall_time() -> None:
+    assert frames.wall(AT, ZoneInfo("Asia/Kolkata")) == "2026-11-21T04:30:00.000000Z"
+
+
+def test_groups_beyond_the_palette_are_drawn_as_others_and_none_is_lost() -> None:
+    rows = [row(AT, f"team-{i}", str(20 - i)) for i in range(12)] + [row(AT, None, "0.5")]
+    ranked = answer(rows)
+    top = frames.top_groups(ranked, "team")
+    marks = frames.points(answer(rows, data_through=None), "team", other="others", top=top)
+    assert len(top) == frames.MAX_SERIES
+    assert {mark.series for mark in marks} == {*top, "others"}
+    assert len(marks) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("calls", "unpriced", "shown"),
+    [(2, 0, "$3.00"), (2, 1, "≥ $3.00"), (2, 2, "–")],  # noqa: RUF001 - the dash of tables
+)
+def test_cost_says_how_much_of_it_is_known(calls: int, unpriced: int, shown: str) -> None:
+    measures = {"calls": calls, "unpriced_calls": unpriced, "cost_usd": "3"}
+    assert shown == frames.cost_of(measures)
+
+
+def span(number: int, parent: int | None) -> dict[str, Any]:
+    return {
+        "span_id": f"{number:016x}", "parent_span_id": None if parent is None else f"{parent:016x}",
+        "start_time": AT + timedelta(milliseconds=number), "duration_us": 1000, "name": str(number),
+        "service_name": "s", "report_kind": "none", "suppressed_reason": None, "cost_reason": None,
+        "cost_usd": None, "input_tokens": None, "output_tokens": None,
+    }  # fmt: skip
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 12)), min_size=1, max_size=12))
+def test_every_span_is_drawn_once_whatever_the_parents_say(parents: list[int | None]) -> None:
+    """Parents may be missing, be the span itself or form a ring; no span hangs the page."""
+    spans = [span(i, parent) for i, parent in enumerate(parents)]
+    bars = tracing.waterfall(answer(spans), KINDS)
+    assert sorted(bar["name"] for bar in bars) == sorted(str(i) for i in range(len(parents)))
+
+
+def test_children_follow_their_parent_indented() -> None:
+    bars = tracing.waterfall(answer([span(3, 1), span(1, None), span(2, None), span(4, 3)]), KINDS)
+    assert [bar["name"] for bar in bars] == ["1", "3", "4", "2"]
+    indents = [len(bar["label"]) - len(bar["label"].lstrip()) for bar in bars]
+    assert indents[3] == 0 < indents[1] < indents[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"report_kind": "call", "cost_usd": "1"}, "billed"),
+        ({"report_kind": "call"}, "unpriced"),
+        ({"report_kind": "call", "cost_usd": "1", "suppressed_reason": "x"}, "suppressed"),
+        ({"report_kind": "aggregate", "cost_usd": "1"}, "other"),
+    ],
+)
+def test_what_a_span_is_to_the_bill(change: dict[str, Any], kind: str) -> None:
+    kind_of: Callable[[dict[str, Any]], str] = tracing.kind_of
+    assert kind == kind_of({**span(1, None), **change})
