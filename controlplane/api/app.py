@@ -19,8 +19,10 @@ from controlplane.api.guards import require_scope
 from controlplane.api.policy_watch import PolicyWatch
 from controlplane.api.problem import exception_handlers
 from controlplane.api.routes.alerts import AlertController
+from controlplane.api.routes.budgets import BudgetController
 from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.costs import CostController
+from controlplane.api.routes.exports import ExportController
 from controlplane.api.routes.health import HealthController
 from controlplane.api.routes.meta import MetaController
 from controlplane.api.routes.metrics import MetricsController
@@ -32,8 +34,10 @@ MAX_BODY_BYTES: Final = 4 * 2**20
 """Above the largest sync (1,000 settles of some 700 bytes); anything longer is refused unread."""
 CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     AlertController,
+    BudgetController,
     CallController,
     CostController,
+    ExportController,
     HealthController,
     MetaController,
     MetricsController,

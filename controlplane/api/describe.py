@@ -36,6 +36,7 @@ PROMETHEUS: Final[dict[str, Schema]] = {
     "text/plain": _TEXT,
     "application/openmetrics-text": _TEXT,
 }
+BINARY: Final[dict[str, Schema]] = {"application/octet-stream": _BYTES}
 
 
 def documented(

@@ -7,9 +7,11 @@ from typing import Protocol
 import msgspec
 
 from controlplane.alerts.alert import Alert
+from controlplane.api.exports import ExportJobs
 from controlplane.api.policy_watch import SignedPolicy
 from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal
+from controlplane.budgets.ports import Budgets
 from controlplane.core.clock import Clock
 from controlplane.core.ids import IdFactory
 from controlplane.policy.wire import SyncReply, SyncRequest
@@ -57,6 +59,20 @@ class PolicySource(Protocol):
         ...
 
 
+class Publisher(Protocol):
+    """The flow from rules and budgets to signed generations."""
+
+    def republish(self, *, by: str, now: datetime) -> None:
+        """Compile every scope again, because budgets changed; durable on return.
+
+        A scope whose document stays the same keeps its generation.
+
+        Raises:
+            PolicyError: it does not compile; what was published stays.
+        """
+        ...
+
+
 Sync = Callable[[SyncRequest, Principal, datetime], SyncReply]
 """The sync flow, bound to its store and price book; one transaction, idempotent by hold id."""
 
@@ -68,6 +84,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     keys: KeyDirectory
     policies: PolicySource
     sync: Sync
+    publisher: Publisher
+    budgets: Budgets
+    exports: ExportJobs
     alerts: AlertList
     sessions: Sessions
     clock: Clock

@@ -1,27 +1,34 @@
 """A real server on loopback over small in-memory ports."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pyarrow as pa
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from litestar import Litestar
 
 from controlplane.alerts.alert import Alert
 from controlplane.api.app import create_app
+from controlplane.api.exports import ExportJobs
 from controlplane.api.server import ApiServer
 from controlplane.api.services import HealthCheck, Services
 from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
+from controlplane.budgets.budget import Budget, check_budget, check_change
+from controlplane.budgets.ledger import Amounts, Entry, WindowKey
 from controlplane.core.calendar import Window
 from controlplane.core.clock import FakeClock
-from controlplane.core.errors import AuthenticationError
+from controlplane.core.errors import AuthenticationError, NotFoundError
 from controlplane.core.ids import SequentialIds
+from controlplane.exports.manifest import Manifest
+from controlplane.pipelines.export import ExportRequest, Stamp, export_traces
 from controlplane.policy.wire import Generation, SyncReply, SyncRequest
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA
@@ -273,6 +280,83 @@ class FakeAlerts:
         return self.kept
 
 
+class FakeBudgets:
+    """Budgets in a dict; standings as a test sets them."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Budget] = {}
+        self.amounts: dict[str, Amounts] = {}
+        self.posted: list[Entry] = []
+
+    def create(self, budget: Budget) -> Budget:
+        check_budget(budget)
+        self.kept[budget.id] = budget
+        return budget
+
+    def get(self, budget_id: str) -> Budget:
+        if budget_id not in self.kept:
+            raise NotFoundError("budget", budget_id)
+        return self.kept[budget_id]
+
+    def active(self, *, tenants: Collection[str] | None = None) -> list[Budget]:
+        return [
+            budget
+            for budget in self.kept.values()
+            if budget.archived_at is None and (tenants is None or budget.tenant in tenants)
+        ]
+
+    def update(self, budget: Budget) -> Budget:
+        check_change(self.get(budget.id), budget)
+        self.kept[budget.id] = budget
+        return budget
+
+    def archive(self, budget_id: str, *, now: datetime) -> None:
+        self.kept[budget_id] = msgspec.structs.replace(self.get(budget_id), archived_at=now)
+
+    def balances(self, budgets: Sequence[Budget], *, at: datetime) -> Mapping[str, Amounts]:
+        assert at.tzinfo is not None
+        return {budget.id: self.amounts.get(budget.id, Amounts()) for budget in budgets}
+
+    def entries(self, window: WindowKey, *, limit: int, before: int | None = None) -> list[Entry]:
+        assert before is None
+        return [entry for entry in self.posted if entry.window == window][:limit]
+
+
+class FakePublisher:
+    """Counts what it is asked, and publishes to the fake policies."""
+
+    def __init__(self, policies: FakePolicies) -> None:
+        self._policies = policies
+        self.asked: list[str] = []
+
+    def republish(self, *, by: str, now: datetime) -> None:
+        assert now.tzinfo is not None
+        self.asked.append(by)
+        self._policies.publish(len(self.asked) + 100)
+
+
+@pytest.fixture
+def budgets() -> FakeBudgets:
+    return FakeBudgets()
+
+
+@pytest.fixture
+def publisher(policies: FakePolicies) -> FakePublisher:
+    return FakePublisher(policies)
+
+
+@pytest.fixture
+def exports(reader: FakeReader, tmp_path: Path) -> Iterator[ExportJobs]:
+    key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+
+    def export(request: ExportRequest, out: Path, stamp: Stamp) -> Manifest:
+        return export_traces(reader, request, out, key=key, stamp=stamp)
+
+    jobs = ExportJobs(export, tmp_path, software="test")
+    yield jobs
+    jobs.close()
+
+
 @pytest.fixture
 def alerts() -> FakeAlerts:
     return FakeAlerts()
@@ -290,6 +374,9 @@ def services(
     reader: FakeReader,
     policies: FakePolicies,
     alerts: FakeAlerts,
+    budgets: FakeBudgets,
+    publisher: FakePublisher,
+    exports: ExportJobs,
 ) -> Services:
     return Services(
         reader=reader,
@@ -297,6 +384,9 @@ def services(
         policies=policies,
         sync=_sync,
         alerts=alerts,
+        budgets=budgets,
+        publisher=publisher,
+        exports=exports,
         sessions=Sessions(),
         clock=clock,
         ids=SequentialIds(),

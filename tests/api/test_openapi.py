@@ -75,6 +75,6 @@ def test_metrics_hold_ours_and_the_callers_usage_only(api: Any, keys: Any) -> No
     assert 'ai_llm_latency_seconds_bucket{endpoint="chat",le="0.25",model="gpt-4o"} 5.0' in lines
     assert 'ai_llm_latency_seconds_bucket{endpoint="chat",le="0.1",model="gpt-4o"} 0.0' in lines
     assert 'ai_llm_latency_seconds_sum{endpoint="chat",model="gpt-4o"} 1.0' in lines
-    assert any(line.startswith("controlplane_api_refused_total") for line in lines)
+    assert any(line.startswith("# HELP controlplane_api_refused_total") for line in lines)
     assert openmetrics.text.endswith("# EOF\n")
     assert openmetrics.text.count("# EOF") == 1

@@ -1,0 +1,124 @@
+"""Signed exports: ask, watch, download."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from litestar import Controller, Response, get, post
+from litestar.params import FromPath, JSONBody
+
+from controlplane.api import params as p
+from controlplane.api.describe import BINARY, documented
+from controlplane.api.exports import Job, JobState
+from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
+from controlplane.api.services import Services
+from controlplane.auth.roles import Scope
+from controlplane.core.errors import InvalidInputError, NotFoundError
+from controlplane.pipelines.export import WRITERS, ExportRequest
+
+ACCEPTED: Final = 202
+
+
+class ExportIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to export: one tenant's calls; a window as everywhere."""
+
+    tenant: str
+    format: str = "parquet"
+    start: str | None = None
+    end: str | None = None
+    range: str | None = None
+    zone: str | None = None
+
+
+class ExportView(msgspec.Struct, frozen=True):
+    """An export as its asker sees it; `files` are there once it is done."""
+
+    id: str
+    tenant: str
+    state: JobState
+    created_at: datetime
+    rows: int | None
+    error: str | None
+    files: tuple[str, ...]
+
+
+class ExportController(Controller):
+    """`/api/v1/exports`."""
+
+    path = "/api/v1/exports"
+    tags: Sequence[str] | None = ("exports",)
+
+    @post("/", **needs(Scope.EXPORTS, 413), status_code=ACCEPTED, sync_to_thread=True)
+    def start(
+        self, request: ApiRequest, data: JSONBody[ExportIn], services: Injected
+    ) -> ExportView:
+        """Start an export of one tenant's calls as Parquet or CSV with a signed manifest."""
+        if data.format not in WRITERS:
+            raise InvalidInputError("format", "not known", f"Use {' or '.join(WRITERS)}")
+        (tenant,) = tenants_of(request, services, wanted=(data.tenant,))
+        given = {
+            name: (value,)
+            for name in ("start", "end", "range", "zone")
+            if (value := getattr(data, name)) is not None
+        }
+        now = services.clock.now()
+        window = p.window(given, now=now, in_zone=p.zone(given, services.zone))
+        job = services.exports.start(
+            ExportRequest(tenant=tenant, window=window, file_format=data.format),
+            job_id=services.ids.new("export"),
+            asked_by=request.user.id,
+            now=now,
+        )
+        return _to_wire(job)
+
+    @get("/{export_id:str}", **needs(Scope.EXPORTS, 404), sync_to_thread=True)
+    def export(
+        self, request: ApiRequest, export_id: FromPath[str], services: Injected
+    ) -> ExportView:
+        """Answer how far an export is."""
+        return _to_wire(_visible(request, services, export_id))
+
+    @get(
+        "/{export_id:str}/files/{name:str}",
+        **needs(Scope.EXPORTS, 404),
+        sync_to_thread=True,
+        operation_class=documented(answer=BINARY),
+    )
+    def download(
+        self,
+        request: ApiRequest,
+        *,
+        export_id: FromPath[str],
+        name: FromPath[str],
+        services: Injected,
+    ) -> Response[bytes]:
+        """Answer one file of a finished export."""
+        job = _visible(request, services, export_id)
+        body = services.exports.path(job, name).read_bytes()
+        return Response(
+            body,
+            media_type="application/octet-stream",
+            headers={"content-disposition": f'attachment; filename="{name}"'},
+        )
+
+
+def _visible(request: ApiRequest, services: Services, export_id: str) -> Job:
+    """Return the job, if its tenant is the caller's; else it does not exist."""
+    job = services.exports.job(export_id)
+    if not request.user.may_see(job.tenant):
+        raise NotFoundError("export", export_id)
+    return job
+
+
+def _to_wire(job: Job) -> ExportView:
+    rows = None if job.manifest is None else sum(entry.rows for entry in job.manifest.files)
+    return ExportView(
+        id=job.id,
+        tenant=job.tenant,
+        state=job.state,
+        created_at=job.created_at,
+        rows=rows,
+        error=job.error,
+        files=job.files(),
+    )

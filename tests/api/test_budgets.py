@@ -1,0 +1,149 @@
+"""Budgets and their ledger over HTTP."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
+from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
+
+WANTED = {
+    "name": "search in November",
+    "owner": "dana@example.com",
+    "tenant": "acme",
+    "limit_usd": "100.000000001",
+    "period": "month",
+    "zone": "Asia/Kolkata",
+    "match": {"team": ["search"], "model": ["gpt-*"]},
+}
+
+
+@pytest.fixture
+def finance(keys: Any) -> str:
+    key: str = keys.add("acme", scopes=ROLE_SCOPES[Role.FINANCE])
+    return key
+
+
+def test_a_budget_is_made_shown_changed_and_stopped(
+    api: Any, finance: str, publisher: Any, policies: Any
+) -> None:
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=WANTED)
+        assert made.status_code == 201
+        budget = made.json()
+        assert budget["limit_nusd"] == "100000000001"
+        assert budget["counts_from"] == "2026-11-20T10:07:00Z"
+        # November in Kolkata, five and a half hours ahead.
+        assert budget["standing"]["window_start"] == "2026-10-31T18:30:00Z"
+        assert budget["standing"]["window_end"] == "2026-11-30T18:30:00Z"
+        path = f"/api/v1/budgets/{budget['id']}"
+        assert client.get(path).json() == budget
+        changed = client.patch(path, json={"limit_usd": "50", "mode": "soft"}).json()
+        assert ("50", "soft", WANTED["name"]) == (
+            changed["limit_usd"],
+            changed["mode"],
+            changed["name"],
+        )
+        assert client.delete(path).status_code == 204
+        assert client.get(path).status_code == 404
+        assert client.get("/api/v1/budgets").json()["rows"] == []
+    assert len(publisher.asked) == 3  # agents are told each time
+    assert policies.by_scope["default"].generation.gen == 103
+
+
+def test_standing_adds_up_and_is_exact(api: Any, finance: str, budgets: Any) -> None:
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=WANTED).json()
+        budgets.amounts[made["id"]] = Amounts(40_000_000_001, 5, 7_000_000_000, 3_000_000_000)
+        (row,) = client.get("/api/v1/budgets").json()["rows"]
+    now = row["standing"]
+    assert now["settled_enforced_usd"] == "40.000000001"
+    assert now["settled_unproven_usd"] == "0.000000005"
+    parts = ("settled_enforced", "settled_unproven", "observed_unenforced", "leased", "free")
+    whole = int(now["limit_nusd"]) + int(now["debt_nusd"])
+    assert sum(int(now[f"{part}_nusd"]) for part in parts) == whole
+    # (40.000000001 + 0.000000005 + 7) of 100.000000001
+    assert now["used_ratio"] == 0.47
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"limit_usd": "1.0000000001"}, "limit_usd"),
+        ({"limit_usd": "a lot"}, "limit_usd"),
+        ({"limit_usd": 5}, "limit_usd"),
+        ({"limit_usd": "-1"}, "limit_nusd"),
+        ({"period": "fortnight"}, "period"),
+        ({"zone": "Mars/Olympus"}, "zone"),
+        ({"match": {"colour": ["red"]}}, "match.colour"),
+        ({"match": {"tenant": ["globex"]}}, "match.tenant"),
+        ({"name": ""}, "name"),
+        ({"thresholds": [0]}, "thresholds"),
+        ({"limit_nusd": 5}, "limit_nusd"),
+    ],
+)
+def test_a_wrong_budget_names_its_field(
+    api: Any, finance: str, publisher: Any, wrong: dict[str, Any], field: str
+) -> None:
+    with api.client(finance) as client:
+        answer = client.post("/api/v1/budgets", json=WANTED | wrong)
+    assert answer.status_code in {400, 422}
+    assert field in answer.json()["errors"][0]["field"], answer.text
+    assert publisher.asked == []
+
+
+def test_budgets_of_others_can_not_be_made_seen_or_touched(
+    api: Any, finance: str, admin: str, publisher: Any
+) -> None:
+    with api.client(admin) as client:
+        theirs = client.post("/api/v1/budgets", json=WANTED | {"tenant": "globex"}).json()
+    told = len(publisher.asked)
+    path = f"/api/v1/budgets/{theirs['id']}"
+    with api.client(finance) as client:
+        refused = client.post("/api/v1/budgets", json=WANTED | {"tenant": "globex"})
+        assert refused.status_code == 403
+        assert client.get("/api/v1/budgets").json()["rows"] == []
+        assert client.get(path).status_code == 404
+        assert client.patch(path, json={"limit_usd": "1"}).status_code == 404
+        assert client.delete(path).status_code == 404
+        assert client.get(f"{path}/ledger").status_code == 404
+    assert told == len(publisher.asked)
+
+
+def test_reading_a_budget_does_not_allow_changing_it(api: Any, keys: Any) -> None:
+    key = keys.add("acme", scopes=frozenset({Scope.BUDGETS_READ}))
+    with api.client(key) as client:
+        assert client.get("/api/v1/budgets").status_code == 200
+        assert client.post("/api/v1/budgets", json=WANTED).status_code == 403
+
+
+def test_what_a_budget_counts_can_not_change(api: Any, finance: str) -> None:
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=WANTED).json()
+        answer = client.patch(f"/api/v1/budgets/{made['id']}", json={"period": "day"})
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == "period"
+
+
+def test_the_ledger_says_why(api: Any, finance: str, budgets: Any) -> None:
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=WANTED).json()
+        window = WindowKey(made["id"], datetime(2026, 10, 31, 18, 30, tzinfo=UTC))
+        budgets.posted.append(
+            Entry(
+                window=window,
+                key="settle:hold_1",
+                kind=EntryKind.SETTLE,
+                at=datetime(2026, 11, 20, tzinfo=UTC),
+                change=Amounts(enforced_nusd=7, leased_nusd=-7),
+            )
+        )
+        answer = client.get(f"/api/v1/budgets/{made['id']}/ledger", params={"limit": "10"})
+        assert client.get(f"/api/v1/budgets/{made['id']}/ledger?limit=501").status_code == 400
+    (row,) = answer.json()["rows"]
+    assert ("settle", "0.000000007", "-0.000000007") == (
+        row["kind"],
+        row["settled_enforced_usd"],
+        row["leased_usd"],
+    )
