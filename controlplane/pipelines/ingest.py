@@ -50,15 +50,15 @@ def ingest_batch(
     Raises:
         StoreUnavailableError: nothing was stored; the batch stays in the spool.
     """
-    senders = [entry.sender for entry in batch.entries]
+    entries = batch.entries
     decoded = decode_requests(
-        [entry.payload for entry in batch.entries],
-        senders=senders,
-        received_at=[entry.received_at for entry in batch.entries],
+        [entry.payload for entry in entries],
+        senders=[entry.sender for entry in entries],
+        received_at=[entry.received_at for entry in entries],
         limits=limits,
     )
     spans = normalize(decoded, limits=limits)
-    spans = attribute(spans, rules, senders=senders)
+    spans = attribute(spans, rules, senders={e.sender.key_id: e.sender for e in entries})
     spans = price(spans, book)
     written = writer.write(spans, batch_id=batch.batch_id)
     return IngestOutcome.of(decoded, written)
