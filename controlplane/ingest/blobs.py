@@ -1,7 +1,7 @@
 """What a dialect keeps inside JSON or Python-repr attributes: usage, models, app metadata."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -12,9 +12,10 @@ from controlplane.ingest.columns import Bools
 from controlplane.ingest.dialects.dialect import Blob, Field
 from controlplane.ingest.limits import Limits
 from controlplane.ingest.redact import is_content
-from controlplane.ingest.scalars import as_text, read_blob
+from controlplane.ingest.scalars import as_integer, as_text, read_blob
 
-_EVERY = "*"
+_EVERY: Final = "*"
+_FIRST: Final = "0"
 
 
 class BlobValues(msgspec.Struct, frozen=True):
@@ -58,13 +59,26 @@ def _read(
             value = _follow(found[code], path)
             if value is not None:
                 into.fields.setdefault(field, []).append((row, value))
+        for field, prefix in blob.sums:
+            total = _sum(found[code], prefix)
+            if total is not None:
+                into.fields.setdefault(field, []).append((row, total))
 
 
 def _follow(members: Mapping[str, Any], path: tuple[str, ...]) -> object:
     value: object = members
     for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
+        if isinstance(value, list) and name == _FIRST:
+            value = value[0] if value else None
+        else:
+            value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def _sum(members: Mapping[str, Any], prefix: str) -> int | None:
+    parts = [as_integer(value) for name, value in members.items() if name.startswith(prefix)]
+    read = [part for part in parts if part is not None]
+    return sum(read) if read else None
 
 
 def _tail_of(

@@ -80,7 +80,7 @@ def normalize(decoded: Decoded, *, limits: Limits = DEFAULT_LIMITS) -> pa.Table:
     columns["layer"] = _per_dialect([dialect.layer.value for dialect in DIALECTS], claims)
     columns |= _models(reader, claims)
     columns |= _identities(reader)
-    failed = _outcome(spans, reader, columns=columns)
+    failed = _outcome(spans, reader, claims=claims, columns=columns)
     operation = reader.names(Field.OPERATION, canonical_operation)
     columns["operation"] = operation.column()
     usage = decompose_columns(
@@ -88,7 +88,16 @@ def normalize(decoded: Decoded, *, limits: Limits = DEFAULT_LIMITS) -> pa.Table:
         _semantics(claims, operation, failed=failed),
     )
     columns |= _usage_columns(usage)
-    columns["report_kind"] = _report_kinds(spans, claims, operation=operation, usage=usage)
+    kinds = _report_kinds(
+        spans,
+        attributes,
+        claims,
+        operation=operation,
+        has_usage=usage.totals[Field.INPUT_TOKENS][1] | usage.totals[Field.OUTPUT_TOKENS][1],
+        failed=failed,
+    )
+    columns["report_kind"] = kinds.column()
+    columns |= _only_of_calls(columns, kinds)
     columns |= _timings(spans, reader, claims)
     columns["reported_cost_nusd"] = _column(reader.nusd(Field.REPORTED_COST), pa.int64())
     columns["attributes"] = tail_map(
@@ -170,7 +179,9 @@ def _identities(reader: FieldReader) -> dict[str, Column]:
     }
 
 
-def _outcome(spans: pa.Table, reader: FieldReader, *, columns: dict[str, Column]) -> Bools:
+def _outcome(
+    spans: pa.Table, reader: FieldReader, *, claims: Claims, columns: dict[str, Column]
+) -> Bools:
     """Fill status, error_type, http_status, finish_reason and is_stream; answer who failed."""
     http, http_said = reader.integers(Field.HTTP_STATUS)
     http_said &= (http >= _MIN_HTTP) & (http <= _MAX_HTTP)
@@ -178,12 +189,22 @@ def _outcome(spans: pa.Table, reader: FieldReader, *, columns: dict[str, Column]
     failed = np.asarray(spans.column("status_code").to_numpy() == _STATUS_ERROR, dtype=np.bool_)
     distinct, inverse = np.unique(http, return_inverse=True)
     failed |= np.array([is_failure(int(status)) for status in distinct], dtype=np.bool_)[inverse]
+    failed |= _failed_by_exception(spans, claims)
     columns["status"] = _STATUSES.take(pa.array(failed.astype(np.int8)))
     columns["http_status"] = nullable(http.astype(np.int16), http_said, dtype=pa.int16())
     columns["error_type"] = _error_types(spans, reader, http=http, failed=failed)
     columns["finish_reason"] = reader.names(Field.FINISH_REASON, _finish_reason).column()
     stream, stream_said = reader.flags(Field.IS_STREAM)
     columns["is_stream"] = nullable(stream.astype(np.bool_), stream_said, dtype=pa.bool_())
+    return failed
+
+
+def _failed_by_exception(spans: pa.Table, claims: Claims) -> Bools:
+    failed = np.zeros(spans.num_rows, dtype=np.bool_)
+    for dialect, rows in claims.present:
+        if dialect.exception_is_failure:
+            for row, _ in events.exception_types(spans.column("events"), rows):
+                failed[row] = True
     return failed
 
 
@@ -244,23 +265,46 @@ _UNREPORTED_BUCKETS: Final = frozenset(
 
 
 def _report_kinds(
-    spans: pa.Table, claims: Claims, *, operation: Names, usage: UsageColumns
-) -> Column:
-    """What each span is: by its name, else its operation, else by having usage at all."""
-    kinds = Names(len(usage.exact))
+    spans: pa.Table,
+    attributes: AttributeTable,
+    claims: Claims,
+    *,
+    operation: Names,
+    has_usage: Bools,
+    failed: Bools,
+) -> Names:
+    """What each span is: by name, else a key, else its operation, else by having usage at all."""
+    kinds = Names(attributes.rows)
     span_names = contiguous(spans.column("name"))
     for dialect, rows in claims.present:
         for name, kind in dialect.kinds_by_name.items():
             kinds.put_where(rows & _equals(span_names, name), kind.value)
+        for key, kind in dialect.kinds_by_key.items():
+            kinds.put_where(rows & (attributes.at(key) != ABSENT), kind.value)
+        if dialect.call_needs:
+            bare = np.logical_and.reduce([attributes.at(k) == ABSENT for k in dialect.call_needs])
+            calls = operation.lookup(np.bool_, _is_call, absent=False)
+            kinds.put_where(rows & bare & calls & ~failed, ReportKind.NONE.value)
     for text in operation.texts():
         kind_by_operation = kind_of_operation(text)
         if kind_by_operation is not None:
             kinds.put_where(operation.is_text(text), kind_by_operation.value)
-    has_usage = usage.totals[Field.INPUT_TOKENS][1] | usage.totals[Field.OUTPUT_TOKENS][1]
     for dialect, rows in claims.present:
         kinds.put_where(rows & has_usage, dialect.kind_of_usage.value)
     kinds.put_where(np.ones_like(has_usage), ReportKind.NONE.value)
-    return kinds.column()
+    return kinds
+
+
+def _is_call(operation: str) -> bool:
+    return kind_of_operation(operation) is ReportKind.CALL
+
+
+def _only_of_calls(columns: dict[str, Column], kinds: Names) -> dict[str, Column]:
+    """A chain's output may have an `id` or a `model` of its own: neither is a response's."""
+    is_call = pa.array(kinds.is_text(ReportKind.CALL.value))
+    nothing = pa.scalar(None, pa.string())
+    names = ("response_id", "response_model", "billing_model")
+    return {name: kernels.if_else(is_call, columns[name], nothing) for name in names}
 
 
 def _equals(names: Column, name: str) -> Bools:

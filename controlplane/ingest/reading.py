@@ -79,7 +79,18 @@ class FieldReader:
             usable = (found == ABSENT) & rows & (at != ABSENT)
             usable[usable] = self._attributes.is_text[at[usable]]
             np.copyto(found, at, where=usable)
-        return take_or_null(self._attributes.texts, found)
+        texts = take_or_null(self._attributes.texts, found)
+        return self._with_blob_texts(texts, field)
+
+    def _with_blob_texts(self, texts: Column, field: Field) -> Column:
+        from_blobs = self._blobs.of(field)
+        if not from_blobs:
+            return texts
+        listed: list[str | None] = texts.to_pylist()
+        for row, value in from_blobs:
+            if listed[row] is None and isinstance(value, str):
+                listed[row] = value or None
+        return pa.array(listed, pa.string())
 
     def names(self, field: Field, mapped: Callable[[str], str | None]) -> Names:
         """Read a field of few distinct texts, each through `mapped`; None is not said."""

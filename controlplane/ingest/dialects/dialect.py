@@ -65,12 +65,15 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
     """An attribute that holds a JSON object or a Python repr of a dict, as text.
 
     It is read only for what no attribute key of the field said. `paths` lead from the object to a
-    value; a field may have several paths, the first readable wins.
+    value, `0` to a list's first item; a field may have several paths, the first readable wins.
+    `sums` add the integers of every member whose name starts with a prefix, for producers whose
+    parts are exclusive; they come after the paths.
     """
 
     key: str
     encoding: Literal["json", "pyrepr"] = "json"
     paths: tuple[tuple[Field, tuple[str, ...]], ...] = ()
+    sums: tuple[tuple[Field, str], ...] = ()
     tail: tuple[str, ...] = ()
     """Members kept in the attributes map as `<key>.<member>`; `*` keeps each text, number, bool
     and list of texts of the object itself, never what is nested deeper."""
@@ -93,6 +96,13 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """The provider where no key says it."""
     kinds_by_name: Mapping[str, ReportKind] = {}
     """Span names that settle what the span is, whatever its operation says."""
+    kinds_by_key: Mapping[str, ReportKind] = {}
+    """The same by the presence of an attribute, where no name settled it."""
+    call_needs: tuple[str, ...] = ()
+    """A successful call carries one of these; without any, the span is a wrapper or one half of
+    a call whose other half has them, and no report."""
+    exception_is_failure: bool = False
+    """An exception event makes the span failed, whatever its status says."""
     kind_of_usage: ReportKind = ReportKind.CALL
     """What a span is that has usage and no known operation."""
     input_excludes_cache: bool | None = False

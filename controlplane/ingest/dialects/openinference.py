@@ -31,6 +31,7 @@ OPENINFERENCE_KEYS: Final[Keys] = {
     Field.OUTPUT_AUDIO_TOKENS: ("llm.token_count.completion_details.audio",),
     Field.REPORTED_COST: ("llm.cost.total",),
 }
+_LANGCHAIN: Final = ("generations", "0", "0", "message", "kwargs", "response_metadata")
 _BLOBS: Final = (
     Blob(
         key="llm.invocation_parameters",
@@ -43,6 +44,20 @@ _BLOBS: Final = (
     ),
     Blob(key="embedding.invocation_parameters", paths=((Field.REQUEST_MODEL, ("model",)),)),
     Blob(key="metadata", tail=("*",)),
+    # The response itself, where content is recorded: the one place with its id.
+    Blob(
+        key="output.value",
+        paths=(
+            (Field.RESPONSE_ID, ("id",)),
+            (Field.RESPONSE_ID, (*_LANGCHAIN, "id")),
+            (Field.RESPONSE_MODEL, ("model",)),
+            (Field.RESPONSE_MODEL, (*_LANGCHAIN, "model_name")),
+            (
+                Field.CACHE_CREATION_1H_TOKENS,
+                ("usage", "cache_creation", "ephemeral_1h_input_tokens"),
+            ),
+        ),
+    ),
 )
 _FIRST_TOKEN: Final = ("First Token Stream Event",)
 

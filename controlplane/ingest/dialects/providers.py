@@ -6,14 +6,8 @@ SELF_HOSTED: Final = "self-hosted"
 
 _SPELLINGS: Final = {
     # canonical: other spellings, lowercase
-    "openai": (
-        "openai.chat",
-        "openai.responses",
-        "openai.completion",
-        "openai.embedding",
-        "text-completion-openai",
-    ),
-    "anthropic": ("anthropic.messages", "claude"),
+    "openai": ("text-completion-openai",),
+    "anthropic": ("claude",),
     "azure.ai.openai": (
         "azure",
         "azure_openai",
@@ -46,12 +40,12 @@ _SPELLINGS: Final = {
         "gcp.anthropic",
         "vertex_ai_beta",
     ),
-    "mistral_ai": ("mistral", "mistralai", "mistral.chat"),
-    "x_ai": ("xai", "xai.chat", "grok"),
-    "cohere": ("cohere_chat", "cohere.chat"),
-    "deepseek": ("deepseek.chat",),
-    "groq": ("groq.chat",),
-    "perplexity": ("perplexity.chat",),
+    "mistral_ai": ("mistral", "mistralai"),
+    "x_ai": ("xai", "grok"),
+    "cohere": ("cohere_chat",),
+    "deepseek": (),
+    "groq": (),
+    "perplexity": (),
     "moonshot_ai": ("moonshot", "moonshotai"),
     "ibm.watsonx.ai": ("watsonx", "ibm_watsonx"),
     "together_ai": ("together", "togetherai"),
@@ -92,7 +86,8 @@ def canonical_provider(text: str) -> str | None:
     lowered = text.strip().lower()
     if not lowered or lowered in _FRAMEWORKS:
         return None
-    return _CANONICAL.get(lowered, lowered)
+    family = lowered.partition(".")[0]  # Vercel: `<provider>.<api>`
+    return _CANONICAL.get(lowered) or _CANONICAL.get(family, lowered)
 
 
 def split_model_path(text: str) -> tuple[str | None, str]:

@@ -2,24 +2,47 @@
 
 from typing import Final
 
+from controlplane.ingest.dialects.agents import GOOGLE_ADK, GOOGLE_ADK_V1, STRANDS
 from controlplane.ingest.dialects.dialect import Dialect
+from controlplane.ingest.dialects.engines import SGLANG, TGI, TRITON
 from controlplane.ingest.dialects.generic import GENERIC
+from controlplane.ingest.dialects.langfuse import LANGFUSE
+from controlplane.ingest.dialects.langsmith import LANGSMITH
 from controlplane.ingest.dialects.litellm import LITELLM_PROXY, LITELLM_PROXY_V2, LITELLM_SDK
+from controlplane.ingest.dialects.logfire import LOGFIRE, PYDANTIC_AI
+from controlplane.ingest.dialects.mlflow import MLFLOW
 from controlplane.ingest.dialects.openinference import ENVOY_AI_GATEWAY, OPENINFERENCE
+from controlplane.ingest.dialects.openlit import OPENLIT, OPENLIT_ANTHROPIC
 from controlplane.ingest.dialects.openllmetry import OPENLLMETRY
 from controlplane.ingest.dialects.otel_genai import ANTHROPIC_SDK, OTEL_GENAI
+from controlplane.ingest.dialects.vercel_ai import VERCEL, VERCEL_LEGACY
 from controlplane.ingest.dialects.vllm import VLLM
 
 DIALECTS: Final[tuple[Dialect, ...]] = (
     LITELLM_PROXY,
     LITELLM_PROXY_V2,
     LITELLM_SDK,
+    ENVOY_AI_GATEWAY,
+    VLLM,
+    SGLANG,
+    TGI,
+    TRITON,
     ANTHROPIC_SDK,
     OTEL_GENAI,
     OPENINFERENCE,
-    ENVOY_AI_GATEWAY,
-    VLLM,
-    OPENLLMETRY,
+    OPENLIT_ANTHROPIC,
+    OPENLIT,
+    LOGFIRE,
+    PYDANTIC_AI,
+    LANGFUSE,
+    LANGSMITH,
+    MLFLOW,
+    VERCEL_LEGACY,
+    VERCEL,
+    GOOGLE_ADK_V1,
+    GOOGLE_ADK,
+    STRANDS,
+    OPENLLMETRY,  # its scopes are the broadest
     GENERIC,
 )
 """The last one claims what is left."""

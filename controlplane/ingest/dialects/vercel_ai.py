@@ -1,0 +1,76 @@
+"""Vercel AI SDK 5 and 7: `ai.*` of the legacy integration, official keys of the new one.
+
+Wrappers repeat the sum of their steps (7) or the last step (5) under the same keys; their
+operation tells them from the leaf. The new integration's embeddings wrapper has no usage.
+"""
+
+from typing import Final
+
+from controlplane.ingest.dialects.dialect import Blob, Dialect, Field
+from controlplane.ingest.dialects.otel_genai import OTEL_KEYS
+from controlplane.signals.vocabulary import Layer
+
+VERCEL_LEGACY: Final = Dialect(
+    name="vercel-ai",
+    layer=Layer.CLIENT,
+    scopes=("ai",),
+    markers=("ai.operationId", "ai.usage."),
+    keys={
+        **OTEL_KEYS,
+        Field.PROVIDER: ("gen_ai.system", "ai.model.provider"),
+        Field.OPERATION: ("ai.operationId",),
+        Field.REQUEST_MODEL: ("gen_ai.request.model", "ai.model.id"),
+        Field.RESPONSE_MODEL: ("gen_ai.response.model", "ai.response.model"),
+        Field.RESPONSE_ID: ("gen_ai.response.id", "ai.response.id"),
+        Field.FINISH_REASON: ("gen_ai.response.finish_reasons", "ai.response.finishReason"),
+        Field.TTFT: ("ai.response.msToFirstChunk", "ai.stream.msToFirstChunk"),
+        Field.INPUT_TOKENS: (
+            "gen_ai.usage.input_tokens",
+            "ai.usage.inputTokens",
+            "ai.usage.promptTokens",
+            "ai.usage.tokens",
+        ),
+        Field.CACHED_INPUT_TOKENS: (
+            "ai.usage.inputTokenDetails.cacheReadTokens",
+            "ai.usage.cachedInputTokens",
+        ),
+        Field.CACHE_CREATION_INPUT_TOKENS: ("ai.usage.inputTokenDetails.cacheWriteTokens",),
+        Field.OUTPUT_TOKENS: (
+            "gen_ai.usage.output_tokens",
+            "ai.usage.outputTokens",
+            "ai.usage.completionTokens",
+        ),
+        Field.REASONING_TOKENS: (
+            "ai.usage.outputTokenDetails.reasoningTokens",
+            "ai.usage.reasoningTokens",
+        ),
+    },
+    blobs=(
+        Blob(
+            key="ai.response.providerMetadata",
+            paths=(
+                (
+                    Field.CACHE_CREATION_INPUT_TOKENS,
+                    ("anthropic", "usage", "cache_creation_input_tokens"),
+                ),
+                (
+                    Field.CACHE_CREATION_1H_TOKENS,
+                    ("anthropic", "usage", "cache_creation", "ephemeral_1h_input_tokens"),
+                ),
+            ),
+        ),
+    ),
+    millisecond_keys=frozenset({"ai.response.msToFirstChunk", "ai.stream.msToFirstChunk"}),
+    first_token_events=("ai.stream.firstChunk",),
+)
+VERCEL: Final = Dialect(
+    name="vercel-ai",
+    layer=Layer.CLIENT,
+    scopes=("gen_ai",),
+    keys=OTEL_KEYS,
+    call_needs=(
+        "gen_ai.usage.input_tokens",
+        "gen_ai.response.id",
+        "gen_ai.response.finish_reasons",
+    ),
+)
