@@ -9,6 +9,8 @@ import numpy as np
 from controlplane.simulate.demo_world import INCIDENTS, MODELS, TEAMS, Mix, Model, Team
 
 HOUR: Final = timedelta(hours=1)
+LIVE_SHRINK: Final = 40
+"""Live calls come a hundred times more often than those of the history, so they are small."""
 _DAYTIME_SWING: Final = 0.85  # nights are quiet, not silent
 _GROWTH_PER_DAY: Final = 0.004
 _RATE_LIMITED: Final = 0.012
@@ -56,7 +58,13 @@ def draw_one(now: datetime, *, rng: np.random.Generator) -> Call:
     """Draw a single call of a team chosen by its volume; for live traffic."""
     volumes = np.array([team.calls_per_day for team in TEAMS], dtype=float)
     team = TEAMS[int(rng.choice(len(TEAMS), p=volumes / volumes.sum()))]
-    return _draw_calls(team, now, offsets=np.zeros(1), input_factor=1.0, rng=rng)[0]
+    call = _draw_calls(team, now, offsets=np.zeros(1), input_factor=1.0, rng=rng)[0]
+    return call._replace(
+        input_tokens=call.input_tokens // LIVE_SHRINK + 1,
+        cached_tokens=call.cached_tokens // LIVE_SHRINK,
+        output_tokens=call.output_tokens // LIVE_SHRINK + 1,
+        reasoning_tokens=call.reasoning_tokens // LIVE_SHRINK,
+    )
 
 
 def _draw_team(

@@ -59,7 +59,7 @@ def run_live(
     stop: Event,
     *,
     clock: Callable[[], datetime],
-    calls_per_second: float = 2.0,
+    calls_per_second: float = 1.0,
     seed: int = 0,
     keys: DemoKeys = KEYLESS,
 ) -> int:

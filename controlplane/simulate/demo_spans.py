@@ -71,7 +71,7 @@ def _litellm(call: Call, *, parent: int = NO_PARENT, step: int = 0, at: float = 
         semconv.REQUEST_MODEL: call.model.snapshot,
     }
     if call.http_status == _OK:
-        tokens_in, tokens_out = _step_tokens(call, step)
+        tokens_in, tokens_out = step_tokens(call, step)
         attributes |= {
             semconv.RESPONSE_ID: _response_id(call, step),
             semconv.RESPONSE_MODEL: call.model.name,
@@ -110,7 +110,7 @@ def _genai_client(
         **_who(call),
     }
     if call.http_status == _OK:
-        tokens_in, tokens_out = _step_tokens(call, step)
+        tokens_in, tokens_out = step_tokens(call, step)
         attributes |= {
             semconv.RESPONSE_ID: _response_id(call, step),
             semconv.RESPONSE_MODEL: call.model.name if behind_proxy else call.model.snapshot,
@@ -190,7 +190,7 @@ def _who(call: Call) -> dict[str, AttributeValue]:
     return {semconv.USER_ID: call.user, "team.id": call.team.name, "feature": call.feature}
 
 
-def _step_tokens(call: Call, step: int) -> tuple[int, int]:
+def step_tokens(call: Call, step: int) -> tuple[int, int]:
     """A later step of an agent sends what was said before along."""
     return call.input_tokens + step * (call.output_tokens + 150), call.output_tokens
 

@@ -36,17 +36,18 @@ def _tiles(asked: Filters) -> None:
         tiles = st.columns([1.2, 1, 1.4, 1, 1, 1.2])
         tiles[0].metric(
             say("tile_spend"), spoken.money(totals["cost_usd"]), help=basis, delta=_change(previous),
-            delta_color="inverse", border=True,
+            delta_color="inverse", border=True, height="stretch",
         )  # fmt: skip
         tiles[1].metric(say("tile_calls"), spoken.count(totals["calls"]), border=True, help=basis)
         tiles[2].metric(
             say("tile_tokens"),
             f"{spoken.short(totals['input_tokens'])} / {spoken.short(totals['output_tokens'])}",
             border=True,
+            height="stretch",
             help=say("tile_tokens_help"),
         )
         tiles[3].metric(
-            say("tile_unpriced"), spoken.count(totals["unpriced_calls"]), border=True,
+            say("tile_unpriced"), spoken.count(totals["unpriced_calls"]), border=True, height="stretch",
             help=say("tile_unpriced_help"),
         )  # fmt: skip
         with tiles[4]:
@@ -76,14 +77,25 @@ def _excluded(asked: Filters, totals: dict[str, Any]) -> str:
 def _alerts_tile(asked: Filters) -> None:
     with Panel("", asked, key="alerts-tile", border=False):
         found = data.document("alerts", _firing(asked))
-        st.metric(asked.say("tile_alerts"), spoken.count(len(found["rows"])), border=True)
+        st.metric(
+            asked.say("tile_alerts"),
+            spoken.count(len(found["rows"])),
+            border=True,
+            height="stretch",
+        )
 
 
 def _budget_tile(asked: Filters) -> None:
     with Panel("", asked, key="budget-tile", border=False):
         found = data.document("budgets", tuple(("tenant", t) for t in asked.tenants))["rows"]
         near = f"{ledger.near_limit(found)} / {len(found)}"
-        st.metric(asked.say("tile_budget"), near, help=asked.say("tile_budget_help"), border=True)
+        st.metric(
+            asked.say("tile_budget"),
+            near,
+            help=asked.say("tile_budget_help"),
+            border=True,
+            height="stretch",
+        )
 
 
 def _alerts(asked: Filters) -> None:
