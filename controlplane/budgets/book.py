@@ -1,0 +1,177 @@
+"""The working set of one ledger transaction: what was read, changed by pure arithmetic.
+
+The flow reads leases and balances into a book, tells it what happened, and writes `entries`,
+`leases` and `holds` back, all in one transaction.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+
+from controlplane.budgets.budget import Budget
+from controlplane.budgets.hold import HoldLine, Outcome, SettledHold
+from controlplane.budgets.lease import (
+    Lease,
+    LeaseState,
+    Step,
+    expired,
+    granted,
+    lease_amount,
+    returned,
+    settled,
+)
+from controlplane.budgets.ledger import Amounts, Balance, Entry, EntryKind, WindowKey
+from controlplane.core.calendar import Window
+from controlplane.policy.document import Mode
+from controlplane.policy.wire import LeaseReturn, LeaseWant, Settle
+
+
+class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """How long leases live, in seconds."""
+
+    ttl_seconds: float = 60.0
+    skew_seconds: float = 5.0
+    """Past its expiry a lease is swept only after this: a return may be under way."""
+    max_call_seconds: float = 900.0
+    """Holds of a returned lease may end this late before they count as unproven."""
+
+
+class LedgerBook:
+    """Leases and balances of the windows that one transaction touches."""
+
+    def __init__(
+        self,
+        budgets: Mapping[str, Budget],
+        *,
+        terms: LeaseTerms,
+        now: datetime,
+        holders: Mapping[WindowKey, int],
+        amounts: Mapping[WindowKey, Amounts],
+    ) -> None:
+        self._budgets = budgets
+        self._terms = terms
+        self._now = now
+        self._holders = holders
+        self._amounts = dict(amounts)
+        self._leases: dict[str, Lease] = {}
+        self._changed: dict[str, None] = {}
+        self.entries: list[Entry] = []
+        self.holds: list[SettledHold] = []
+
+    def know(self, leases: Iterable[Lease]) -> None:
+        """Take in leases as they are stored."""
+        self._leases.update((lease.id, lease) for lease in leases)
+
+    @property
+    def leases(self) -> list[Lease]:
+        """The leases that are new or changed."""
+        return [self._leases[lease_id] for lease_id in self._changed]
+
+    def balance(self, budget: Budget, window: Window) -> Balance:
+        """Return a window's balance as of here."""
+        key = WindowKey(budget.id, window.start)
+        return Balance(budget.limit_nusd, self._amounts.get(key, Amounts()))
+
+    def settle(self, said: Settle, outcome: Outcome, *, holder: str) -> SettledHold:
+        """End a hold: charge every budget it was taken from; the caller knows it is the first.
+
+        Money that was spent is charged whether or not the lease is known: a restored server may
+        have forgotten it.
+        """
+        charge = outcome.charge(said.held_nusd)
+        lines = tuple(
+            self._charge(said, budget, charge=charge, holder=holder)
+            for budget_id in sorted(said.leases)
+            if (budget := self._budgets.get(budget_id)) is not None
+        )
+        hold = SettledHold(
+            id=said.hold_id,
+            holder=holder,
+            held_nusd=said.held_nusd,
+            started_at=said.started_at,
+            settled_at=self._now,
+            reason=outcome.reason,
+            response_id=said.response_id,
+            call_id=said.call_id,
+            lines=lines,
+        )
+        self.holds.append(hold)
+        return hold
+
+    def _charge(self, said: Settle, budget: Budget, *, charge: Amounts, holder: str) -> HoldLine:
+        lease_id = said.leases[budget.id]
+        lease = self._own(lease_id, holder)
+        key = f"settle:{said.hold_id}"
+        if lease is None or lease.window.budget_id != budget.id:
+            window = WindowKey(budget.id, budget.window(said.started_at).start)
+            self._post(window, key, EntryKind.SETTLE, change=charge)
+        else:
+            window = lease.window
+            self._take(settled(lease, said.held_nusd, charge), key, EntryKind.SETTLE)
+        return HoldLine(window=window, lease_id=lease_id, charge=charge)
+
+    def give_back(self, said: LeaseReturn, *, holder: str) -> bool:
+        """Free what a holder never held; False when it is not its lease, or was given back."""
+        lease = self._own(said.lease_id, holder)
+        if lease is None or said.unspent_nusd < 0:
+            return False
+        sweep_at = self._now + timedelta(seconds=self._terms.max_call_seconds)
+        step = returned(lease, said.unspent_nusd, sweep_at=sweep_at)
+        return self._take(step, f"return:{lease.id}", EntryKind.RETURN)
+
+    def expire(self, lease_id: str) -> bool:
+        """Charge in full what a silent holder has; False when that is done or has nothing open."""
+        lease = self._leases[lease_id]
+        step = expired(lease)
+        return self._take(step, f"expire:{lease.id}", EntryKind.EXPIRE)
+
+    def grant(self, said: LeaseWant, *, holder: str, new_id: Callable[[], str]) -> Lease | None:
+        """Promise a slice of the current window; None when nothing is free or it is not to be had.
+
+        Only hard budgets are leased: the others never refuse, so there is nothing to promise.
+        """
+        budget = self._budgets.get(said.budget_id)
+        if budget is None or budget.mode is not Mode.HARD or budget.archived_at is not None:
+            return None
+        window = budget.window(self._now)
+        key = WindowKey(budget.id, window.start)
+        amount = lease_amount(
+            want_nusd=max(0, said.want_nusd),
+            need_nusd=max(0, said.need_nusd),
+            free_nusd=self.balance(budget, window).free_nusd,
+            holders=self._holders.get(key, 0) + 1,
+        )
+        if amount <= 0:
+            return None
+        # A lease ends with its window: no hold is taken from last month's money.
+        expires_at = min(self._now + timedelta(seconds=self._terms.ttl_seconds), window.end)
+        lease = Lease(
+            id=new_id(),
+            window=key,
+            holder=holder,
+            amount_nusd=amount,
+            open_nusd=amount,
+            state=LeaseState.GRANTED,
+            granted_at=self._now,
+            expires_at=expires_at,
+            sweep_at=expires_at + timedelta(seconds=self._terms.skew_seconds),
+        )
+        self._take(granted(lease), f"grant:{lease.id}", EntryKind.GRANT)
+        return lease
+
+    def _own(self, lease_id: str, holder: str) -> Lease | None:
+        lease = self._leases.get(lease_id)
+        return lease if lease is not None and lease.holder == holder else None
+
+    def _take(self, step: Step | None, key: str, kind: EntryKind) -> bool:
+        if step is None:
+            return False
+        self._leases[step.lease.id] = step.lease
+        self._changed[step.lease.id] = None
+        self._post(step.lease.window, key, kind, change=step.change)
+        return True
+
+    def _post(self, window: WindowKey, key: str, kind: EntryKind, *, change: Amounts) -> None:
+        self._amounts[window] = self._amounts.get(window, Amounts()) + change
+        self.entries.append(Entry(window=window, key=key, kind=kind, at=self._now, change=change))

@@ -1,0 +1,101 @@
+"""Where a budget window's money is; pure arithmetic on immutable entries.
+
+`limit + debt = enforced + unproven + unenforced + leased + free`, with free >= 0 and debt >= 0, at
+most one of them above zero. A balance is the sum of entries and nothing else.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from controlplane.core.calendar import Window
+from controlplane.policy.wire import Standing
+
+
+class Amounts(msgspec.Struct, frozen=True):
+    """Nano-USD in each of the four accounts, or a change of them."""
+
+    enforced_nusd: int = 0
+    """Calls that were held before they were made, at what they cost."""
+    unproven_nusd: int = 0
+    """Charged in full because nobody has shown yet what was really spent (L2)."""
+    unenforced_nusd: int = 0
+    """Calls seen in telemetry that never asked (L5)."""
+    leased_nusd: int = 0
+    """Promised to a holder and not yet settled or given back."""
+
+    def __add__(self, other: "Amounts") -> "Amounts":
+        return Amounts(
+            self.enforced_nusd + other.enforced_nusd,
+            self.unproven_nusd + other.unproven_nusd,
+            self.unenforced_nusd + other.unenforced_nusd,
+            self.leased_nusd + other.leased_nusd,
+        )
+
+    @property
+    def total_nusd(self) -> int:
+        """All four together."""
+        return self.enforced_nusd + self.unproven_nusd + self.unenforced_nusd + self.leased_nusd
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """A window's limit and what is taken from it."""
+
+    limit_nusd: int
+    amounts: Amounts = Amounts()
+
+    @property
+    def free_nusd(self) -> int:
+        """What may still be promised."""
+        return max(0, self.limit_nusd - self.amounts.total_nusd)
+
+    @property
+    def debt_nusd(self) -> int:
+        """What is taken beyond the limit: calls that never asked, or a limit lowered since."""
+        return max(0, self.amounts.total_nusd - self.limit_nusd)
+
+
+class EntryKind(StrEnum):
+    """Why money moved."""
+
+    GRANT = "grant"
+    SETTLE = "settle"
+    RETURN = "return"
+    EXPIRE = "expire"
+    CALLS = "calls"
+    CORRECT = "correct"
+
+
+class WindowKey(msgspec.Struct, frozen=True, order=True):
+    """One budget window; it is part of every entry's key, so nothing is ever reset."""
+
+    budget_id: str
+    start: datetime
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One immutable movement; `key` is unique within its window, so it can not be posted twice."""
+
+    window: WindowKey
+    key: str
+    kind: EntryKind
+    at: datetime
+    change: Amounts
+
+
+def standing(budget_id: str, window: Window, balance: Balance) -> Standing:
+    """Cross to what agents and the API are told."""
+    amounts = balance.amounts
+    return Standing(
+        budget_id=budget_id,
+        window_start=window.start,
+        window_end=window.end,
+        limit_nusd=balance.limit_nusd,
+        debt_nusd=balance.debt_nusd,
+        settled_enforced_nusd=amounts.enforced_nusd,
+        settled_unproven_nusd=amounts.unproven_nusd,
+        observed_unenforced_nusd=amounts.unenforced_nusd,
+        leased_nusd=amounts.leased_nusd,
+        free_nusd=balance.free_nusd,
+    )

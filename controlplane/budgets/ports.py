@@ -1,0 +1,172 @@
+"""Where budgets and their ledger are kept."""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+from controlplane.budgets.budget import Budget
+from controlplane.budgets.hold import HoldLine, SettledHold
+from controlplane.budgets.lease import Lease
+from controlplane.budgets.ledger import Amounts, Entry, WindowKey
+from controlplane.budgets.posting import WaitingCall
+from controlplane.policy.history import NodeReport
+from controlplane.policy.wire import Generation
+
+
+class LedgerTransaction(Protocol):
+    """One serialised transaction on the ledger: nobody else writes it meanwhile.
+
+    Everything read is as of its start plus its own writes; all is durable when it ends without an
+    exception, and nothing otherwise.
+    """
+
+    def budgets(self, ids: Collection[str] | None = None) -> dict[str, Budget]:
+        """Return budgets that are not archived, of these ids or all."""
+        ...
+
+    def amounts(self, windows: Collection[WindowKey]) -> dict[WindowKey, Amounts]:
+        """Return what stands in each window's accounts; a window without entries is absent."""
+        ...
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Post entries and carry the balances forward.
+
+        Raises:
+            ConflictError: a key is in its window already; the transaction must end.
+        """
+        ...
+
+    def leases(self, ids: Collection[str]) -> list[Lease]:
+        """Return the leases of these ids that exist."""
+        ...
+
+    def overdue_leases(self, now: datetime, *, limit: int) -> list[Lease]:
+        """Return leases whose sweep is due and whose open money counts as leased, oldest first."""
+        ...
+
+    def save_leases(self, leases: Sequence[Lease]) -> None:
+        """Write leases as they are now."""
+        ...
+
+    def holders(
+        self, windows: Collection[WindowKey], *, now: datetime, other_than: str
+    ) -> dict[WindowKey, int]:
+        """Return how many other holders have a living lease in each window."""
+        ...
+
+    def leased_budgets(self, *, since: datetime) -> set[str]:
+        """Return the budgets that a lease was granted from since then."""
+        ...
+
+    def known_holds(self, ids: Collection[str]) -> set[str]:
+        """Return which of these holds are settled already."""
+        ...
+
+    def save_holds(self, holds: Sequence[SettledHold]) -> None:
+        """Write holds that have just been settled."""
+        ...
+
+    def holds_of_calls(
+        self, response_ids: Collection[str], call_ids: Collection[str]
+    ) -> list[SettledHold]:
+        """Return the settled holds that carry one of these ids."""
+        ...
+
+    def save_lines(self, lines: Sequence[tuple[str, HoldLine]]) -> None:
+        """Write (hold id, line) as corrected."""
+        ...
+
+    def posted(self, versions: Collection[int]) -> set[int]:
+        """Return which of these settlement versions the ledger has."""
+        ...
+
+    def save_posted(self, versions: Collection[int], *, now: datetime) -> None:
+        """Note that the ledger has these settlement versions."""
+        ...
+
+    def waiting(self, call_ids: Collection[str]) -> list[WaitingCall]:
+        """Return the calls of these ids that wait for an agent's settle."""
+        ...
+
+    def overdue_calls(self, now: datetime, *, limit: int) -> list[WaitingCall]:
+        """Return calls that have waited long enough, oldest first."""
+        ...
+
+    def save_waiting(self, calls: Sequence[WaitingCall]) -> None:
+        """Keep calls that wait."""
+        ...
+
+    def drop_waiting(self, calls: Sequence[WaitingCall]) -> None:
+        """Forget calls that were posted or turned out to be enforced."""
+        ...
+
+    def see_node(self, report: NodeReport, *, now: datetime) -> None:
+        """Note that a node was heard of, and what it applied or refused."""
+        ...
+
+    def generation(self, scope: str) -> Generation:
+        """Return the newest generation of a scope; (0, 0) when it has none."""
+        ...
+
+
+class Ledger(Protocol):
+    """Opens transactions."""
+
+    def transaction(self) -> AbstractContextManager[LedgerTransaction]:
+        """Begin one; waits for the one before it.
+
+        Raises:
+            UnavailableError: the database can not be written now; nothing was changed.
+        """
+        ...
+
+
+class Budgets(Protocol):
+    """Budgets as people manage them."""
+
+    def create(self, budget: Budget) -> Budget:
+        """Keep a new budget.
+
+        Raises:
+            InvalidInputError: it can not be kept.
+            ConflictError: there is one of that id.
+        """
+        ...
+
+    def get(self, budget_id: str) -> Budget:
+        """Return a budget.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        ...
+
+    def active(self, *, tenants: Collection[str] | None = None) -> list[Budget]:
+        """Return the budgets that are not archived, of these tenants or all, by id."""
+        ...
+
+    def update(self, budget: Budget) -> Budget:
+        """Replace what may change of a budget.
+
+        Raises:
+            NotFoundError: there is none of that id.
+            InvalidInputError: it changes what the budget counts.
+        """
+        ...
+
+    def archive(self, budget_id: str, *, now: datetime) -> None:
+        """Stop a budget; its ledger stays.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        ...
+
+    def balances(self, budgets: Sequence[Budget], *, at: datetime) -> Mapping[str, Amounts]:
+        """Return by budget id what stands in the window of `at`; zero amounts when nothing does."""
+        ...
+
+    def entries(self, window: WindowKey, *, limit: int, before: int | None = None) -> list[Entry]:
+        """Return entries of a window, newest first."""
+        ...

@@ -1,0 +1,267 @@
+"""What settled calls mean for budgets: pure, from call changes to sums and corrections.
+
+A call that no agent settled is `unenforced`; it is posted as the sum per minute of what changed.
+An enforced call was charged when its hold was settled, so only a difference is posted. A call that
+may still turn out to be enforced waits a moment, or it would count twice until the settle comes.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from controlplane.budgets.budget import Budget
+from controlplane.budgets.hold import HoldLine, SettledHold, corrected
+from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
+from controlplane.policy.document import Mode
+from controlplane.policy.match import WILDCARD
+
+MODEL_COLUMNS: Final = ("request_model", "billing_model", "response_model")
+"""A selector on the model covers the name that was asked for and the one that was billed."""
+_USED: Final = (
+    "call_id",
+    "version",
+    "sign",
+    "enforced",
+    "start_time",
+    "duration_us",
+    "cost_nusd",
+    "cost_state",
+    "response_id",
+    "gateway_call_id",
+    "tenant",
+    "team",
+    "project",
+    "feature",
+    "customer",
+    "user_id",
+    "api_key",
+    "environment",
+    "provider",
+    "operation",
+    *MODEL_COLUMNS,
+)
+
+
+class WaitingCall(msgspec.Struct, frozen=True, kw_only=True):
+    """An unenforced call whose agent may not have spoken yet."""
+
+    call_id: str
+    window: WindowKey
+    minute: datetime
+    version: int
+    cost_nusd: int
+    due_at: datetime
+
+
+class Plan(msgspec.Struct):
+    """What to write for one post."""
+
+    sums: dict[tuple[WindowKey, int, datetime], int] = {}
+    """(window, version, minute) → nano-USD of unenforced calls."""
+    waits: list[WaitingCall] = []
+    settled_waits: list[WaitingCall] = []
+    lines: list[tuple[str, HoldLine]] = []
+    corrections: list[Entry] = []
+
+    def entries(self, now: datetime) -> list[Entry]:
+        """Return everything as ledger entries; sums of zero post nothing."""
+        return self.corrections + [
+            Entry(
+                window=window,
+                key=f"calls:{version}:{minute:%Y%m%dT%H%M}",
+                kind=EntryKind.CALLS,
+                at=now,
+                change=Amounts(unenforced_nusd=nusd),
+            )
+            for (window, version, minute), nusd in sorted(self.sums.items())
+            if nusd
+        ]
+
+    def add(self, window: WindowKey, version: int, minute: datetime, *, nusd: int) -> None:
+        """Add to a sum."""
+        key = (window, version, minute)
+        self.sums[key] = self.sums.get(key, 0) + nusd
+
+
+def changes_frame(changes: pa.Table) -> pl.DataFrame:
+    """Return the columns of CHANGE_SCHEMA rows that posting reads, with the minute of each."""
+    frame = pl.DataFrame(pl.from_arrow(changes.select(list(_USED))))
+    return frame.with_columns(
+        minute=pl.col("start_time").dt.truncate("1m"),
+        ended=pl.col("start_time") + pl.duration(microseconds=pl.col("duration_us")),
+    )
+
+
+def counted(frame: pl.DataFrame, budget: Budget) -> pl.DataFrame:
+    """Return the calls that a budget counts; the same reading of selectors as `policy.match`."""
+    keep = (pl.col("tenant") == budget.tenant) & (pl.col("start_time") >= budget.counts_from)
+    for key, values in budget.match.items():
+        columns = MODEL_COLUMNS if key == "model" else (key,)
+        keep &= pl.any_horizontal(_covers(column, value) for column in columns for value in values)
+    return frame.filter(keep)
+
+
+def _covers(column: str, value: str) -> pl.Expr:
+    if value.endswith(WILDCARD):
+        return pl.col(column).str.starts_with(value[:-1]).fill_null(value=False)
+    return (pl.col(column) == value).fill_null(value=False)
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger knows already of the calls at hand."""
+
+    holds: Sequence[SettledHold]
+    waiting: Sequence[WaitingCall]
+    leased_budgets: Collection[str]
+    """Budgets that agents lease from: their calls may wait for a settle."""
+
+
+def plan(
+    frame: pl.DataFrame,
+    budgets: Sequence[Budget],
+    known: Known,
+    *,
+    now: datetime,
+    grace_seconds: float,
+) -> Plan:
+    """Say what to post for these changes.
+
+    Args:
+        frame: `changes_frame` of versions that are not posted yet.
+        budgets: every budget that is not archived.
+        known: of the calls in `frame`.
+        now: aware UTC.
+        grace_seconds: how long after its end a call may wait for its agent's settle.
+    """
+    made = Plan()
+    holds = _HoldIndex(known.holds)
+    for budget in budgets:
+        rows = counted(frame, budget)
+        if rows.is_empty():
+            continue
+        loose = _apart(made, rows, budget, holds=holds, now=now)
+        may_wait = budget.mode is Mode.HARD and budget.id in known.leased_budgets
+        ready = now - timedelta(seconds=grace_seconds) if may_wait else None
+        waiting = {w.call_id: w for w in known.waiting if w.window.budget_id == budget.id}
+        _post_unenforced(made, loose, budget, waiting=waiting, ready=ready, grace=grace_seconds)
+    return made
+
+
+class _HoldIndex:
+    """Finds the hold of a call; by the response's id, else by the gateway's when that is one."""
+
+    def __init__(self, holds: Sequence[SettledHold]) -> None:
+        self._by_response: dict[str, list[SettledHold]] = {}
+        self._by_call: dict[str, list[SettledHold]] = {}
+        for hold in holds:
+            if hold.response_id:
+                self._by_response.setdefault(hold.response_id, []).append(hold)
+            if hold.call_id:
+                self._by_call.setdefault(hold.call_id, []).append(hold)
+
+    def find(self, response_id: str | None, call_id: str | None) -> list[SettledHold]:
+        """Return the holds a call may have; more than one can not be told apart."""
+        exact = self._by_response.get(response_id or "", [])
+        return exact or self._by_call.get(call_id or "", [])
+
+
+def _apart(
+    made: Plan, rows: pl.DataFrame, budget: Budget, *, holds: _HoldIndex, now: datetime
+) -> pl.DataFrame:
+    """Correct the holds of enforced calls; return the rows that no hold of this budget covers."""
+    covered: list[int] = []
+    indexed = rows.with_row_index("row")
+    for row in indexed.filter(pl.col("enforced")).iter_rows(named=True):
+        found = holds.find(row["response_id"], row["gateway_call_id"])
+        lines = [
+            (hold, line)
+            for hold in found
+            for line in hold.lines
+            if line.window.budget_id == budget.id
+        ]
+        if not lines:
+            continue
+        covered.append(row["row"])
+        proven = row["sign"] > 0 and row["cost_nusd"] is not None
+        if len(lines) == 1 and proven:
+            _correct(made, *lines[0], row=row, now=now)
+    return indexed.filter(~pl.col("row").is_in(covered)).drop("row")
+
+
+def _correct(
+    made: Plan, hold: SettledHold, line: HoldLine, *, row: Mapping[str, object], now: datetime
+) -> None:
+    cost = row["cost_nusd"]
+    if not isinstance(cost, int):
+        return
+    after, change = corrected(line, cost)
+    if change == Amounts():
+        return
+    made.lines.append((hold.id, after))
+    made.corrections.append(
+        Entry(
+            window=line.window,
+            key=f"correct:{hold.id}:{row['version']}",
+            kind=EntryKind.CORRECT,
+            at=now,
+            change=change,
+        )
+    )
+
+
+def _post_unenforced(
+    made: Plan,
+    rows: pl.DataFrame,
+    budget: Budget,
+    *,
+    waiting: Mapping[str, WaitingCall],
+    ready: datetime | None,
+    grace: float,
+) -> None:
+    """Sum what changed per minute, leaving out what waits and what waited for this."""
+    window_of = _window_starts(budget)
+    if waiting:
+        back = rows.filter((pl.col("sign") < 0) & pl.col("call_id").is_in(list(waiting)))
+        made.settled_waits += [waiting[call_id] for call_id in back["call_id"]]
+        rows = rows.join(back, on=("call_id", "sign"), how="anti")
+    if ready is not None:
+        late = (pl.col("sign") > 0) & ~pl.col("enforced") & (pl.col("ended") > ready)
+        late &= pl.col("cost_nusd").is_not_null()
+        for row in rows.filter(late).iter_rows(named=True):
+            made.waits.append(
+                WaitingCall(
+                    call_id=row["call_id"],
+                    window=window_of(row["minute"]),
+                    minute=row["minute"],
+                    version=row["version"],
+                    cost_nusd=row["cost_nusd"],
+                    due_at=row["ended"] + timedelta(seconds=grace),
+                )
+            )
+        rows = rows.filter(~late | late.is_null())
+    for version, minute, nusd in _sums(rows):
+        made.add(window_of(minute), version, minute, nusd=nusd)
+
+
+def _sums(rows: pl.DataFrame) -> Iterator[tuple[int, datetime, int]]:
+    # Summed in 128 bits: an Int64 sum wraps without a word.
+    signed = pl.col("sign").cast(pl.Int128) * pl.col("cost_nusd").cast(pl.Int128)
+    grouped = rows.group_by("version", "minute").agg(nusd=signed.sum())
+    yield from grouped.iter_rows()
+
+
+def _window_starts(budget: Budget) -> Callable[[datetime], WindowKey]:
+    """Return a lookup of the window that a minute falls in, each computed once."""
+    found: dict[datetime, WindowKey] = {}
+
+    def window_of(minute: datetime) -> WindowKey:
+        key = found.get(minute)
+        if key is None:
+            key = found[minute] = WindowKey(budget.id, budget.window(minute).start)
+        return key
+
+    return window_of

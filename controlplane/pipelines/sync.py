@@ -1,0 +1,216 @@
+"""One node's word → settled holds, leases and standings, in one transaction of the ledger."""
+
+from collections.abc import Callable, Collection
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from controlplane.auth.principal import Principal
+from controlplane.budgets.book import LeaseTerms, LedgerBook
+from controlplane.budgets.budget import Budget
+from controlplane.budgets.hold import ChargeReason, Outcome
+from controlplane.budgets.lease import Lease
+from controlplane.budgets.ledger import WindowKey, standing
+from controlplane.budgets.ports import Ledger, LedgerTransaction
+from controlplane.core.errors import ForbiddenError, LimitExceededError
+from controlplane.core.ids import IdFactory
+from controlplane.policy.history import NodeReport
+from controlplane.policy.wire import (
+    MAX_SYNC_ITEMS,
+    Grant,
+    LeaseWant,
+    Settle,
+    Standing,
+    SyncReply,
+    SyncRequest,
+)
+
+REFUSED_FOR_SECONDS: Final = 1.0
+"""How long a holder need not ask again when there is nothing to grant."""
+MAX_STANDINGS: Final = 100
+MAX_SWEPT: Final = 1_000
+
+PriceUsage = Callable[[Settle], int | None]
+"""Nano-USD of a settle's buckets at its own time; None: no price is known."""
+
+
+class SyncTools(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sync needs beside the request; the same for all."""
+
+    ledger: Ledger
+    price_usage: PriceUsage
+    ids: IdFactory
+    terms: LeaseTerms = LeaseTerms()
+
+
+def sync(request: SyncRequest, caller: Principal, now: datetime, *, tools: SyncTools) -> SyncReply:
+    """Settle, take back, sweep, grant and answer; durable on return, and repeatable.
+
+    A hold is settled by its first settle, whatever is resent; a lease is given back once. The
+    server prices what a settle says was used.
+
+    Raises:
+        LimitExceededError: a list is too long.
+        ForbiddenError: a budget of a tenant that the caller does not act for.
+        UnavailableError: nothing was changed; say it again.
+    """
+    _check_size(request)
+    outcomes = {one.hold_id: outcome_of(one, tools.price_usage) for one in request.settle}
+    with tools.ledger.transaction() as ledger:
+        ledger.see_node(_node_report(request), now=now)
+        budgets = ledger.budgets()
+        _check_tenants(request, caller, budgets)
+        book = _open_book(ledger, request, budgets, terms=tools.terms, now=now)
+        fresh = _first_of_each(request.settle, ledger.known_holds(outcomes))
+        for settle in fresh:
+            book.settle(settle, outcomes[settle.hold_id], holder=request.boot_id)
+        for given in request.returns:
+            book.give_back(given, holder=request.boot_id)
+        _sweep(ledger, book, now)
+        grants = tuple(_grant(book, want, request, now=now, ids=tools.ids) for want in request.want)
+        ledger.append(book.entries)
+        ledger.save_leases(book.leases)
+        ledger.save_holds(book.holds)
+        return SyncReply(
+            generation=ledger.generation(request.scope),
+            settled=tuple(outcomes),
+            grants=grants,
+            standings=_standings(book, _told(request, caller, budgets), now),
+            server_time=now,
+        )
+
+
+def outcome_of(settle: Settle, price_usage: PriceUsage) -> Outcome:
+    """Say what a call is charged; what is not known is charged in full."""
+    if not settle.usage:
+        if settle.usage is not None and settle.status == "error":
+            return Outcome(0, ChargeReason.REFUSED_UPSTREAM)
+        return Outcome(None, ChargeReason.UNKNOWN_USAGE)
+    cost = price_usage(settle)
+    if cost is None or cost < 0:
+        return Outcome(None, ChargeReason.UNPRICED)
+    return Outcome(cost, ChargeReason.PRICED)
+
+
+def sweep(ledger: Ledger, *, terms: LeaseTerms, now: datetime) -> int:
+    """Charge in full the leases of holders that fell silent; returns how many.
+
+    Raises:
+        UnavailableError: nothing was changed.
+    """
+    with ledger.transaction() as transaction:
+        book = LedgerBook({}, terms=terms, now=now, holders={}, amounts={})
+        swept = _sweep(transaction, book, now)
+        transaction.append(book.entries)
+        transaction.save_leases(book.leases)
+    return swept
+
+
+def _check_size(request: SyncRequest) -> None:
+    for name in ("settle", "want", "returns", "open_holds_nusd"):
+        size = len(getattr(request, name))
+        if size > MAX_SYNC_ITEMS:
+            raise LimitExceededError(f"{name} of a sync", MAX_SYNC_ITEMS, size)
+
+
+def _node_report(request: SyncRequest) -> NodeReport:
+    return NodeReport(
+        scope=request.scope,
+        node=request.node,
+        boot_id=request.boot_id,
+        applied=request.applied,
+        nack=request.nack,
+        capabilities=request.capabilities,
+    )
+
+
+def _check_tenants(request: SyncRequest, caller: Principal, budgets: dict[str, Budget]) -> None:
+    for budget_id in sorted(_named(request)):
+        budget = budgets.get(budget_id)
+        if budget is not None and not caller.may_see(budget.tenant):
+            raise ForbiddenError(f"access to the budget {budget_id!r}")
+
+
+def _named(request: SyncRequest) -> set[str]:
+    """Return the budgets that a request speaks of."""
+    named = {want.budget_id for want in request.want}
+    return named.union(*(settle.leases for settle in request.settle))
+
+
+def _open_book(
+    ledger: LedgerTransaction,
+    request: SyncRequest,
+    budgets: dict[str, Budget],
+    *,
+    terms: LeaseTerms,
+    now: datetime,
+) -> LedgerBook:
+    windows = [WindowKey(one.id, one.window(now).start) for one in budgets.values()]
+    leases = {given.lease_id for given in request.returns}
+    leases.update(lease for settle in request.settle for lease in settle.leases.values())
+    wanted = {want.budget_id for want in request.want}
+    asked = [key for key in windows if key.budget_id in wanted]
+    book = LedgerBook(
+        budgets,
+        terms=terms,
+        now=now,
+        holders=ledger.holders(asked, now=now, other_than=request.boot_id),
+        amounts=ledger.amounts(windows),
+    )
+    book.know(ledger.leases(leases))
+    return book
+
+
+def _first_of_each(settles: Collection[Settle], known: Collection[str]) -> list[Settle]:
+    """Leave out what was settled before, and what one request says twice."""
+    fresh: dict[str, Settle] = {}
+    for settle in settles:
+        if settle.hold_id not in known:
+            fresh.setdefault(settle.hold_id, settle)
+    return list(fresh.values())
+
+
+def _sweep(ledger: LedgerTransaction, book: LedgerBook, now: datetime) -> int:
+    changed = {lease.id for lease in book.leases}
+    overdue = [
+        lease
+        for lease in ledger.overdue_leases(now, limit=MAX_SWEPT)
+        if lease.id not in changed  # its holder has just spoken of it
+    ]
+    book.know(overdue)
+    return sum(book.expire(lease.id) for lease in overdue)
+
+
+def _grant(
+    book: LedgerBook, want: LeaseWant, request: SyncRequest, *, now: datetime, ids: IdFactory
+) -> Grant:
+    lease = book.grant(want, holder=request.boot_id, new_id=lambda: ids.new("lease"))
+    if lease is None:
+        return Grant(want.budget_id, "", 0, REFUSED_FOR_SECONDS, now)
+    return _to_wire(lease, now)
+
+
+def _to_wire(lease: Lease, now: datetime) -> Grant:
+    return Grant(
+        budget_id=lease.window.budget_id,
+        lease_id=lease.id,
+        amount_nusd=lease.amount_nusd,
+        ttl_seconds=(lease.expires_at - now).total_seconds(),
+        expires_at=lease.expires_at,
+    )
+
+
+def _told(request: SyncRequest, caller: Principal, budgets: dict[str, Budget]) -> list[Budget]:
+    """Return the budgets whose standing is sent: those spoken of first, then others there are."""
+    named = _named(request)
+    visible = [one for one in budgets.values() if caller.may_see(one.tenant)]
+    visible.sort(key=lambda one: (one.id not in named, one.id))
+    return visible[: max(MAX_STANDINGS, len(named))]
+
+
+def _standings(book: LedgerBook, budgets: list[Budget], now: datetime) -> tuple[Standing, ...]:
+    windows = [(budget, budget.window(now)) for budget in budgets]
+    return tuple(
+        standing(budget.id, window, book.balance(budget, window)) for budget, window in windows
+    )

@@ -1,0 +1,149 @@
+"""Budgets as people manage them, and what stands in their windows."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, Engine, insert, select, tuple_, update
+
+from controlplane.budgets.budget import Budget, check_budget, check_change
+from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
+from controlplane.core.errors import NotFoundError
+from controlplane.store.metadata.engine import LEDGER_LOCK, reading, writing
+from controlplane.store.metadata.tables import UtcMicros, budget, ledger_balance, ledger_entry
+
+_decoder = msgspec.json.Decoder(Budget)
+ACCOUNTS = ("enforced_nusd", "unproven_nusd", "unenforced_nusd", "leased_nusd")
+
+
+class BudgetRepository:
+    """Implements `budgets.ports.Budgets`; safe for threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create(self, wanted: Budget) -> Budget:
+        """Keep a new budget.
+
+        Raises:
+            InvalidInputError: it can not be kept.
+            ConflictError: there is one of that id.
+        """
+        check_budget(wanted)
+        with writing(self._engine) as connection:
+            connection.execute(insert(budget), {"id": wanted.id, **_to_row(wanted)})
+        return wanted
+
+    def get(self, budget_id: str) -> Budget:
+        """Return a budget, archived or not.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        with reading(self._engine) as connection:
+            return _get(connection, budget_id)
+
+    def active(self, *, tenants: Collection[str] | None = None) -> list[Budget]:
+        """Return the budgets that are not archived, of these tenants or all, by id."""
+        query = select(budget.c.body).where(budget.c.archived_at.is_(None))
+        if tenants is not None:
+            query = query.where(budget.c.tenant.in_(sorted(tenants)))
+        with reading(self._engine) as connection:
+            return [_decoder.decode(body) for (body,) in connection.execute(query.order_by("id"))]
+
+    def update(self, wanted: Budget) -> Budget:
+        """Replace what may change of a budget: its limit, names, mode and thresholds.
+
+        Raises:
+            NotFoundError: there is none of that id.
+            InvalidInputError: it changes what the budget counts.
+        """
+        with writing(self._engine, lock=LEDGER_LOCK) as connection:
+            check_change(_get(connection, wanted.id), wanted)
+            connection.execute(
+                update(budget).where(budget.c.id == wanted.id).values(**_to_row(wanted))
+            )
+        return wanted
+
+    def archive(self, budget_id: str, *, now: datetime) -> None:
+        """Stop a budget; its ledger stays. Twice is once.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        with writing(self._engine, lock=LEDGER_LOCK) as connection:
+            found = _get(connection, budget_id)
+            if found.archived_at is None:
+                ended = msgspec.structs.replace(found, archived_at=now)
+                connection.execute(
+                    update(budget).where(budget.c.id == budget_id).values(**_to_row(ended))
+                )
+
+    def balances(self, budgets: Sequence[Budget], *, at: datetime) -> Mapping[str, Amounts]:
+        """Return by budget id what stands in the window of `at`; zero amounts when nothing does."""
+        windows = [WindowKey(one.id, one.window(at).start) for one in budgets]
+        with reading(self._engine) as connection:
+            found = amounts_of(connection, windows)
+        return {key.budget_id: found.get(key, Amounts()) for key in windows}
+
+    def entries(self, window: WindowKey, *, limit: int, before: int | None = None) -> list[Entry]:
+        """Return entries of a window, newest first; `before` skips to a place in the ledger."""
+        table = ledger_entry.c
+        query = select(ledger_entry).where(
+            table.budget_id == window.budget_id, table.window_start == window.start
+        )
+        if before is not None:
+            query = query.where(table.seq < before)
+        with reading(self._engine) as connection:
+            rows = connection.execute(query.order_by(table.seq.desc()).limit(limit))
+            return [
+                Entry(
+                    window=window,
+                    key=row.key,
+                    kind=EntryKind(row.kind),
+                    at=row.at,
+                    change=Amounts(*(getattr(row, name) for name in ACCOUNTS)),
+                )
+                for row in rows
+            ]
+
+
+def amounts_of(connection: Connection, windows: Collection[WindowKey]) -> dict[WindowKey, Amounts]:
+    """Return what stands in each window's accounts; a window without entries is absent."""
+    if not windows:
+        return {}
+    table = ledger_balance.c
+    keys = [(key.budget_id, UtcMicros.to_micros(key.start)) for key in windows]
+    pair = tuple_(table.budget_id, table.window_start)
+    rows = connection.execute(select(ledger_balance).where(pair.in_(keys)))
+    return {
+        WindowKey(row.budget_id, row.window_start): Amounts(
+            *(getattr(row, name) for name in ACCOUNTS)
+        )
+        for row in rows
+    }
+
+
+def read_budgets(connection: Connection, ids: Collection[str] | None) -> dict[str, Budget]:
+    """Return budgets that are not archived, of these ids or all."""
+    query = select(budget.c.body).where(budget.c.archived_at.is_(None))
+    if ids is not None:
+        query = query.where(budget.c.id.in_(sorted(ids)))
+    found = [_decoder.decode(body) for (body,) in connection.execute(query.order_by("id"))]
+    return {one.id: one for one in found}
+
+
+def _get(connection: Connection, budget_id: str) -> Budget:
+    row = connection.execute(select(budget.c.body).where(budget.c.id == budget_id)).first()
+    if row is None:
+        raise NotFoundError("budget", budget_id)
+    return _decoder.decode(row.body)
+
+
+def _to_row(one: Budget) -> dict[str, object]:
+    return {
+        "tenant": one.tenant,
+        "limit_nusd": one.limit_nusd,
+        "body": msgspec.json.encode(one).decode(),
+        "archived_at": one.archived_at,
+    }

@@ -1,0 +1,200 @@
+"""The metadata tables as the newest migration leaves them; a test holds the two together.
+
+Money is BIGINT nano-USD. Time is BIGINT microseconds since 1970, UTC: exact and the same on both
+engines. JSON is text that our own encoder wrote.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator, TypeEngine
+from typing_extensions import override
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class UtcMicros(TypeDecorator[datetime]):
+    """An aware datetime as microseconds since 1970."""
+
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = BigInteger
+    cache_ok: bool | None = True
+
+    @staticmethod
+    def to_micros(value: datetime) -> int:
+        """Write an aware datetime as it is stored."""
+        return (value - _EPOCH) // _MICROSECOND
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else self.to_micros(value)
+
+    @override
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+metadata = MetaData()
+
+api_key: Final = Table(
+    "api_key",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("all_tenants", Boolean, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("tenant_map", Text),
+    Column("created_at", UtcMicros, nullable=False),
+    Column("expires_at", UtcMicros),
+    Column("revoked_at", UtcMicros),
+    Column("last_used_at", UtcMicros),
+)
+
+budget: Final = Table(
+    "budget",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False, index=True),
+    Column("limit_nusd", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("archived_at", UtcMicros),
+)
+
+ledger_entry: Final = Table(
+    "ledger_entry",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("budget_id", Text, ForeignKey("budget.id"), nullable=False),
+    Column("window_start", UtcMicros, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("at", UtcMicros, nullable=False),
+    Column("enforced_nusd", BigInteger, nullable=False),
+    Column("unproven_nusd", BigInteger, nullable=False),
+    Column("unenforced_nusd", BigInteger, nullable=False),
+    Column("leased_nusd", BigInteger, nullable=False),
+    UniqueConstraint("budget_id", "window_start", "key", name="ledger_entry_once"),
+)
+
+ledger_balance: Final = Table(
+    "ledger_balance",
+    metadata,
+    Column("budget_id", Text, ForeignKey("budget.id"), primary_key=True),
+    Column("window_start", UtcMicros, primary_key=True),
+    Column("enforced_nusd", BigInteger, nullable=False),
+    Column("unproven_nusd", BigInteger, nullable=False),
+    Column("unenforced_nusd", BigInteger, nullable=False),
+    Column("leased_nusd", BigInteger, nullable=False),
+)
+
+lease: Final = Table(
+    "lease",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("budget_id", Text, ForeignKey("budget.id"), nullable=False),
+    Column("window_start", UtcMicros, nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("amount_nusd", BigInteger, nullable=False),
+    Column("open_nusd", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("granted_at", UtcMicros, nullable=False),
+    Column("expires_at", UtcMicros, nullable=False),
+    Column("sweep_at", UtcMicros, nullable=False),
+    Index("lease_to_sweep", "state", "sweep_at"),
+    Index("lease_of_window", "budget_id", "window_start", "state", "expires_at"),
+)
+
+settled_hold: Final = Table(
+    "settled_hold",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("held_nusd", BigInteger, nullable=False),
+    Column("started_at", UtcMicros, nullable=False),
+    Column("settled_at", UtcMicros, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("response_id", Text, index=True),
+    Column("call_id", Text, index=True),
+)
+
+hold_line: Final = Table(
+    "hold_line",
+    metadata,
+    Column("hold_id", Text, ForeignKey("settled_hold.id"), primary_key=True),
+    Column("budget_id", Text, ForeignKey("budget.id"), primary_key=True),
+    Column("window_start", UtcMicros, nullable=False),
+    Column("lease_id", Text, nullable=False),
+    Column("enforced_nusd", BigInteger, nullable=False),
+    Column("unproven_nusd", BigInteger, nullable=False),
+)
+
+call_posting: Final = Table(
+    "call_posting",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("posted_at", UtcMicros, nullable=False),
+)
+
+waiting_call: Final = Table(
+    "waiting_call",
+    metadata,
+    Column("call_id", Text, primary_key=True),
+    Column("budget_id", Text, ForeignKey("budget.id"), primary_key=True),
+    Column("window_start", UtcMicros, nullable=False),
+    Column("minute", UtcMicros, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("cost_nusd", BigInteger, nullable=False),
+    Column("due_at", UtcMicros, nullable=False, index=True),
+)
+
+policy_generation: Final = Table(
+    "policy_generation",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("gen", Integer, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("issued_at", UtcMicros, nullable=False),
+)
+
+policy_rules: Final = Table(
+    "policy_rules",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("changed_at", UtcMicros, nullable=False),
+)
+
+node_state: Final = Table(
+    "node_state",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("boot_id", Text, nullable=False),
+    Column("applied_epoch", Integer),
+    Column("applied_gen", Integer),
+    Column("nack", Text),
+    Column("capabilities", Text, nullable=False),
+    Column("seen_at", UtcMicros, nullable=False),
+)
