@@ -24,9 +24,11 @@ from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.costs import CostController
 from controlplane.api.routes.exports import ExportController
 from controlplane.api.routes.health import HealthController
+from controlplane.api.routes.keys import KeyController
 from controlplane.api.routes.meta import MetaController
 from controlplane.api.routes.metrics import MetricsController
 from controlplane.api.routes.policy import PolicyController
+from controlplane.api.routes.prices import PriceController
 from controlplane.api.routes.quality import QualityController
 from controlplane.api.services import Services
 
@@ -39,9 +41,11 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     CostController,
     ExportController,
     HealthController,
+    KeyController,
     MetaController,
     MetricsController,
     PolicyController,
+    PriceController,
     QualityController,
 )
 

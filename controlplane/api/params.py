@@ -157,7 +157,7 @@ def window(given: Given, *, now: datetime, in_zone: str, default: str = DEFAULT_
     if start is None or end is None:
         missing = "start" if start is None else "end"
         raise InvalidInputError(missing, "missing", "Give start and end, or range")
-    asked = Window(_instant("start", start), _instant("end", end))
+    asked = Window(instant("start", start), instant("end", end))
     if asked.start >= asked.end:
         raise InvalidInputError("end", "not after start", "Windows are [start, end)")
     if (asked.end - asked.start).days > MAX_DAYS:
@@ -165,7 +165,12 @@ def window(given: Given, *, now: datetime, in_zone: str, default: str = DEFAULT_
     return asked
 
 
-def _instant(name: str, text: str) -> datetime:
+def instant(name: str, text: str) -> datetime:
+    """Read RFC 3339 with an offset as aware UTC.
+
+    Raises:
+        InvalidInputError: it is not that.
+    """
     # A "+" that nobody percent-encoded arrives as a space.
     try:
         at = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)

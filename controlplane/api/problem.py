@@ -22,6 +22,7 @@ from controlplane.core.errors import (
     ForbiddenError,
     InvalidInputError,
     LimitExceededError,
+    NotFoundError,
     RateLimitedError,
     SpoolFullError,
 )
@@ -127,6 +128,8 @@ def _headers_of(error: ControlPlaneError) -> dict[str, str]:
 def _fields_of(error: ControlPlaneError) -> tuple[FieldProblem, ...]:
     if isinstance(error, InvalidInputError):
         return (FieldProblem(error.field, error.problem, error.fix),)
+    if isinstance(error, NotFoundError):
+        return (FieldProblem(error.kind, "does not exist", error.fix),)
     if isinstance(error, LimitExceededError):
         return (FieldProblem(error.limit, f"at most {error.allowed}"),)
     return ()

@@ -1,6 +1,6 @@
 """Everything a request may reach, handed in once; the API opens nothing by itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -10,12 +10,32 @@ from controlplane.alerts.alert import Alert
 from controlplane.api.exports import ExportJobs
 from controlplane.api.policy_watch import SignedPolicy
 from controlplane.api.sessions import Sessions
-from controlplane.auth.principal import Principal
+from controlplane.auth.api_key import KeyText
+from controlplane.auth.principal import Principal, PrincipalKind
+from controlplane.auth.roles import Scope
 from controlplane.budgets.ports import Budgets
 from controlplane.core.clock import Clock
 from controlplane.core.ids import IdFactory
+from controlplane.ingest.ports import TenantMap
 from controlplane.policy.wire import SyncReply, SyncRequest
+from controlplane.pricing.price_book import Found
 from controlplane.signals.ports import SpanReader
+
+
+class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as it may be listed: everything but its secret."""
+
+    id: str
+    kind: PrincipalKind
+    role: str
+    name: str
+    tenant: str
+    all_tenants: bool
+    scopes: tuple[Scope, ...]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
 
 
 class KeyDirectory(Protocol):
@@ -26,8 +46,37 @@ class KeyDirectory(Protocol):
 
         Raises:
             AuthenticationError: malformed, unknown, expired or revoked.
+            UnavailableError: it can not be looked up now.
         """
         ...
+
+    def list(self) -> Sequence[msgspec.Struct]:
+        """Return every key, revoked ones included, as structs with KeyInfo's fields or more."""
+        ...
+
+    def revoke(self, key_id: str, *, now: datetime) -> None:
+        """End a key; twice is once.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        ...
+
+
+class KeyOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a key is asked for; its id and secret are the composition root's to draw."""
+
+    kind: PrincipalKind
+    role: str
+    name: str
+    tenant: str
+    all_tenants: bool = False
+    tenant_map: TenantMap | None = None
+    expires_at: datetime | None = None
+
+
+CreateKey = Callable[[KeyOrder, datetime], KeyText]
+"""Makes and keeps a key; raises InvalidInputError when kind and role do not go together."""
 
 
 class HealthCheck(msgspec.Struct, frozen=True):
@@ -77,14 +126,29 @@ Sync = Callable[[SyncRequest, Principal, datetime], SyncReply]
 """The sync flow, bound to its store and price book; one transaction, idempotent by hold id."""
 
 
+class Prices(Protocol):
+    """The price book in force."""
+
+    @property
+    def version(self) -> str:
+        """Which version of all prices it is."""
+        ...
+
+    def find(self, provider: str | None, model: str | None) -> Found:
+        """Return a model's rows, or why there are none."""
+        ...
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The ports of one running API."""
 
     reader: SpanReader
     keys: KeyDirectory
+    create_key: CreateKey
     policies: PolicySource
     sync: Sync
     publisher: Publisher
+    prices: Prices
     budgets: Budgets
     exports: ExportJobs
     alerts: AlertList

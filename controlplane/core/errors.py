@@ -120,15 +120,16 @@ class ForbiddenError(ControlPlaneError):
 
 
 class NotFoundError(ControlPlaneError):
-    """The thing named does not exist for this principal."""
+    """The thing named does not exist for this principal; `fix` says what would make it, if known."""
 
     code = "not_found"
     http_status = 404
 
-    def __init__(self, kind: str, key: str) -> None:
+    def __init__(self, kind: str, key: str, fix: str = "") -> None:
         self.kind = kind
         self.key = key
-        super().__init__(f"{kind} {key!r} does not exist")
+        self.fix = fix
+        super().__init__(f"{kind} {key!r} does not exist" + (f". {fix}" if fix else ""))
 
 
 class ConflictError(ControlPlaneError):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from controlplane.alerts.alert import Alert
 from controlplane.api.app import create_app
 from controlplane.api.exports import ExportJobs
 from controlplane.api.server import ApiServer
-from controlplane.api.services import HealthCheck, Services
+from controlplane.api.services import HealthCheck, KeyOrder, Services
 from controlplane.api.sessions import Sessions
+from controlplane.auth.api_key import KeyText, new_key
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
 from controlplane.budgets.budget import Budget, check_budget, check_change
@@ -30,6 +32,8 @@ from controlplane.core.ids import SequentialIds
 from controlplane.exports.manifest import Manifest
 from controlplane.pipelines.export import ExportRequest, Stamp, export_traces
 from controlplane.policy.wire import Generation, SyncReply, SyncRequest
+from controlplane.pricing.price_book import ModelPrices, PriceBook
+from controlplane.pricing.rates import ALWAYS, PriceRow, Tier, rate
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA
 from controlplane.usage.dimensions import MEASURES
@@ -186,6 +190,15 @@ class FakeKeys:
             **said,
         )
         return text
+
+    def list(self) -> Sequence[msgspec.Struct]:
+        return []
+
+    def revoke(self, key_id: str, *, now: datetime) -> None:
+        raise NotFoundError("key", f"{key_id} at {now}")
+
+    def create(self, wanted: KeyOrder, _now: datetime) -> KeyText:
+        return new_key(wanted.kind, "made", bytes(32))
 
     def resolve(self, bearer: str, *, now: datetime) -> Principal:
         self.lookups += 1
@@ -346,6 +359,15 @@ def publisher(policies: FakePolicies) -> FakePublisher:
 
 
 @pytest.fixture
+def prices() -> PriceBook:
+    base = Tier(-1, {"input_uncached": rate(Decimal("2.50"), per=1_000_000)})
+    row = PriceRow(price_id="house@1/openai/gpt-4o/2026-01-01", validity=ALWAYS, tiers=(base,))
+    return PriceBook(
+        "house@1", [], overrides=[ModelPrices(provider="openai", model="gpt-4o", rows=(row,))]
+    )
+
+
+@pytest.fixture
 def exports(reader: FakeReader, tmp_path: Path) -> Iterator[ExportJobs]:
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
@@ -376,6 +398,7 @@ def services(
     alerts: FakeAlerts,
     budgets: FakeBudgets,
     publisher: FakePublisher,
+    prices: PriceBook,
     exports: ExportJobs,
 ) -> Services:
     return Services(
@@ -386,6 +409,8 @@ def services(
         alerts=alerts,
         budgets=budgets,
         publisher=publisher,
+        prices=prices,
+        create_key=keys.create,
         exports=exports,
         sessions=Sessions(),
         clock=clock,

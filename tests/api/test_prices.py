@@ -1,0 +1,37 @@
+"""Price look-up."""
+
+from typing import Any
+
+from controlplane import telemetry
+
+
+def test_a_known_model_shows_its_exact_rates_and_provenance(api: Any, acme: str) -> None:
+    with api.client(acme) as client:
+        body = client.get("/api/v1/prices", params={"provider": "openai", "model": "GPT-4o"}).json()
+    assert body["price_id"] == "house@1/openai/gpt-4o/2026-01-01"
+    assert body["provenance"] == "override"
+    assert body["tiers"] == [
+        {
+            "above_input_tokens": -1,
+            "rates": [{"bucket": "input_uncached", "usd_per_million": "2.5", "is_stand_in": False}],
+        }
+    ]
+
+
+def test_an_unknown_model_is_not_found_with_the_fix_and_counted(api: Any, acme: str) -> None:
+    before = telemetry.API_REFUSED.labels(code="not_found")._value.get()
+    with api.client(acme) as client:
+        answer = client.get("/api/v1/prices", params={"provider": "openai", "model": "gpt-99"})
+    assert answer.status_code == 404
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "model"
+    assert "price_overrides" in error["fix"]
+    assert "0" not in answer.json()["detail"]
+    assert before + 1 == telemetry.API_REFUSED.labels(code="not_found")._value.get()
+
+
+def test_a_missing_model_and_a_bad_instant_are_named(api: Any, acme: str) -> None:
+    with api.client(acme) as client:
+        assert client.get("/api/v1/prices").json()["errors"][0]["field"] == "model"
+        answer = client.get("/api/v1/prices", params={"model": "gpt-4o", "at": "now"})
+    assert answer.json()["errors"][0]["field"] == "at"
