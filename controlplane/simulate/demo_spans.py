@@ -60,6 +60,7 @@ def _litellm(call: Call, *, parent: int = NO_PARENT, step: int = 0, at: float = 
         "metadata.user_api_key_alias": f"{call.team.name}-gateway",
         "metadata.user_api_key_team_alias": call.team.name,
         "metadata.user_api_key_end_user_id": call.user,
+        "metadata.user_api_key_hash": f"demo-{call.team.name}",
         "metadata.requester_metadata": f"{{'feature': '{call.feature}'}}",
         "litellm.call_id": f"{call.nonce:016x}-{step}",
         "litellm.model_group": call.model.name,
