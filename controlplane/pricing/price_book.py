@@ -1,0 +1,140 @@
+"""The price book: which row prices a model of a provider at an instant, and how it was found."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, time
+from typing import Final
+
+import msgspec
+
+from controlplane.pricing.providers import price_provider
+from controlplane.pricing.rates import PriceRow, Validity
+from controlplane.signals.vocabulary import PriceProvenance
+
+_COMPACT_DATE: Final = re.compile(r"-(20\d\d)(\d\d)(\d\d)$")
+_ANY_DATE: Final = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
+
+
+class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
+    """A model's rows; of those valid at an instant the last one applies."""
+
+    provider: str
+    model: str
+    rows: tuple[PriceRow, ...]
+    provenance: PriceProvenance = PriceProvenance.EXACT
+
+    def at(self, instant: datetime) -> PriceRow | None:
+        """Return the row that prices a call started at `instant`; None when none was valid."""
+        return next((row for row in reversed(self.rows) if is_valid(row.validity, instant)), None)
+
+
+class NotFound(msgspec.Struct, frozen=True):
+    """Why a model has no price."""
+
+    reason: str
+
+
+Found = ModelPrices | NotFound
+
+
+def is_valid(validity: Validity, instant: datetime) -> bool:
+    """Whether a row applies at an instant."""
+    utc = instant.astimezone(UTC)
+    if validity.since and utc.date() < validity.since:
+        return False
+    if validity.until and utc.date() >= validity.until:
+        return False
+    return _in_hours(validity.daily_from, validity.daily_to, utc.time())
+
+
+def _in_hours(start: time, end: time, at: time) -> bool:
+    if start == end:
+        return True
+    return start <= at < end if start < end else at >= start or at < end
+
+
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of the seed: its rows and how its names are recognised."""
+
+    model: str
+    rows: tuple[PriceRow, ...]
+    matches: Callable[[str], bool]
+
+
+class ListedProvider(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider of the seed; `resells` are providers whose list it falls back to."""
+
+    provider: str
+    models: Sequence[ListedModel]
+    resells: tuple[str, ...] = ()
+    knows: Callable[[str], bool] | None = None
+    """Whether a model's name belongs to this provider; for spans that name no provider."""
+
+
+class PriceBook:
+    """An immutable version of all prices; lookups are remembered, so a batch pays once a model."""
+
+    def __init__(
+        self,
+        version: str,
+        listed: Sequence[ListedProvider],
+        *,
+        overrides: Sequence[ModelPrices] = (),
+    ) -> None:
+        self.version = version
+        self._listed = {provider.provider: provider for provider in listed}
+        self._overrides: Mapping[tuple[str, str], ModelPrices] = {
+            (price_provider(own.provider), own.model.lower()): own for own in overrides
+        }
+        self._remembered: dict[tuple[str | None, str | None], Found] = {}
+
+    def find(self, provider: str | None, model: str | None) -> Found:
+        """Return a model's rows, or why there are none; names in any vocabulary and case."""
+        key = (provider, model)
+        found = self._remembered.get(key)
+        if found is None:
+            found = self._remembered[key] = self._find(provider, model)
+        return found
+
+    def _find(self, provider: str | None, model: str | None) -> Found:
+        if not model:
+            return NotFound("unknown_model")
+        name = model.lower()
+        who = price_provider(provider) if provider else self._owner_of(name)
+        own = self._overrides.get((who or "", name))
+        if own:
+            return msgspec.structs.replace(own, provenance=PriceProvenance.OVERRIDE)
+        if who not in self._listed:
+            return NotFound("unknown_provider")
+        for spelling in _spellings(name):
+            found = self._look_up(self._listed[who], spelling)
+            if found:
+                return msgspec.structs.replace(found, provenance=_how(found, provider, name))
+        return NotFound("unknown_model")
+
+    def _look_up(self, provider: ListedProvider, name: str) -> ModelPrices | None:
+        for seller in (provider.provider, *provider.resells):
+            models = self._listed[seller].models if seller in self._listed else ()
+            for listed in models:
+                if listed.matches(name):
+                    return ModelPrices(provider=seller, model=listed.model, rows=listed.rows)
+        return None
+
+    def _owner_of(self, model: str) -> str | None:
+        return next((p.provider for p in self._listed.values() if p.knows and p.knows(model)), None)
+
+
+def _how(found: ModelPrices, provider: str | None, name: str) -> PriceProvenance:
+    if provider and found.provider != price_provider(provider):
+        return PriceProvenance.FALLBACK  # the maker's list stands in for the reseller's
+    exact = bool(provider) and found.model == name
+    return PriceProvenance.EXACT if exact else PriceProvenance.ALIAS
+
+
+def _spellings(name: str) -> list[str]:
+    """Return a name as it came, with its date dashed, without a route, and without its date."""
+    spellings = [name, _COMPACT_DATE.sub(r"-\1-\2-\3", name)]
+    if "/" in name:
+        spellings += _spellings(name.rsplit("/", 1)[1])
+    spellings.append(_ANY_DATE.sub("", name))
+    return list(dict.fromkeys(spellings))

@@ -1,0 +1,163 @@
+"""The columnar stage equals one call at a time, and keeps what it can not price apart."""
+
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.core.tokens import BUCKET_NAMES, INPUT_BUCKETS
+from controlplane.pricing.price import price
+from controlplane.pricing.price_book import ListedModel, ListedProvider, PriceBook
+from controlplane.pricing.quote import quote
+from controlplane.pricing.rates import ALWAYS, PriceRow, Rate, Tier, Validity
+from controlplane.signals.schema import ATTRIBUTED_SCHEMA, SPAN_SCHEMA
+
+T0 = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+def _row(name: str, validity: Validity, *tiers: Tier) -> PriceRow:
+    return PriceRow(price_id=name, validity=validity, tiers=tiers)
+
+
+HUGE = Rate(10**15, 7)
+MODELS = [
+    ("tiered", [_row("tiered", ALWAYS, Tier(-1, {"input_uncached": Rate(5, 2), "output_text": Rate(1, 3)}), Tier(100, {"input_uncached": Rate(9, 1)}))]),
+    ("free", [_row("free", ALWAYS, Tier(-1, {"input_uncached": Rate(0, 1)}))]),
+    ("percall", [_row("percall", ALWAYS, Tier(-1, {"requests": Rate(5_000, 1), "input_uncached": Rate(1, 1)}))]),
+    ("standin", [_row("standin", ALWAYS, Tier(-1, {"input_uncached": Rate(3, 1), "cache_read": Rate(3, 1, stand_in=True)}))]),
+    ("huge", [_row("huge", ALWAYS, Tier(-1, {"input_uncached": HUGE, "output_text": HUGE}))]),
+    (
+        "dated",
+        [
+            _row("dated-1", Validity(until=T0.date() + timedelta(days=2)), Tier(-1, {"input_uncached": Rate(1, 1)})),
+            _row("dated-2", Validity(since=T0.date() + timedelta(days=1)), Tier(-1, {"input_uncached": Rate(2, 1)})),
+        ],
+    ),
+]  # fmt: skip
+
+
+def _own_book() -> PriceBook:
+    models = [
+        ListedModel(model=name, rows=tuple(rows), matches=name.__eq__) for name, rows in MODELS
+    ]
+    return PriceBook("test", [ListedProvider(provider="p", models=models)])
+
+
+OWN = _own_book()
+
+
+def _spans(rows: list[dict[str, object]]) -> pa.Table:
+    base = {
+        "report_kind": "call",
+        "status": "ok",
+        "usage_state": "exact",
+        "provider": "p",
+        "start_time": T0,
+    }
+    filled = [{**base, **row} for row in rows]
+    columns = {
+        field.name: pa.array([row.get(field.name) for row in filled], field.type)
+        for field in ATTRIBUTED_SCHEMA
+    }
+    return pa.table(
+        columns, schema=pa.schema([f.with_nullable(nullable=True) for f in ATTRIBUTED_SCHEMA])
+    )
+
+
+BUCKETS = st.sampled_from(
+    ["input_uncached", "cache_read", "output_text", "requests", "output_audio"]
+)
+ROWS = st.fixed_dictionaries(
+    {
+        "billing_model": st.sampled_from([*(name for name, _ in MODELS), "unknown", None]),
+        "provider": st.sampled_from(["p", "q", None]),
+        "start_time": st.integers(-72, 96).map(lambda h: T0 + timedelta(hours=h)),
+        "usage": st.dictionaries(BUCKETS, st.one_of(st.integers(0, 300), st.integers(0, 2**40))),
+    }
+)
+
+
+@given(st.lists(ROWS, max_size=20))
+def test_columns_equal_one_call_at_a_time(rows: list[dict[str, object]]) -> None:
+    """Every amount, state, reason, id and provenance, hostile quantities included."""
+    flat = [{**row, **row["usage"]} for row in rows]  # type: ignore[dict-item]  # hypothesis' mapping
+    table = price(_spans(flat), OWN)
+    assert SPAN_SCHEMA.names == table.column_names
+    for got, row in zip(table.to_pylist(), rows, strict=True):
+        expected = quote(
+            OWN,
+            provider=row["provider"],  # type: ignore[arg-type]  # str or None
+            model=row["billing_model"],  # type: ignore[arg-type]  # str or None
+            at=row["start_time"],  # type: ignore[arg-type]  # datetime
+            usage=row["usage"],  # type: ignore[arg-type]  # dict of int
+        )
+        assert (
+            expected.total_nusd,
+            expected.cost_state,
+            expected.cost_reason,
+            expected.price_id,
+            expected.price_provenance,
+        ) == tuple(
+            got[c]
+            for c in ("cost_nusd", "cost_state", "cost_reason", "price_id", "price_provenance")
+        )
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"usage_state": "unknown"}, (None, "unpriced", "unknown_usage")),
+        ({"usage_state": "impossible"}, (None, "unpriced", "impossible_usage")),
+        ({"usage_state": "absent"}, (None, "unpriced", "unknown_usage")),
+        (
+            {"usage_state": "absent", "status": "error", "error_type": "rate_limited"},
+            (0, "free", "failed_without_usage"),
+        ),
+        (
+            {"usage_state": "absent", "status": "error", "error_type": "client_error"},
+            (0, "free", "failed_without_usage"),
+        ),
+        (
+            {"usage_state": "absent", "status": "error", "error_type": "timeout"},
+            (None, "unpriced", "unknown_usage"),
+        ),
+        (
+            {"usage_state": "absent", "status": "error", "error_type": "server_error"},
+            (None, "unpriced", "unknown_usage"),
+        ),
+        ({"report_kind": "aggregate", "input_uncached": 5}, (None, None, None)),
+        ({"report_kind": "none"}, (None, None, None)),
+    ],
+)
+def test_calls_without_usage(
+    facts: dict[str, object], expected: tuple[int | None, str | None, str | None]
+) -> None:
+    """Refused is free, dispatched is unknown, and what is no call has no cost at all."""
+    row = price(_spans([{"billing_model": "free", **facts}]), OWN).to_pylist()[0]
+    assert expected == (row["cost_nusd"], row["cost_state"], row["cost_reason"])
+
+
+def test_rows_keep_their_order_and_batches_do_not_matter() -> None:
+    """Pricing a batch is pricing its rows."""
+    rows: list[dict[str, object]] = [
+        {"billing_model": name, "input_uncached": i, "report_kind": "call" if i % 3 else "none"}
+        for i, name in enumerate(["tiered", "dated", "free", "unknown"] * 8)
+    ]
+    whole = price(_spans(rows), OWN).to_pylist()
+    single = [price(_spans([row]), OWN).to_pylist()[0] for row in rows]
+    assert single == whole
+
+
+def test_half_a_nano_dollar_goes_to_the_even_neighbour() -> None:
+    """5/2 times 1, 3, 5: 2.5, 7.5 and 12.5 become 2, 8 and 12."""
+    rows: list[dict[str, object]] = [
+        {"billing_model": "tiered", "input_uncached": q} for q in (1, 3, 5)
+    ]
+    assert [2, 8, 12] == price(_spans(rows), OWN)["cost_nusd"].to_pylist()
+
+
+def test_every_bucket_has_a_direction() -> None:
+    """The tier is chosen by the whole input: the registry must know all of it."""
+    assert set(INPUT_BUCKETS) < set(BUCKET_NAMES)
