@@ -5,7 +5,7 @@ of what is sent, because no tokenizer makes a token out of less than a byte; any
 to content held elsewhere has no bound that can be known here, and a hard budget refuses it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -44,6 +44,23 @@ BOUNDED_PARTS: Final = frozenset(
 )
 """Types of content parts that carry their whole content."""
 
+KNOWN_FIELDS: Final = frozenset(
+    {
+        *INPUT_FIELDS,
+        *("model", "user", "metadata", "n", "best_of", "stream", "stream_options", "stop", "seed"),
+        *("max_tokens", "max_completion_tokens", "max_output_tokens", "stop_sequences"),
+        *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty"),
+        *("repetition_penalty", "logit_bias", "logprobs", "top_logprobs", "echo", "suffix"),
+        *("parallel_tool_calls", "function_call", "reasoning_effort", "reasoning", "thinking"),
+        *("service_tier", "store", "verbosity", "safety_identifier", "prompt_cache_key"),
+        *("prompt_cache_retention", "modalities", "encoding_format", "dimensions", "input_type"),
+        *("truncation", "include", "max_tool_calls", "num_retries", "timeout", "max_retries"),
+        *("request_timeout", "litellm_metadata", "tags", "fallbacks", "litellm_session_id"),
+    }
+)
+"""Fields that can not raise the cost beyond the bound. A sender's field outside this list may (a
+provider's own model list, a switch that drops the limits), so it makes the request unbounded."""
+
 UNBOUNDED_FIELDS: Final = {
     "previous_response_id": "stored conversation",
     "conversation": "stored conversation",
@@ -77,8 +94,14 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     can_shrink: bool = True  # reasoning and structured output do not survive a lower limit (L12)
 
 
-def bound_request(operation: str, request: Mapping[str, object]) -> Bound:
-    """Bound one request; operations outside OUTPUT_LIMIT_FIELDS are unbounded."""
+def bound_request(
+    operation: str, request: Mapping[str, object], *, sent_fields: Iterable[str] = ()
+) -> Bound:
+    """Bound one request; operations outside OUTPUT_LIMIT_FIELDS are unbounded.
+
+    Args:
+        sent_fields: the names that the sender wrote, where a proxy adds its own to the request.
+    """
     fields = OUTPUT_LIMIT_FIELDS.get(operation)
     said = [request[field] for field in fields or () if request.get(field) is not None]
     limits = [limit for limit in said if type(limit) is int and limit >= 0]
@@ -91,7 +114,9 @@ def bound_request(operation: str, request: Mapping[str, object]) -> Bound:
         input_tokens=_input_tokens(request),
         output_tokens=output,
         choices=_choices(request),
-        unbounded=_why_unbounded(operation, request) or _bad_limit(said, limits),
+        unbounded=_why_unbounded(operation, request)
+        or _unknown_field(sent_fields)
+        or _bad_limit(said, limits),
         can_shrink=not rigid and bool(fields),
     )
 
@@ -120,6 +145,11 @@ def _choices(request: Mapping[str, object]) -> int:
     if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
         return each * len(prompts)
     return each
+
+
+def _unknown_field(sent_fields: Iterable[str]) -> str | None:
+    unknown = sorted(set(sent_fields) - KNOWN_FIELDS)
+    return f"field {unknown[0][:64]}" if unknown else None
 
 
 def _bad_limit(said: list[object], limits: list[int]) -> str | None:

@@ -4,7 +4,7 @@ Every nano-USD of a lease is held at most once: a settle gives nothing back here
 the difference and grants it anew. That keeps the book simple and the bound exact.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -14,6 +14,7 @@ from controlplane.core.clock import Clock
 from controlplane.policy.wire import Grant, LeaseReturn, LeaseWant
 
 RENEW_RATIO: Final = 0.25  # of the lease's life; then it is given back and asked for anew
+SHORT_SECONDS: Final = 1.0  # how long "not enough" is taken for an answer
 IDLE_SECONDS: Final = 2.0  # an unused lease goes back, others may need it
 AHEAD_SECONDS: Final = 2.0  # a lease is sized for this much of the recent rate
 _SMOOTHING: Final = 0.5
@@ -50,6 +51,21 @@ class Lease(msgspec.Struct):
         return self.ttl_seconds - self.asked.seconds_until(now)
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """The server had less than this for us; asking again before it ends would be noise."""
+
+    since: Instant
+    ttl_seconds: float
+    nusd: int
+
+
+class Need(msgspec.Struct, frozen=True):
+    """A waiting call: its ceiling, and the least that it could be cut to."""
+
+    held_nusd: int
+    least_nusd: int
+
+
 class LeaseBook:
     """Every open lease of this holder; sync, deterministic, told the time."""
 
@@ -57,12 +73,12 @@ class LeaseBook:
         self._leases: dict[str, dict[str, Lease]] = {}  # budget id → lease id → lease
         self._held_since_nusd: dict[str, int] = {}
         self._rate_nusd: dict[str, float] = {}
-        self._refused: dict[str, tuple[Instant, float]] = {}
+        self._refused: dict[str, Refused] = {}
 
     def accept(self, grant: Grant, asked: Instant) -> bool:
         """Take a grant in; False when it is a refusal (amount 0)."""
         if grant.amount_nusd <= 0:
-            self._refused[grant.budget_id] = (asked, grant.ttl_seconds)
+            self._refused[grant.budget_id] = Refused(asked, grant.ttl_seconds, 0)
             return False
         self._refused.pop(grant.budget_id, None)
         self._leases.setdefault(grant.budget_id, {})[grant.lease_id] = Lease(
@@ -103,10 +119,20 @@ class LeaseBook:
         """Return what all leases of the budget have left together."""
         return sum(lease.left_nusd for lease in self._leases.get(budget_id, {}).values())
 
-    def is_refused(self, budget_id: str, now: Instant) -> bool:
-        """Whether the server said there is nothing, and asking again would be noise."""
+    def fell_short(self, budget_id: str, least_nusd: int, now: Instant) -> None:
+        """Remember for a while that calls which need this much are not served."""
+        if self.fits_nusd([budget_id], now) < least_nusd:
+            self._refused.setdefault(budget_id, Refused(now, SHORT_SECONDS, least_nusd))
+
+    def is_refused(self, budget_id: str, needed_nusd: int, now: Instant) -> bool:
+        """Whether the server has said that there is not so much."""
         refused = self._refused.get(budget_id)
-        return refused is not None and refused[0].seconds_until(now) < refused[1]
+        if refused is None or needed_nusd < refused.nusd:
+            return False
+        if refused.since.seconds_until(now) < refused.ttl_seconds:
+            return True
+        del self._refused[budget_id]
+        return False
 
     def forget_refusal(self, budget_ids: Iterable[str]) -> None:
         """Money may have come back: asking makes sense again."""
@@ -146,7 +172,7 @@ class LeaseBook:
         return tuple(LeaseReturn(lease.lease_id, lease.left_nusd) for lease in closing)
 
     def wants(
-        self, needs: dict[str, list[int]], *, elapsed_seconds: float, now: Instant
+        self, needs: Mapping[str, Sequence[Need]], *, elapsed_seconds: float, now: Instant
     ) -> tuple[LeaseWant, ...]:
         """Say what to ask for: waiting calls at once, busy budgets before they run dry."""
         wants = []
@@ -156,11 +182,14 @@ class LeaseBook:
             rate = self._rate_nusd.get(budget_id, recent)
             rate += _SMOOTHING * (recent - rate)
             self._rate_nusd[budget_id] = rate
-            if self.is_refused(budget_id, now):
-                continue
-            waiting = needs.get(budget_id, [])
+            waiting = [
+                need.held_nusd
+                for need in needs.get(budget_id, ())
+                if not self.is_refused(budget_id, need.least_nusd, now)
+            ]
             ahead = int(rate * AHEAD_SECONDS)
-            if waiting or self.left_nusd(budget_id) < ahead // 2:
+            is_low = self.left_nusd(budget_id) < ahead // 2
+            if waiting or (is_low and not self.is_refused(budget_id, ahead, now)):
                 wants.append(LeaseWant(budget_id, ahead + sum(waiting), max(waiting, default=0)))
         return tuple(wants)
 

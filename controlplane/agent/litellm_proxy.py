@@ -27,6 +27,7 @@ from controlplane.agent.litellm_request import (
     provider_of,
     rate_names,
     route_point,
+    sent_fields,
     success_ending,
 )
 from controlplane.agent.log import say
@@ -60,7 +61,6 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         super().__init__()
         self.agent = agent
         self._calls: dict[str, Call] = {}
-        self._names: dict[str, tuple[tuple[str, ...], ...]] = {}
         _check_signatures(type(self))
         atexit.register(agent.goodbye)
 
@@ -208,7 +208,8 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         return Request(
             request_id=str(call_id or ""),
             facts=facts,
-            bound=bound_request(operation, data),
+            # A later attempt carries what LiteLLM added; its fields were looked at the first time.
+            bound=bound_request(operation, data, sent_fields=() if upstream else sent_fields(data)),
             candidates=lambda group: (
                 (rate_names(upstream, group),) if upstream else self._serving(group)
             ),
@@ -221,6 +222,10 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         router = _router()
         if router is None:
             return (rate_names("", group),)
+        # The index is O(1) and copies nothing; aliases and wildcards take the slow way.
+        indices = getattr(router, "model_name_to_deployment_indices", {}).get(group)
+        if indices:
+            return deployment_names([router.model_list[at] for at in indices], group)
         return deployment_names(router.get_model_list(model_name=group) or (), group)
 
     def _remember(self, data: dict[str, Any], call: Call) -> None:

@@ -97,6 +97,12 @@ def facts_of(
     return facts
 
 
+def sent_fields(data: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the field names that the sender wrote; LiteLLM keeps the body as it came."""
+    body = _mapping(_mapping(data.get("proxy_server_request")).get("body"))
+    return tuple(str(name) for name in body)
+
+
 def _read(source: str, data: Mapping[str, object], key: object) -> object:
     kind, _, name = source.partition(".")
     if kind == "key":

@@ -112,8 +112,9 @@ class Agent:
 
     async def stop(self) -> None:
         """Give the leases back, send what is owed, and end."""
-        for task in self._tasks:
-            task.cancel()
+        async with self.syncer.talking:
+            for task in self._tasks:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         await asyncio.to_thread(self.goodbye)
@@ -284,7 +285,7 @@ class Agent:
                 held = self._hold(request, cut) if cut else None
             if held is not None:
                 return held
-            if left <= 0:
+            if left <= 0 or (answered and not self.holder.queue.is_busy):
                 raise self._refused(exhausted(budgets, self.syncer.standings, wanted.held_nusd))
 
     def settle(self, hold_id: str, ending: Ending) -> bool:
@@ -293,10 +294,14 @@ class Agent:
         if hold is None:
             return False
         self.holder.book.forget_refusal(hold.leases)
+        self.syncer.settled()
         return True
 
     def _refused(self, refusal: Refusal) -> RefusedError:
         self.desk.refusals[refusal.code] = self.desk.refusals.get(refusal.code, 0) + 1
+        if refusal.budget and refusal.standing is None:
+            standing = self.syncer.standings.get(refusal.budget.id)
+            refusal = msgspec.structs.replace(refusal, standing=standing)
         return RefusedError(refusal, self.policy)
 
 

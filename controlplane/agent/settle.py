@@ -93,6 +93,11 @@ class SettleQueue:
         """Number of settles that the server has not acknowledged."""
         return len(self._pending)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call of ours may still end and make room."""
+        return bool(self._open or self._pending)
+
     def open_nusd(self) -> dict[str, int]:
         """Return what is held per budget."""
         held: dict[str, int] = {}

@@ -8,7 +8,7 @@ import msgspec
 
 from controlplane.agent.admit import Claim
 from controlplane.agent.holder import Holder
-from controlplane.agent.lease import Instant
+from controlplane.agent.lease import Instant, Need
 from controlplane.agent.log import say
 from controlplane.agent.puller import CAPABILITIES, Puller
 from controlplane.agent.recover import report_dead
@@ -51,6 +51,8 @@ class Syncer:
         self._clock = clock
         self._wake = asyncio.Event()
         self._waiters: list[Waiter] = []
+        self.talking = asyncio.Lock()
+        """Held while a sync is under way: to give up then could lose a lease in its answer."""
         self._last = Instant.of(clock)
         self._decoder = msgspec.json.Decoder(SyncReply)
         self.standings: dict[str, Standing] = {}
@@ -61,6 +63,11 @@ class Syncer:
         """Sync soon."""
         self._wake.set()
 
+    def settled(self) -> None:
+        """A call ended: what it frees may serve one that waits."""
+        if self._waiters:
+            self.wake()
+
     async def more(self, wanted: Claim, within_seconds: float) -> bool:
         """Wait for more lease; True when the server has answered, whatever it said.
 
@@ -69,13 +76,15 @@ class Syncer:
         """
         now = Instant.of(self._clock)
         book, queue = self._holder.book, self._holder.queue
-        if any(book.is_refused(budget_id, now) for budget_id in wanted.budget_ids) and not (
-            queue.unsettled or queue.pending
-        ):
+        is_refused = any(
+            book.is_refused(budget_id, wanted.least_nusd, now) for budget_id in wanted.budget_ids
+        )
+        if is_refused and not queue.is_busy:
             return True
         waiter = Waiter(wanted, asyncio.get_running_loop().create_future())
         self._waiters.append(waiter)
-        self.wake()
+        if not is_refused:  # else the next settle of ours wakes us, or the interval
+            self.wake()
         try:
             await asyncio.wait_for(waiter.answered, within_seconds)
         except TimeoutError:
@@ -99,7 +108,8 @@ class Syncer:
             self._expire_holds()
             try:
                 if self._has_something_to_say(puller):
-                    await self.sync(puller)
+                    async with self.talking:
+                        await self.sync(puller)
                 backoff = MIN_GAP_SECONDS
             except (httpx.HTTPError, msgspec.DecodeError, ControlPlaneError) as wrong:
                 self.failures += 1
@@ -135,7 +145,10 @@ class Syncer:
         book = self._holder.book
         wants = book.wants(needs, elapsed_seconds=self._last.seconds_until(now), now=now)
         self._last = now
-        largest = {budget_id: max(amounts) for budget_id, amounts in needs.items()}
+        largest = {
+            budget_id: max(need.held_nusd for need in waiting_here)
+            for budget_id, waiting_here in needs.items()
+        }
         returns = self._holder.returns(book.give_back(largest, now))
         reply = await self._say(puller, wants=wants, returns=returns)
         for grant in reply.grants:
@@ -143,6 +156,8 @@ class Syncer:
         self.standings.update((standing.budget_id, standing) for standing in reply.standings)
         self._holder.acknowledged(reply, returns)
         for waiter in waiting:
+            for budget_id in waiter.claim.budget_ids:
+                book.fell_short(budget_id, waiter.claim.least_nusd, now)
             if not waiter.answered.done():
                 waiter.answered.set_result(None)
         await asyncio.to_thread(self._holder.journal.sync)
@@ -176,13 +191,14 @@ class Syncer:
             open_holds_nusd=self._holder.queue.open_nusd(),
         )
 
-    def _needs(self) -> tuple[list[Waiter], dict[str, list[int]]]:
+    def _needs(self) -> tuple[list[Waiter], dict[str, list[Need]]]:
         """Return who waits, and per budget the claims to size the lease for."""
         waiting, self._waiters = self._waiters, []
-        needs: dict[str, list[int]] = {}
+        needs: dict[str, list[Need]] = {}
         for waiter in waiting:
+            need = Need(waiter.claim.held_nusd, waiter.claim.least_nusd)
             for budget_id in waiter.claim.budget_ids:
-                needs.setdefault(budget_id, []).append(waiter.claim.held_nusd)
+                needs.setdefault(budget_id, []).append(need)
         return waiting, needs
 
     async def _post(self, request: SyncRequest) -> SyncReply:

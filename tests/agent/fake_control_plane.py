@@ -40,6 +40,7 @@ class Ledger:
         self.settled: dict[str, int] = {}
         self.unproven: dict[str, int] = {}
         self.grants = 0
+        self.returned: set[str] = set()
 
     @property
     def free(self) -> int:
@@ -121,7 +122,8 @@ class State:
         for item in request.settle:
             ledger.settle(item)
         for back in request.returns:
-            if back.lease_id in ledger.leases:
+            if back.lease_id in ledger.leases and back.lease_id not in ledger.returned:
+                ledger.returned.add(back.lease_id)  # once, however often it is resent
                 ledger.leases[back.lease_id] -= back.unspent_nusd
                 assert ledger.leases[back.lease_id] >= 0, "returned what was not left"
         grants = tuple(ledger.grant(want.want_nusd, want.need_nusd) for want in request.want)

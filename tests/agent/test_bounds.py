@@ -1,0 +1,161 @@
+import json
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.agent.admit import Claim, Refusal, claim, dearest_rate
+from controlplane.agent.bounds import bound_request, shrink
+from controlplane.policy.document import BudgetClause, PolicyDocument, RatePerMillion
+
+TEXT = [{"role": "user", "content": "hello"}]
+
+
+def _chat(**fields: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": TEXT, **fields}
+
+
+@pytest.mark.parametrize(
+    ("request_", "why"),
+    [
+        (_chat(previous_response_id="r"), "stored conversation"),
+        (_chat(web_search_options={"x": 1}), "server tool"),
+        (_chat(tools=[{"type": "web_search"}]), "server tool (web_search)"),
+        (_chat(modalities=["text", "audio"]), "modalities"),
+        (_chat(service_tier="priority"), "service tier"),
+        (_chat(service_tier=["priority"]), "service tier"),
+        (_chat(extra_body={"max_tokens": 9}), "fields this proxy does not read"),
+        (_chat(prediction={"content": "x"}), "prediction"),
+        (_chat(max_tokens="9"), "output limit"),
+        (_chat(max_tokens=True), "output limit"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
+        ({"messages": [{"role": "user", "content": [{"type": {"a": 1}}]}]}, "content part"),
+        ({"input": [{"type": "input_file", "file_id": "f"}]}, "input_file"),
+        (
+            {"messages": [{"content": [{"type": "tool_result", "content": [{"type": "image"}]}]}]},
+            "image",
+        ),
+    ],
+)
+def test_what_has_no_bound_says_why(request_: dict[str, Any], why: str) -> None:
+    bound = bound_request("chat", request_)
+    assert bound.unbounded
+    assert why in bound.unbounded
+
+
+def test_an_operation_nobody_looked_at_is_unbounded() -> None:
+    assert bound_request("aimage_generation", {"prompt": "a cat"}).unbounded
+
+
+@pytest.mark.parametrize("field", ["models", "additional_drop_params", "drop_params", "plugins"])
+def test_a_field_nobody_looked_at_is_unbounded(field: str) -> None:
+    assert bound_request("chat", _chat(), sent_fields=["model", field]).unbounded
+    assert bound_request("chat", _chat(), sent_fields=["model", "messages"]).unbounded is None
+
+
+@given(st.text(max_size=300), st.integers(0, 10_000), st.integers(1, 4))
+def test_input_is_never_more_tokens_than_bytes(text: str, limit: int, choices: int) -> None:
+    request = _chat(messages=[{"role": "user", "content": text}], max_tokens=limit, n=choices)
+    bound = bound_request("chat", request)
+    assert bound.input_tokens >= len(text.encode())
+    assert (limit, choices, None) == (bound.output_tokens, bound.choices, bound.unbounded)
+
+
+def test_the_larger_of_two_limits_counts_and_both_are_lowered() -> None:
+    request = _chat(max_tokens=5, max_completion_tokens=50)
+    assert 50 == bound_request("chat", request).output_tokens
+    shrink(request, "chat", 3)
+    assert (3, 3) == (request["max_tokens"], request["max_completion_tokens"])
+    bare = _chat()
+    shrink(bare, "chat", 3)
+    assert 3 == bare["max_tokens"]
+
+
+def test_many_prompts_are_many_outputs() -> None:
+    bound = bound_request("text_completion", {"prompt": ["a", "b", "c"], "n": 2, "max_tokens": 1})
+    assert 6 == bound.choices
+
+
+def test_reasoning_and_structured_output_are_not_cut() -> None:
+    assert not bound_request("chat", _chat(reasoning_effort="high")).can_shrink
+    assert not bound_request("chat", _chat(response_format={"type": "json_object"})).can_shrink
+    assert bound_request("chat", _chat()).can_shrink
+
+
+RATE = st.builds(
+    RatePerMillion,
+    input_nusd=st.integers(0, 10**11),
+    output_nusd=st.integers(1, 10**11),
+    request_nusd=st.integers(0, 10**8),
+)
+
+
+def _document(rate: RatePerMillion, **changes: Any) -> PolicyDocument:
+    text = json.dumps({"issued_at": "2026-01-01T00:00:00Z", **changes})
+    document = msgspec.json.decode(text, type=PolicyDocument)
+    return msgspec.structs.replace(document, rate_card={"m": rate})
+
+
+def _budget(**changes: Any) -> BudgetClause:
+    clause = {
+        "id": "b",
+        "name": "b",
+        "owner": "o",
+        "match": {},
+        "limit_nusd": 1,
+        "window_start": "2026-01-01T00:00:00Z",
+        "window_end": "2026-02-01T00:00:00Z",
+    }
+    return msgspec.convert({**clause, **changes}, BudgetClause)
+
+
+@given(RATE, st.integers(1, 5_000), st.integers(0, 10**12), st.integers(1, 3))
+def test_a_cut_claim_fits_and_still_covers_the_bill(
+    rate: RatePerMillion, limit: int, fits: int, choices: int
+) -> None:
+    """The hold covers any bill within the bound, priced in Decimal and rounded per line."""
+    request = _chat(max_tokens=limit, n=choices)
+    bound = bound_request("chat", request)
+    whole = claim(_document(rate), (_budget(),), bound, candidates=(("m",),), cap_tokens=None)
+    assert isinstance(whole, Claim)
+    cut = whole.cut_to(fits)
+    if cut is not None:
+        assert cut.held_nusd <= max(fits, whole.held_nusd)
+        assert cut.output_tokens <= limit
+        assert fits >= cut.held_nusd or cut.output_tokens == 0
+    for one in (whole, cut or whole):
+        lines = (
+            Decimal(bound.input_tokens) * rate.input_nusd / 10**6,
+            Decimal(one.output_tokens * choices) * rate.output_nusd / 10**6,
+            Decimal(rate.request_nusd),
+        )
+        bill = sum(int(line.quantize(Decimal(1), ROUND_HALF_EVEN)) for line in lines)
+        assert bill <= one.held_nusd
+
+
+def test_the_dearest_reachable_deployment_is_held() -> None:
+    card = {
+        "cheap": RatePerMillion(input_nusd=1, output_nusd=9, max_output_tokens=10),
+        "openai/dear": RatePerMillion(input_nusd=5, output_nusd=7, max_output_tokens=20),
+        "dear": RatePerMillion(input_nusd=0, output_nusd=0),
+    }
+    rate = dearest_rate(card, (("openai/cheap", "cheap"), ("openai/dear", "dear")))
+    assert rate == RatePerMillion(input_nusd=5, output_nusd=9, max_output_tokens=20)
+    assert dearest_rate(card, (("openai/cheap", "cheap"), ("openai/new", "new"))) is None
+
+
+def test_a_model_without_a_price_is_blocked_unless_the_budget_allows_it() -> None:
+    rate = RatePerMillion(input_nusd=1, output_nusd=1)
+    bound = bound_request("chat", _chat(max_tokens=1))
+
+    def ask(budget: BudgetClause) -> Claim | Refusal:
+        return claim(_document(rate), (budget,), bound, candidates=(("new",),), cap_tokens=None)
+
+    blocked = ask(_budget())
+    assert isinstance(blocked, Refusal)
+    assert "budget_unpriced_model" == blocked.code
+    assert Claim() == ask(_budget(unpriced="allow"))
+    assert Claim() == ask(_budget(mode="shadow"))

@@ -1,0 +1,125 @@
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.agent.lease import IDLE_SECONDS, Instant, LeaseBook, Need
+from controlplane.core.clock import FakeClock
+from controlplane.policy.wire import Grant
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+AT = Instant(START, 0.0)
+
+
+def _later(seconds: float, *, wall: float | None = None) -> Instant:
+    return Instant(START + timedelta(seconds=seconds if wall is None else wall), seconds)
+
+
+def _grant(lease_id: str, amount: int, budget: str = "b", ttl: float = 60.0) -> Grant:
+    return Grant(budget, lease_id, amount, ttl, START + timedelta(seconds=ttl))
+
+
+def test_a_hold_takes_from_every_budget_or_none() -> None:
+    book = LeaseBook()
+    book.accept(_grant("l1", 100, "x"), AT)
+    book.accept(_grant("l2", 50, "y"), AT)
+    assert book.hold(["x", "y"], 60, AT) is None
+    assert (100, 50) == (book.left_nusd("x"), book.left_nusd("y"))
+    assert {"x": "l1", "y": "l2"} == book.hold(["y", "x"], 50, AT)
+    assert (50, 0) == (book.left_nusd("x"), book.left_nusd("y"))
+
+
+def test_a_lease_ends_by_whichever_clock_is_ahead() -> None:
+    """A suspended machine or a stepped wall clock must not prolong a lease."""
+    for now in (_later(61), _later(1, wall=61)):
+        book = LeaseBook()
+        book.accept(_grant("l1", 100), AT)
+        assert book.hold(["b"], 10, now) is None
+    young = LeaseBook()
+    young.accept(_grant("l2", 100), AT)
+    assert {"b": "l2"} == young.hold(["b"], 10, _later(59))
+
+
+def test_a_clock_set_back_does_not_prolong_a_lease() -> None:
+    book = LeaseBook()
+    book.accept(_grant("l1", 100), AT)
+    assert book.hold(["b"], 10, _later(61, wall=-3_600)) is None
+
+
+def test_what_was_given_back_can_not_be_held() -> None:
+    book = LeaseBook()
+    book.accept(_grant("l1", 100), AT)
+    assert book.hold(["b"], 30, AT)
+    (returned,) = book.give_back({}, _later(IDLE_SECONDS + 0.1))
+    assert ("l1", 70) == (returned.lease_id, returned.unspent_nusd)
+    assert book.hold(["b"], 1, _later(3)) is None
+    assert () == book.give_back_all()
+
+
+def test_a_refusal_is_remembered_until_money_may_have_come_back() -> None:
+    book = LeaseBook()
+    assert not book.accept(_grant("", 0, ttl=5.0), AT)
+    assert book.is_refused("b", 1, _later(4))
+    assert () == book.wants({"b": [Need(10, 10)]}, elapsed_seconds=1.0, now=_later(4))
+    assert not book.is_refused("b", 1, _later(6))
+    book.accept(_grant("", 0, ttl=5.0), AT)
+    book.forget_refusal(["b"])
+    (want,) = book.wants({"b": [Need(10, 1), Need(20, 1)]}, elapsed_seconds=1.0, now=_later(1))
+    assert (30, 20) == (want.want_nusd, want.need_nusd)
+
+
+def test_too_little_is_remembered_for_calls_that_need_more() -> None:
+    book = LeaseBook()
+    book.accept(_grant("l1", 5), AT)
+    book.fell_short("b", 10, AT)
+    assert book.is_refused("b", 10, _later(0.5))
+    assert not book.is_refused("b", 9, _later(0.5))
+    assert not book.is_refused("b", 10, _later(2))
+    book.fell_short("b", 5, AT)
+    assert not book.is_refused("b", 5, AT)
+
+
+def test_a_busy_budget_asks_before_it_runs_dry() -> None:
+    book = LeaseBook()
+    book.accept(_grant("l1", 1_000), AT)
+    assert book.hold(["b"], 800, AT)
+    (want,) = book.wants({}, elapsed_seconds=1.0, now=_later(1))
+    assert want.want_nusd >= 800
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("grant"), st.integers(0, 500)),
+            st.tuples(st.just("hold"), st.integers(0, 300)),
+            st.tuples(st.just("wait"), st.integers(0, 30)),
+            st.tuples(st.just("return"), st.integers(0, 300)),
+        ),
+        max_size=60,
+    )
+)
+def test_no_lease_is_ever_held_for_more_than_it_is(steps: list[tuple[str, int]]) -> None:
+    """Held + returned + left = granted for every lease, and nothing is held after its end."""
+    book, clock = LeaseBook(), FakeClock(START)
+    granted: dict[str, tuple[int, float]] = {}
+    gone: dict[str, int] = {}
+    for number, (step, amount) in enumerate(steps):
+        now = Instant.of(clock)
+        if step == "grant":
+            lease = f"l{number}"
+            if book.accept(_grant(lease, amount, ttl=20.0), now):
+                granted[lease] = (amount, clock.monotonic())
+        elif step == "hold":
+            for lease in (book.hold(["b"], amount, now) or {}).values():
+                gone[lease] = gone.get(lease, 0) + amount
+                assert clock.monotonic() < granted[lease][1] + 20.0
+        elif step == "wait":
+            clock.advance(amount)
+        else:
+            for item in book.give_back({"b": amount}, now):
+                gone[item.lease_id] = gone.get(item.lease_id, 0) + item.unspent_nusd
+                assert gone[item.lease_id] == granted[item.lease_id][0]
+    left = {lease.lease_id: lease.left_nusd for lease in book.leases}
+    for lease, (amount, _) in granted.items():
+        assert amount == gone.get(lease, 0) + left.get(lease, 0)
+        assert left.get(lease, 0) >= 0

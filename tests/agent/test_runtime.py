@@ -1,0 +1,323 @@
+"""The agent against a real server on loopback."""
+
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from controlplane.agent.bounds import bound_request
+from controlplane.agent.clock import AgentClock
+from controlplane.agent.main import build_agent
+from controlplane.agent.runtime import Agent, RefusedError, Request, Ticket
+from controlplane.agent.settings import AgentSettings
+from controlplane.agent.settle import Ending
+from controlplane.core.clock import FakeClock
+from controlplane.core.ids import SequentialIds
+from controlplane.policy.bundle import Verifier
+
+Make = Callable[..., AgentSettings]
+
+
+def _request(tenant: str = "a", *, max_tokens: int | None = 100, model: str = "m") -> Request:
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+    request = body if max_tokens is None else {**body, "max_tokens": max_tokens}
+    return Request(
+        request_id="r",
+        facts={"tenant": tenant, "model": model, "operation": "chat"},
+        bound=bound_request("chat", request),
+        candidates=lambda group: ((group,),),
+        provider="p",
+    )
+
+
+def _used(output: int) -> Ending:
+    return Ending(ended_at=datetime.now(UTC), usage={"input_uncached": 1, "output_text": output})
+
+
+async def _until(is_so: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Wait for what another task or the server does."""
+    for _ in range(int(seconds / 0.05)):
+        if is_so():
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("it did not happen in time")
+
+
+def _run(settings: AgentSettings, work: Callable[[Agent], Awaitable[None]]) -> None:
+    async def main() -> None:
+        agent = build_agent(settings)
+        await agent.ready()
+        try:
+            await work(agent)
+        finally:
+            await agent.stop()
+
+    asyncio.run(main())
+
+
+def test_admission_does_not_touch_the_network_when_the_lease_suffices(
+    control_plane: Any, make_settings: Make
+) -> None:
+    control_plane.publish()
+
+    async def work(agent: Agent) -> None:
+        for _ in range(3):  # a busy budget gets a lease sized for its rate
+            await agent.admit(_request(max_tokens=1_000))
+            await asyncio.sleep(0.15)
+        before = agent.syncer.syncs
+        started = time.perf_counter()
+        for _ in range(20):
+            ticket = await agent.admit(_request(max_tokens=10))
+            assert ticket.hold_id
+        assert before == agent.syncer.syncs
+        assert time.perf_counter() - started < 0.1
+
+    _run(make_settings(control_plane, sync_interval_seconds=0.1), work)
+
+
+def test_admission_latency(control_plane: Any, make_settings: Make) -> None:
+    """One admission with its hold and its settle, journalled: far below a millisecond."""
+    control_plane.publish(
+        budgets=[control_plane.budget(limit_nusd=10**15)],
+        rules=[
+            {"action": "deny", "id": f"r{n}", "priority": n, "match": {"tenant": [f"t{n}"]}}
+            for n in range(20)
+        ],
+    )
+    took: list[float] = []
+
+    async def work(agent: Agent) -> None:
+        for round_ in range(30):
+            for _ in range(100):
+                started = time.perf_counter()
+                ticket = await agent.admit(_request(max_tokens=50))
+                took.append(time.perf_counter() - started)
+                assert ticket.hold_id
+                agent.settle(ticket.hold_id, _used(10))
+            await asyncio.sleep(0.02 if round_ else 0.3)
+
+    _run(make_settings(control_plane), work)
+    p50, p99 = statistics.median(took), statistics.quantiles(took, n=100)[98]
+    sys.stderr.write(f"admission p50 {p50 * 1e3:.3f} ms, p99 {p99 * 1e3:.3f} ms\n")
+    assert p50 < 0.0003
+    assert p99 < 0.003  # the target is 0.3 ms on a quiet machine; CI shares its cores
+
+
+def test_a_budget_is_spent_to_the_end_and_not_beyond(
+    control_plane: Any, make_settings: Make
+) -> None:
+    control_plane.publish()
+    refused: list[RefusedError] = []
+
+    async def call(agent: Agent, number: int) -> None:
+        try:
+            ticket = await agent.admit(_request(max_tokens=1_000))
+        except RefusedError as answer:
+            refused.append(answer)
+            return
+        await asyncio.sleep(0.01)
+        limit = ticket.output_tokens or 1_000
+        assert ticket.hold_id
+        agent.settle(ticket.hold_id, _used(1 + number * 7_919 % limit))
+
+    async def work(agent: Agent) -> None:
+        number = 0
+        while len(refused) < 60:
+            await asyncio.gather(*(call(agent, number + n) for n in range(20)))
+            number += 20
+
+    _run(make_settings(control_plane), work)
+    standing = control_plane.state()["standing"]
+    assert 0.99 * 1_000_000_000 <= standing["settled_enforced_nusd"] <= 1_000_000_000
+    assert 0 == standing["leased_nusd"]  # a clean stop gives everything back
+    body = refused[-1].refusal.body(request_id="r", policy="1.1")
+    assert "budget_exhausted" == body["code"]
+    budget = body["budget"]
+    assert isinstance(budget, dict)
+    assert ("team a", "ana", "1") == (budget["name"], budget["owner"], budget["limit_usd"])
+    assert budget["spent_usd"].startswith("0.99")
+
+
+def test_an_empty_budget_refuses_at_once(control_plane: Any, make_settings: Make) -> None:
+    control_plane.publish(budgets=[control_plane.budget(limit_nusd=1)])
+
+    async def work(agent: Agent) -> None:
+        for attempt in range(4):
+            started = time.perf_counter()
+            with pytest.raises(RefusedError):
+                await agent.admit(_request())
+            if attempt:
+                assert time.perf_counter() - started < 0.1
+
+    _run(make_settings(control_plane, sync_interval_seconds=5.0), work)
+
+
+def test_a_lost_answer_settles_once(control_plane: Any, make_settings: Make) -> None:
+    control_plane.publish()
+
+    async def work(agent: Agent) -> None:
+        ticket = await agent.admit(_request())
+        assert ticket.hold_id
+        control_plane.fail_syncs(3)
+        agent.settle(ticket.hold_id, _used(10))
+        assert not agent.settle(ticket.hold_id, _used(99))
+        await _until(lambda: not agent.holder.queue.pending)
+        assert not agent.holder.queue.pending
+        assert agent.syncer.failures >= 3
+
+    _run(make_settings(control_plane), work)
+    state = control_plane.state()
+    assert 1 == len(state["settled"])
+    sent = [settle for request in state["requests"] for settle in request["settle"]]
+    assert len(sent) >= 2
+
+
+def test_a_call_nobody_ends_is_settled_as_unknown(control_plane: Any, make_settings: Make) -> None:
+    control_plane.publish()
+
+    async def work(agent: Agent) -> None:
+        await agent.admit(_request())
+        assert 1 == agent.holder.queue.unsettled
+        await _until(lambda: not agent.holder.queue.unsettled)
+
+    _run(make_settings(control_plane, max_call_seconds=0.5), work)
+    assert 1 == len(control_plane.state()["unproven"])
+
+
+def test_without_a_policy_the_operator_decides(control_plane: Any, make_settings: Make) -> None:
+    async def denies(agent: Agent) -> None:
+        with pytest.raises(RefusedError) as refused:
+            await agent.admit(_request())
+        assert ("policy_missing", 503) == (refused.value.refusal.code, refused.value.refusal.status)
+
+    async def allows(agent: Agent) -> None:
+        assert Ticket() == await agent.admit(_request())
+
+    _run(make_settings(control_plane, first_policy_wait_seconds=0.1), denies)
+    _run(
+        make_settings(control_plane, first_policy_wait_seconds=0.1, without_policy="allow"), allows
+    )
+
+
+def test_a_stale_policy_does_not_spend_a_hard_budget(
+    control_plane: Any, make_settings: Make
+) -> None:
+    control_plane.publish(on_stale={"dead_after_seconds": 60, "mode": "pessimistic"})
+    clock = FakeClock(datetime.now(UTC))
+    settings = make_settings(control_plane)
+
+    async def main() -> None:
+        verify = Verifier(settings.policy_keys).verify
+        agent = Agent(settings, clock=clock, ids=SequentialIds(), verify=verify)
+        await agent.puller.poll(0.0)
+        clock.advance(61)
+        with pytest.raises(RefusedError) as refused:
+            await agent.admit(_request("a"))
+        assert "policy_stale" == refused.value.refusal.code
+        assert (await agent.admit(_request("b"))).hold_id is None
+        await agent.stop()
+
+    asyncio.run(main())
+
+
+KILLED = """
+import asyncio, json, os, sys
+from controlplane.agent.bounds import bound_request
+from controlplane.agent.main import build_agent
+from controlplane.agent.runtime import Request
+from controlplane.agent.settings import load_agent_settings
+from controlplane.agent.settle import Ending
+from datetime import UTC, datetime
+
+async def main():
+    agent = build_agent(load_agent_settings())
+    await agent.ready()
+    body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 100}
+    tickets = []
+    for n in range(5):
+        tickets.append(await agent.admit(Request(
+            request_id="r", facts={"tenant": "a", "model": "m"}, bound=bound_request("chat", body),
+            candidates=lambda group: ((group,),), provider="p")))
+    for task in agent._tasks:
+        task.cancel()  # from here on nothing reaches the server
+    for ticket in tickets[:3]:
+        agent.settle(ticket.hold_id, Ending(
+            ended_at=datetime.now(UTC), usage={"input_uncached": 1, "output_text": 10}))
+    print(json.dumps({"held": agent.holder.queue.open_nusd()}), flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_agent_is_spoken_for_by_the_next(control_plane: Any, make_settings: Make) -> None:
+    """Settles that were never sent arrive, open holds are charged in full, the rest is free."""
+    control_plane.publish()
+    settings = make_settings(control_plane)
+    env = {
+        **os.environ,
+        "CONTROLPLANE_AGENT_SERVER_URL": settings.server_url,
+        "CONTROLPLANE_AGENT_API_KEY": settings.api_key,
+        "CONTROLPLANE_AGENT_STATE_DIR": str(settings.state_dir),
+        "CONTROLPLANE_AGENT_POLICY_KEYS": ",".join(
+            f"{kid}={key}" for kid, key in settings.policy_keys.items()
+        ),
+    }
+    process = subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, env=env)
+    assert process.stdout
+    held = json.loads(process.stdout.readline())["held"]["b1"]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = control_plane.state()["standing"]
+    assert before["leased_nusd"] > held
+    assert 0 == before["settled_enforced_nusd"]
+
+    async def work(_: Agent) -> None:
+        await _until(lambda: len(list(settings.state_dir.glob("journal-*"))) == 1)
+
+    _run(settings, work)
+    after = control_plane.state()["standing"]
+    assert 3 * (10 * 10_000 + 1_000) == after["settled_enforced_nusd"]
+    assert held == after["settled_unproven_nusd"]
+    assert 0 == after["leased_nusd"]
+
+
+def test_a_forked_child_owns_no_lease(control_plane: Any, make_settings: Make) -> None:
+    control_plane.publish()
+
+    async def work(agent: Agent) -> None:
+        ticket = await agent.admit(_request())
+        assert agent.holder.book.leases or agent.holder.queue.unsettled
+        parent = agent.holder.name
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            fresh = agent.holder
+            said = [fresh.name != parent, not fresh.book.leases, not fresh.queue.unsettled]
+            os.write(write, json.dumps(said).encode())
+            os._exit(0)
+        os.close(write)
+        assert [True, True, True] == json.loads(os.read(read, 100))  # EOF if it died
+        await asyncio.to_thread(os.waitpid, child, 0)
+        os.close(read)
+        assert parent == agent.holder.name
+        assert ticket.hold_id
+        assert agent.settle(ticket.hold_id, _used(1))
+
+    _run(make_settings(control_plane), work)
+    standing = control_plane.state()["standing"]
+    assert 0 == standing["leased_nusd"]
+
+
+def test_monotonic_counts_suspended_time() -> None:
+    clock = AgentClock()
+    assert abs(clock.monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1.0
