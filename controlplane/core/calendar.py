@@ -36,11 +36,7 @@ def window_at(period: Period, at: datetime, *, zone: str = "UTC") -> Window:
     tz = ZoneInfo(zone)
     local = at.astimezone(tz)
     if period is Period.HOUR:
-        # Truncated in UTC offsets, so that the repeated hour of a DST change stays two hours.
-        offset = local.utcoffset() or timedelta(0)
-        shifted = (at.astimezone(UTC) + offset).replace(minute=0, second=0, microsecond=0)
-        start = shifted - offset
-        return Window(start, start + timedelta(hours=1))
+        return _hour_at(at.astimezone(UTC), tz)
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if period is Period.WEEK:
         midnight -= timedelta(days=midnight.weekday())
@@ -51,6 +47,18 @@ def window_at(period: Period, at: datetime, *, zone: str = "UTC") -> Window:
     else:
         following = midnight + timedelta(days=1)
     return Window(midnight.astimezone(UTC), following.astimezone(UTC))
+
+
+def _hour_at(at: datetime, tz: ZoneInfo) -> Window:
+    """Return the hour of the zone's wall clock, cut where the clock changes inside it.
+
+    A repeated hour stays two windows, and a half-hour change makes a short one: hours tile time.
+    """
+    offset = at.astimezone(tz).utcoffset() or timedelta(0)
+    start = (at + offset).replace(minute=0, second=0, microsecond=0) - offset
+    minutes = [start + timedelta(minutes=minute) for minute in range(60)]
+    same = [m for m in minutes if (m.astimezone(tz).utcoffset() or timedelta(0)) == offset]
+    return Window(same[0], same[-1] + timedelta(minutes=1))
 
 
 def windows(period: Period, span: Window, *, zone: str = "UTC") -> Iterator[Window]:
