@@ -1,7 +1,4 @@
-"""Reports to calls, a column at a time: `count_once` decides, this builds the tables.
-
-Almost every report is alone; those become calls without a Python step per row.
-"""
+"""Reports to calls, a column at a time: `count_once` decides, this builds the tables."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -24,7 +21,7 @@ from controlplane.ingest.settlement import (
 )
 from controlplane.ingest.span_hash import call_ids, start_micros
 from controlplane.signals.schema import CALL_SCHEMA
-from controlplane.signals.vocabulary import KeyRole, Layer, ReportKind
+from controlplane.signals.vocabulary import ReportKind
 
 ENRICHED_COLUMNS: Final = (
     "request_model",
@@ -59,33 +56,16 @@ Column = Union["pa.Array[Any]", "pa.ChunkedArray[Any]"]
 
 
 def settle(unsettled: Unsettled) -> Settled:
-    """Turn reports into calls; equal for equal sets of reports, whatever their order."""
-    grouped, edges = unsettled.grouped, unsettled.edges
-    counted = count_once(_reports(grouped), _parents(edges)) if grouped.num_rows else []
-    names = call_ids(grouped) if grouped.num_rows else pa.array([], pa.string())
+    """Turn the grouped reports into calls; equal for equal sets, whatever their order."""
+    grouped = unsettled.grouped
+    counted = count_once(_reports(grouped), _parents(unsettled.edges)) if grouped.num_rows else []
+    names: Column = call_ids(grouped) if grouped.num_rows else pa.array([], pa.string())
     return Settled(
         through=unsettled.through,
-        fresh=lone_calls(unsettled.lone, version=unsettled.through),
-        regrouped=_grouped_calls(grouped, counted, names, version=unsettled.through),
+        calls=_calls(grouped, counted, names, version=unsettled.through),
         suppressed=_members(grouped, counted, names),
         examined=grouped.select(IDENTITY_SCHEMA.names),
     )
-
-
-def lone_calls(reports: pa.Table, *, version: int) -> pa.Table:
-    """Make each report a call of its own."""
-    settled_by_agent = pc.and_(
-        pc.equal(reports.column("layer"), pa.scalar(Layer.AGENT.value)),
-        pc.equal(reports.column("key_role"), pa.scalar(KeyRole.AGENT.value)),
-    )
-    made: dict[str, Column] = {
-        "call_id": call_ids(reports),
-        "version": pa.repeat(pa.scalar(version, pa.int64()), reports.num_rows),
-        "reports": pa.repeat(pa.scalar(1, pa.int32()), reports.num_rows),
-        "layers": reports.column("layer"),
-        "enforced": settled_by_agent,
-    }
-    return _call_table(reports, made)
 
 
 def _call_table(billing: pa.Table, made: dict[str, Column]) -> pa.Table:
@@ -127,7 +107,7 @@ def _parents(edges: pa.Table) -> Parents:
     }
 
 
-def _grouped_calls(
+def _calls(
     grouped: pa.Table, counted: Sequence[CountedCall], names: Column, *, version: int
 ) -> pa.Table:
     # One column of row numbers per rank: the billing reports, then the first enrichers, ...

@@ -21,7 +21,7 @@ MAX_IN_TRACE: Final = 2_000
 """Reports of one trace that ancestry is worked out for."""
 
 MIN_OWN_CHARACTERS: Final = 8
-_VENDOR_PREFIX: Final = re.compile("^[A-Za-z]+[-_]")
+_VENDOR_PREFIX: Final = re.compile("^[A-Za-z]{1,12}[-_]")
 _HOUR_US: Final = 3_600_000_000
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 
-from controlplane.signals.schema import ATTRIBUTED, CALL, CALL_SCHEMA, SPAN_SCHEMA, TIMESTAMP
+from controlplane.signals.schema import ATTRIBUTED, CALL, SPAN_SCHEMA, TIMESTAMP
 
 REPORT_SCHEMA: Final = SPAN_SCHEMA.remove(SPAN_SCHEMA.get_field_index("attributes"))
 """A stored span whose report_kind is `call`: everything that settlement reads."""
@@ -60,8 +60,8 @@ class Unsettled(msgspec.Struct, frozen=True):
     through: int
     """Watermark that `apply` moves to; also the version of the calls settled from this."""
 
-    lone: pa.Table
-    """REPORT_SCHEMA rows that can join no other report: each is a call, never seen before."""
+    lone_reports: int
+    """New reports that can join no other: each is a call, and the store's alone to keep."""
 
     grouped: pa.Table
     """JOINABLE_SCHEMA rows, new and old, closed under shared keys."""
@@ -74,10 +74,7 @@ class Settled(msgspec.Struct, frozen=True):
     """What settlement made of an `Unsettled`."""
 
     through: int
-    fresh: pa.Table
-    """CALL_SCHEMA rows that can not be stored yet: of the lone reports."""
-
-    regrouped: pa.Table
+    calls: pa.Table
     """CALL_SCHEMA rows of the grouped reports; they replace what those reports were before."""
 
     suppressed: pa.Table
@@ -87,22 +84,6 @@ class Settled(msgspec.Struct, frozen=True):
     """IDENTITY_SCHEMA rows: every grouped report."""
 
 
-def empty_settled(through: int) -> Settled:
-    """Nothing to settle up to `through`."""
-    return Settled(
-        through,
-        CALL_SCHEMA.empty_table(),
-        CALL_SCHEMA.empty_table(),
-        MEMBER_SCHEMA.empty_table(),
-        IDENTITY_SCHEMA.empty_table(),
-    )
-
-
 def empty_unsettled(through: int) -> Unsettled:
     """No report is waiting."""
-    return Unsettled(
-        through,
-        REPORT_SCHEMA.empty_table(),
-        JOINABLE_SCHEMA.empty_table(),
-        EDGE_SCHEMA.empty_table(),
-    )
+    return Unsettled(through, 0, JOINABLE_SCHEMA.empty_table(), EDGE_SCHEMA.empty_table())

@@ -42,10 +42,14 @@ def content_identity_hash(spans: pa.Table) -> Hashes:
     return mix(identity_hash(spans), uint64_values(spans.column("content_hash")))
 
 
+def call_halves(spans: pa.Table) -> tuple[Hashes, Hashes]:
+    """Compute the 128 bits that name the call each row is home of."""
+    return identity_hash(spans), identity_hash(spans, seed=1)
+
+
 def call_ids(spans: pa.Table) -> "pa.Array[Any]":
     """Name the call that each row is home of: `call_` and 32 hex digits of its identity."""
-    halves = np.column_stack((identity_hash(spans), identity_hash(spans, seed=1)))
-    text = halves.astype(">u8").tobytes().hex()
+    text = np.column_stack(call_halves(spans)).astype(">u8").tobytes().hex()
     names = [_CALL_PREFIX + text[at : at + 32] for at in range(0, len(text), 32)]
     return pa.array(names, pa.string())
 

@@ -35,9 +35,13 @@ def settle_tick(store: SettleStore, *, now: datetime, ledger: LedgerPoster | Non
     settled = settle(unsettled)
     changed = store.apply(settled, now=now)
     rolled_up = store.roll_up(now=now)
-    posted, is_behind = _post(store, now=now, ledger=ledger)
+    if ledger is None:
+        store.posted(settled.through)
+        posted, is_behind = 0, False
+    else:
+        posted, is_behind = _post(store, ledger, now=now)
     return SettleOutcome(
-        reports=unsettled.lone.num_rows + unsettled.grouped.num_rows,
+        reports=unsettled.lone_reports + unsettled.grouped.num_rows,
         changed_calls=changed,
         rolled_up_buckets=rolled_up,
         posted_changes=posted,
@@ -45,15 +49,14 @@ def settle_tick(store: SettleStore, *, now: datetime, ledger: LedgerPoster | Non
     )
 
 
-def _post(store: SettleStore, *, now: datetime, ledger: LedgerPoster | None) -> tuple[int, bool]:
+def _post(store: SettleStore, ledger: LedgerPoster, *, now: datetime) -> tuple[int, bool]:
     changes = store.unposted()
     if changes.num_rows == 0:
         return 0, False
     newest = pc.max(changes.column("version")).as_py()
-    if ledger is not None:
-        try:
-            ledger.post(changes, now)
-        except UnavailableError:
-            return 0, True
+    try:
+        ledger.post(changes, now)
+    except UnavailableError:
+        return 0, True
     store.posted(newest)
     return changes.num_rows, False

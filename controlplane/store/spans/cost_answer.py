@@ -10,7 +10,7 @@ from controlplane.core.calendar import Window
 from controlplane.signals.queries import CostQuery, Granularity
 from controlplane.signals.schema import TIMESTAMP
 from controlplane.store.spans.cube import CALL_ANSWER_SQL, CUBE_ANSWER_SQL, value_of
-from controlplane.store.spans.database import read_sql, registered
+from controlplane.store.spans.database import load, read_sql
 from controlplane.store.spans.filters import filter_sql
 from controlplane.usage.cost_plan import BUCKET, CostPlan
 from controlplane.usage.dimensions import MEASURES
@@ -40,8 +40,8 @@ def cost_answer(
     ]
     starts = pa.array([window.start for window in plan.periods], TIMESTAMP)
     period = pa.table([starts], names=["period_start"])
-    with registered(connection, part=pa.concat_tables(parts), period=period):
-        found = connection.execute(_fold_sql(query, plan)).to_arrow_table()
+    load(connection, part=pa.concat_tables(parts), period=period)
+    found = connection.execute(_fold_sql(query, plan)).to_arrow_table()
     return found.select(schema.names).cast(schema)
 
 

@@ -111,16 +111,29 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
         return  # a failed commit has rolled back by itself
 
 
-@contextmanager
-def registered(connection: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[None]:
-    """Let SQL read Arrow tables by name while the block runs."""
+def load(connection: duckdb.DuckDBPyConnection, **tables: pa.Table) -> None:
+    """Copy Arrow tables into temporary tables of the connection, replacing those before.
+
+    Joined in place, DuckDB would push a join's time bounds into Arrow, and does that through a
+    time-zone package that is not ours.
+    """
     for name, table in tables.items():
-        connection.register(name, table)
+        with streamed(connection, "arrow_source", table):
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM arrow_source")
+
+
+@contextmanager
+def streamed(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Iterator[None]:
+    """Let one query read an Arrow table once, whatever the alignment of its buffers.
+
+    Rows that came through a socket are not aligned, and the scanner behind `registered` complains
+    of each such buffer on the process's standard error.
+    """
+    connection.register(name, table.to_reader())
     try:
         yield
     finally:
-        for name in tables:
-            connection.unregister(name)
+        connection.unregister(name)
 
 
 def _migrate(connection: duckdb.DuckDBPyConnection) -> None:

@@ -20,13 +20,12 @@ class DuckDbSpanStore:
     Writing and reading are safe from any thread; settling belongs to one.
     """
 
-    def __init__(self, path: Path | None, *, threads: int = 2, keeps_changes: bool = True) -> None:
+    def __init__(self, path: Path | None, *, threads: int = 2) -> None:
         """Open or create the file at `path`; None is a database in memory, for tests.
 
         Args:
             path: the database file; its directory must exist.
             threads: how many cores one query may use.
-            keeps_changes: log what settlement changed until a ledger has it.
 
         Raises:
             StoreUnavailableError: another process holds the file, or it can not be read.
@@ -34,7 +33,7 @@ class DuckDbSpanStore:
         self._database = SpanDatabase(path, threads=threads)
         self._writer = SpanTableWriter(self._database)
         self._reader = SpanTableReader(self._database)
-        self._tables = SettleTables(self._database, keeps_changes=keeps_changes)
+        self._tables = SettleTables(self._database)
 
     def close(self) -> None:
         """Write the log into the file and let it go; no other method may be called after."""

@@ -32,10 +32,10 @@ def neighborhood(connection: duckdb.DuckDBPyConnection, *, after: int, through: 
     connection.execute(read_sql("followed"), batches)
     days = connection.execute(read_sql("new_days"), batches).fetchall()
     reach = _close(connection, {day for (day,) in days})
-    lone = connection.execute(read_sql("lone").format(columns=_COLUMNS), batches)
+    lone = connection.execute(read_sql("count_lone"), batches).fetchone()
     return Unsettled(
         through=through,
-        lone=lone.to_arrow_table().cast(REPORT_SCHEMA),
+        lone_reports=int(lone[0]) if lone else 0,
         grouped=_grouped(connection, reach, through),
         edges=_edges(connection, reach, through),
     )
@@ -57,9 +57,7 @@ def _close(connection: duckdb.DuckDBPyConnection, days: set[int]) -> Sequence[Wi
 
 
 def _days_of_settled_members(connection: duckdb.DuckDBPyConnection) -> set[int]:
-    days = connection.execute(
-        "SELECT DISTINCT epoch_us(start_time) // 86400000000 FROM member WHERE NOT is_new"
-    )
+    days = connection.execute("SELECT DISTINCT day_of(start_time) FROM member WHERE NOT is_new")
     return {int(day) for (day,) in days.fetchall()}
 
 

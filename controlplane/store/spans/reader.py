@@ -27,6 +27,9 @@ _ACCOUNTING: Final[list[tuple[str, pa.DataType]]] = [
     ("last_event_time", TIMESTAMP),
 ]
 ACCOUNTING_SCHEMA: Final = pa.schema(_ACCOUNTING)
+_BEFORE: Final = (
+    " AND start_time <= $before_time AND (start_time < $before_time OR call_id < $before_id)"
+)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,15 +56,17 @@ class SpanTableReader:
         pairs = [(dimension(name), values) for name, values in query.filters.items()]
         before = ""
         if query.before is not None:
-            before = " AND (start_time, call_id) < ($before_time, $before_id)"
+            before = _BEFORE
             parameters["before_time"], parameters["before_id"] = query.before
-        sql = read_sql("call_page").format(
-            columns=", ".join(CALL_SCHEMA.names),
-            filters=filter_sql(pairs, parameters),
-            before=before,
-        )
+        text = {"filters": filter_sql(pairs, parameters), "before": before}
+        columns = ", ".join(CALL_SCHEMA.names)
         with self._database.reading() as connection:
-            return _table(connection.execute(sql, parameters), CALL_SCHEMA)
+            found = connection.execute(read_sql("page_start").format(**text), parameters)
+            start = found.to_arrow_table().column(0)[0].as_py()
+            if start is None:
+                return CALL_SCHEMA.empty_table()
+            sql = read_sql("call_page").format(columns=columns, **text)
+            return _table(connection.execute(sql, {**parameters, "start": start}), CALL_SCHEMA)
 
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""

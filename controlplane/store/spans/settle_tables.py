@@ -12,8 +12,8 @@ from controlplane.ingest.settlement import CHANGE_SCHEMA, Settled, Unsettled, em
 from controlplane.store.spans.cube import CALL_DIMENSIONS_SQL, CALL_MEASURES_SQL
 from controlplane.store.spans.database import (
     SpanDatabase,
+    load,
     read_sql,
-    registered,
     transaction,
 )
 from controlplane.store.spans.neighborhood import neighborhood
@@ -35,12 +35,16 @@ _FILL_CUBE: Final = read_sql("fill_cube").format(
 
 
 class SettleTables:
-    """Implements `pipelines.ports.SettleStore`; belongs to one thread."""
+    """Implements `pipelines.ports.SettleStore`; belongs to one thread.
 
-    def __init__(self, database: SpanDatabase, *, keeps_changes: bool = True) -> None:
-        """Log changes for a ledger unless `keeps_changes` is false."""
+    A report that joins no other stays where it was written and is a call through the view `call`;
+    only calls of several reports are copied, to `grouped_call`. Nearly all reports are alone, so
+    settling one costs its keys and nothing else.
+    """
+
+    def __init__(self, database: SpanDatabase) -> None:
         self._connection = database.connect()
-        self._keeps_changes = keeps_changes
+        self._has_keys_of = (0, 0)
 
     def take(self) -> Unsettled:
         """See `SettleStore.take`."""
@@ -48,54 +52,64 @@ class SettleTables:
             after, through = self._batches()
             if through == after:
                 return empty_unsettled(through)
+            self._has_keys_of = (after, through)
             return neighborhood(self._connection, after=after, through=through)
         except duckdb.Error as error:
             raise StoreUnavailableError(f"span store: {error}") from error
 
     def apply(self, settled: Settled, *, now: datetime) -> int:
         """See `SettleStore.apply`."""
-        tables = {
-            "fresh": settled.fresh,
-            "regrouped": settled.regrouped,
-            "suppressed": settled.suppressed,
-            "examined": settled.examined,
-        }
-        with registered(self._connection, **tables), transaction(self._connection):
+        with transaction(self._connection):
             after, _ = self._batches()
             if settled.through == after:
                 return 0
-            self._store_keys(after, settled.through)
+            load(
+                self._connection,
+                regrouped=settled.calls,
+                suppressed=settled.suppressed,
+                examined=settled.examined,
+            )
+            batches = {"after": after, "through": settled.through}
+            if self._has_keys_of != (after, settled.through):
+                self._execute("new_keys", **batches)
+            self._connection.execute("INSERT INTO report_key FROM new_key")
             changed = self._replace_calls(settled)
-            self._connection.execute(read_sql("mark_dirty"), {"now_us": _micros(now)})
-            if self._keeps_changes:
-                self._connection.execute(read_sql("log_changes"), {"through": settled.through})
-            self._connection.execute(read_sql("count_calls"))
-            self._connection.execute(read_sql("progress"))
+            self._execute("new_lone", **batches)
+            self._execute("mark_dirty", now=now)
+            self._execute("count_calls")
+            self._execute("progress")
             self._connection.execute("DELETE FROM tenant_progress")
             self._connection.execute("INSERT INTO tenant_progress FROM progress")
             self._connection.execute("UPDATE settle_state SET through = ?", [settled.through])
-        return changed
+            return changed + self._count("SELECT coalesce(sum(calls), 0) FROM new_lone")
 
     def roll_up(self, *, now: datetime) -> int:
         """See `SettleStore.roll_up`."""
         self._execute(
             "due_buckets",
-            open_us=_micros(now - BUCKET - REST),
-            rested_us=_micros(now - REST),
-            waited_us=_micros(now - LONGEST_WAIT),
+            open=now - BUCKET - REST,
+            rested=now - REST,
+            waited=now - LONGEST_WAIT,
             max_buckets=MAX_DUE_BUCKETS,
         )
         return self._recompute()
 
     def unposted(self) -> pa.Table:
         """See `SettleStore.unposted`."""
-        found = self._connection.execute("FROM call_change ORDER BY version, call_id, sign")
-        return found.to_arrow_table().cast(CHANGE_SCHEMA)
+        try:
+            posted = self._count("SELECT posted FROM settle_state")
+            found = self._connection.execute(read_sql("unposted"), {"posted": posted})
+            return found.to_arrow_table().cast(CHANGE_SCHEMA)
+        except duckdb.Error as error:
+            raise StoreUnavailableError(f"span store: {error}") from error
 
     def posted(self, version: int) -> None:
         """See `SettleStore.posted`."""
         with transaction(self._connection):
-            self._connection.execute("DELETE FROM call_change WHERE version <= ?", [version])
+            self._connection.execute(
+                "UPDATE settle_state SET posted = ? WHERE posted < ?", [version, version]
+            )
+            self._connection.execute("DELETE FROM replaced_call WHERE replaced_at <= ?", [version])
 
     def _batches(self) -> tuple[int, int]:
         """Return the watermark and the last batch to settle next."""
@@ -112,33 +126,31 @@ class SettleTables:
             through, spans = int(batch_seq), spans + stored
         return after, through
 
-    def _store_keys(self, after: int, through: int) -> None:
-        self._connection.execute(read_sql("new_keys"), {"after": after, "through": through})
-        self._connection.execute("INSERT INTO report_key FROM new_key")
-
     def _replace_calls(self, settled: Settled) -> int:
+        """Put the calls settled in the place of what their reports were; count the changes."""
         bounds = _bounds(settled.examined)
-        for name in ("replaced_calls", "replaced_members"):
+        for name in ("old_members", "old_calls"):
             self._execute(name, **bounds)
-        self._execute("new_calls")
-        self._execute("drop_unchanged")
-        if settled.examined.num_rows:
-            for name in ("delete_calls", "delete_members"):
-                self._execute(name, **bounds)
-            self._connection.execute("INSERT INTO call_member BY NAME FROM suppressed")
-            self._connection.execute("INSERT INTO call BY NAME FROM new_call")
-        if settled.fresh.num_rows:
-            self._connection.execute("INSERT INTO call BY NAME FROM fresh")
-        row = self._connection.execute(
+        for name in ("unchanged", "lone_still", "kept_calls", "drop_kept", "new_calls"):
+            self._execute(name)
+        if not settled.examined.num_rows:
+            return 0
+        for name in ("delete_calls", "delete_members", "flag_grouped"):
+            self._execute(name, **bounds)
+        self._connection.execute("INSERT INTO call_member BY NAME FROM suppressed")
+        self._connection.execute("INSERT INTO grouped_call BY NAME FROM new_call")
+        self._connection.execute(
+            "INSERT INTO replaced_call SELECT * EXCLUDE (is_lone), ? FROM old_call",
+            [settled.through],
+        )
+        return self._count(
             "SELECT count(*) FROM (SELECT call_id FROM old_call UNION SELECT call_id FROM new_call)"
-        ).fetchone()
-        return settled.fresh.num_rows + (int(row[0]) if row else 0)
+        )
 
     def _recompute(self) -> int:
         """Recompute the buckets in `due`, a day at a time so that each scan prunes."""
         days = self._connection.execute(
-            "SELECT epoch_us(bucket) // 86400000000 AS day, count(*) FROM due"
-            " GROUP BY day ORDER BY day"
+            "SELECT day_of(bucket) AS day, count(*) FROM due GROUP BY day ORDER BY day"
         ).fetchall()
         for day, _ in days:
             window = Window(_EPOCH + day * _DAY, _EPOCH + (day + 1) * _DAY)
@@ -148,6 +160,10 @@ class SettleTables:
                 self._connection.execute(_FILL_CUBE, bounds)
                 self._execute("clear_marks", **bounds)
         return sum(int(buckets) for _, buckets in days)
+
+    def _count(self, query: str) -> int:
+        row = self._connection.execute(query).fetchone()
+        return int(row[0]) if row else 0
 
     def _execute(self, name: str, **parameters: Any) -> None:
         self._connection.execute(read_sql(name), parameters)
@@ -159,7 +175,3 @@ def _bounds(examined: pa.Table) -> dict[str, datetime]:
     if not starts:
         return dict(_NEVER)
     return {"start": min(starts) - _DAY, "end": max(starts) + _DAY}
-
-
-def _micros(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)

@@ -9,13 +9,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from controlplane.core.errors import StoreUnavailableError
-from controlplane.ingest.span_hash import content_identity_hash, start_micros
+from controlplane.ingest.span_hash import call_halves, content_identity_hash, start_micros
 from controlplane.signals.ports import Written
 from controlplane.signals.schema import SPAN_SCHEMA, TIMESTAMP
 from controlplane.store.spans.database import (
     SpanDatabase,
+    load,
     read_sql,
-    registered,
+    streamed,
     transaction,
 )
 from controlplane.store.spans.rows import to_rows
@@ -29,7 +30,11 @@ _IDENTITY: Final = (
     "start_time",
     "content_hash",
 )
-_INSERT: Final = "INSERT INTO span SELECT *, $batch_seq FROM batch"
+_COUNTED: Final = ("tenant", "service_name", "dialect", "start_time")
+_INSERT: Final = (
+    "INSERT INTO span SELECT * EXCLUDE (call_hi, call_lo), $batch_seq, call_hi, call_lo, false"
+    " FROM batch"
+)
 
 
 class SpanTableWriter:
@@ -73,9 +78,11 @@ class SpanTableWriter:
             stored=batch.num_rows, duplicates=spans.num_rows - batch.num_rows, replayed=False
         )
         seq = self._last_seq + 1
-        with registered(self._connection, batch=to_rows(batch)), transaction(self._connection):
-            self._connection.execute(_INSERT, {"batch_seq": seq})
-            self._connection.execute(read_sql("count_stored"))
+        with transaction(self._connection):
+            with streamed(self._connection, "batch", _named(to_rows(batch))):
+                self._connection.execute(_INSERT, {"batch_seq": seq})
+            with streamed(self._connection, "batch", batch.select(_COUNTED)):
+                self._connection.execute(read_sql("count_stored"))
             self._connection.execute(
                 "INSERT INTO ingest_batch VALUES (?, ?, ?, ?)",
                 [batch_id, seq, written.stored, written.duplicates],
@@ -110,9 +117,9 @@ class SpanTableWriter:
         suspects = suspects.select(_IDENTITY).append_column("position", pa.array(rows))
         known: set[int] = set()
         for hour in np.unique(hours):
-            with registered(self._connection, suspect=suspects.filter(pa.array(hours == hour))):
-                found = self._connection.execute(read_sql("known_rows"), _hour_bounds(int(hour)))
-                known.update(int(row[0]) for row in found.fetchall())
+            load(self._connection, suspect=suspects.filter(pa.array(hours == hour)))
+            found = self._connection.execute(read_sql("known_rows"), _hour_bounds(int(hour)))
+            known.update(int(row[0]) for row in found.fetchall())
         return known
 
     def _read_hour(self, hour: int) -> Hashes:
@@ -120,6 +127,13 @@ class SpanTableWriter:
         table = ids.to_arrow_table()
         schema = pa.schema([SPAN_SCHEMA.field(name) for name in _IDENTITY])
         return content_identity_hash(table.cast(schema))
+
+
+def _named(rows: pa.Table) -> pa.Table:
+    call_hi, call_lo = call_halves(rows)
+    return rows.append_column("call_hi", pa.array(call_hi)).append_column(
+        "call_lo", pa.array(call_lo)
+    )
 
 
 def _hour_bounds(hour: int) -> dict[str, Any]:

@@ -76,7 +76,12 @@ CREATE TABLE span (
     cost_reason VARCHAR,
     price_id VARCHAR,
     price_provenance VARCHAR,
-    batch_seq BIGINT
+    batch_seq BIGINT,
+    -- The name of the call that this span is home of, were it a report.
+    call_hi UBIGINT,
+    call_lo UBIGINT,
+    -- Whether settlement found another report to join it with: its call is in grouped_call.
+    is_grouped BOOLEAN
 );
 
 CREATE TABLE ingest_batch (

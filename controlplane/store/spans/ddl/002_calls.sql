@@ -1,16 +1,30 @@
+-- An id that may join reports (ingest.join_keys): the vendor's prefix says nothing, and what is left
+-- of a counter or a small random number is short. Long ids skip the regular expression.
+CREATE MACRO is_join_key(id) AS CASE
+    WHEN id IS NULL THEN false
+    WHEN length(id) >= 21 THEN true
+    ELSE length(regexp_replace(id, '^[A-Za-z]{1,12}[-_]', '')) >= 8
+END;
+
+CREATE MACRO hour_of(at_time) AS epoch_us(at_time) // 3600000000;
+CREATE MACRO day_of(at_time) AS epoch_us(at_time) // 86400000000;
+CREATE MACRO bucket_of(at_time) AS make_timestamptz(epoch_us(at_time) // 900000000 * 900000000);
+
 -- What reports can be joined by: kind 0 trace, 1 response id, 2 gateway call id.
+-- `side` is who reported: layer, key role and scope. Hashes only narrow a search that compares the
+-- values themselves later, so a collision costs time; they are DuckDB's own and not stable across
+-- its versions: an upgrade fills this table anew.
 CREATE TABLE report_key (
     kind TINYINT,
     key_hash UBIGINT,
     side UBIGINT,
-    domain VARCHAR,
-    trace_hi UBIGINT,
     trace_lo UBIGINT,
     span_id UBIGINT,
     start_time TIMESTAMPTZ
 );
 
-CREATE TABLE call (
+-- Calls of reports that join others. A report that joins none is its own call and not copied.
+CREATE TABLE grouped_call (
     call_id VARCHAR,
     domain VARCHAR,
     trace_hi UBIGINT,
@@ -96,8 +110,8 @@ CREATE TABLE call_member (
     dialect VARCHAR
 );
 
--- What the ledger was not told yet: calls before (-1) and after (+1) a settlement version.
-CREATE TABLE call_change (
+-- Calls as they were before settlement replaced them at `replaced_at`, until the ledger has them.
+CREATE TABLE replaced_call (
     call_id VARCHAR,
     domain VARCHAR,
     trace_hi UBIGINT,
@@ -167,11 +181,88 @@ CREATE TABLE call_change (
     cost_reason VARCHAR,
     price_id VARCHAR,
     price_provenance VARCHAR,
-    sign TINYINT
+    replaced_at BIGINT
 );
 
--- One row: how far settlement got.
-CREATE TABLE settle_state (through BIGINT NOT NULL);
-INSERT INTO settle_state VALUES (0);
+-- One row: the last batch settled, and the last one that the ledger has.
+CREATE TABLE settle_state (through BIGINT NOT NULL, posted BIGINT NOT NULL);
+INSERT INTO settle_state VALUES (0, 0);
 
 CREATE TABLE tenant_progress (tenant VARCHAR, data_through TIMESTAMPTZ);
+
+-- Every call: reports that join no other, and the calls of those that do.
+CREATE VIEW call AS
+SELECT
+    concat('call_', printf('%016x%016x', call_hi, call_lo)) AS call_id,
+    domain,
+    trace_hi,
+    trace_lo,
+    span_id,
+    start_time,
+    batch_seq AS version,
+    1::INTEGER AS reports,
+    layer AS layers,
+    layer = 'agent' AND key_role = 'agent' AS enforced,
+    duration_us,
+    service_name,
+    dialect,
+    provider,
+    operation,
+    request_model,
+    response_model,
+    billing_model,
+    response_id,
+    gateway_call_id,
+    is_stream,
+    status,
+    error_type,
+    http_status,
+    finish_reason,
+    ttft_us,
+    queue_us,
+    prefill_us,
+    decode_us,
+    input_tokens,
+    cached_input_tokens,
+    cache_creation_input_tokens,
+    output_tokens,
+    reasoning_tokens,
+    input_uncached,
+    cache_read,
+    cache_write_5m,
+    cache_write_1h,
+    input_audio,
+    input_image,
+    input_video,
+    cache_read_audio,
+    output_text,
+    output_reasoning,
+    output_audio,
+    output_image,
+    web_searches,
+    requests,
+    pages,
+    audio_seconds,
+    gpu_seconds,
+    usage_state,
+    usage_reason,
+    reported_cost_nusd,
+    tenant,
+    team,
+    project,
+    feature,
+    customer,
+    user_id,
+    api_key,
+    environment,
+    region,
+    attributed_by,
+    cost_nusd,
+    cost_state,
+    cost_reason,
+    price_id,
+    price_provenance
+FROM span
+WHERE report_kind = 'call' AND NOT is_grouped AND batch_seq <= (SELECT through FROM settle_state)
+UNION ALL
+FROM grouped_call;

@@ -1,7 +1,7 @@
 -- Buckets that a mark says have changed, and the window's ends inside a bucket.
 SELECT bucket, {groups}{sums}
 FROM (
-    SELECT *, make_timestamptz(epoch_us(start_time) // 900000000 * 900000000) AS bucket
+    SELECT *, bucket_of(start_time) AS bucket
     FROM call
     WHERE start_time >= $scan_start AND start_time < $scan_end
         AND tenant = ANY($tenants){filters}

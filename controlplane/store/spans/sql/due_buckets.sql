@@ -2,9 +2,8 @@
 CREATE OR REPLACE TEMP TABLE due AS
 SELECT tenant, bucket, max(seq) AS through_seq
 FROM dirty
-WHERE bucket < make_timestamptz($open_us)
+WHERE bucket < $open
 GROUP BY tenant, bucket
-HAVING max(marked_at) <= make_timestamptz($rested_us)
-    OR min(marked_at) <= make_timestamptz($waited_us)
+HAVING max(marked_at) <= $rested OR min(marked_at) <= $waited
 ORDER BY bucket
 LIMIT $max_buckets

@@ -1,5 +1,5 @@
 SELECT domain, trace_hi, trace_lo, span_id, max(parent_span_id) AS parent_span_id
 FROM span
-SEMI JOIN member USING (domain, trace_hi, trace_lo)
+SEMI JOIN member USING (trace_lo)
 WHERE start_time >= $start AND start_time < $end AND batch_seq <= $through
 GROUP BY ALL

@@ -3,6 +3,6 @@
 CREATE OR REPLACE TEMP TABLE followed AS
 SELECT DISTINCT key_hash FROM new_key
 UNION
-SELECT DISTINCT xor(trace_hi, trace_lo)
+SELECT DISTINCT hash(domain, trace_hi, trace_lo)
 FROM span
 WHERE batch_seq > $after AND batch_seq <= $through AND report_kind <> 'call'

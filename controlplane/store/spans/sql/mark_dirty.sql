@@ -1,10 +1,7 @@
 INSERT INTO dirty (tenant, bucket, marked_at)
-SELECT DISTINCT
-    tenant,
-    make_timestamptz(epoch_us(start_time) // 900000000 * 900000000),
-    make_timestamptz($now_us)
+SELECT tenant, bucket, $now
 FROM (
-    SELECT tenant, start_time FROM fresh
-    UNION ALL SELECT tenant, start_time FROM old_call
-    UNION ALL SELECT tenant, start_time FROM new_call
+    SELECT tenant, bucket FROM new_lone
+    UNION SELECT tenant, bucket_of(start_time) FROM old_call
+    UNION SELECT tenant, bucket_of(start_time) FROM new_call
 )

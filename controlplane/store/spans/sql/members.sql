@@ -1,30 +1,36 @@
 -- Reports with a key that is shared by two sides, or by two revisions of one span. A key that too
 -- many share is none; the settlement that finds it out settles its reports once more without it.
 CREATE OR REPLACE TEMP TABLE member AS
-WITH cell AS (
-    SELECT
-        kind, key_hash, CASE kind WHEN 0 THEN 0 ELSE epoch_us(start_time) // 3600000000 END AS hour,
-        count(*) FILTER (NOT is_new) AS settled
+WITH shared AS (
+    SELECT kind, key_hash
     FROM found
     GROUP BY ALL
+    HAVING min(side) <> max(side)
+        OR count(*) > count(DISTINCT (trace_lo, span_id, start_time))
+),
+candidate AS (
+    SELECT *, CASE kind WHEN 0 THEN 0 ELSE hour_of(start_time) END AS hour
+    FROM found
+    SEMI JOIN shared USING (kind, key_hash)
+),
+crowded AS (
+    SELECT kind, key_hash, hour
+    FROM candidate
+    GROUP BY ALL
+    HAVING count(*) FILTER (NOT is_new)
+        > CASE kind WHEN 0 THEN $max_in_trace ELSE $max_sharers END
 ),
 usable AS (
-    SELECT found.*
-    FROM found
-    JOIN cell
-        ON found.kind = cell.kind
-        AND found.key_hash = cell.key_hash
-        AND cell.hour = CASE found.kind WHEN 0 THEN 0 ELSE epoch_us(start_time) // 3600000000 END
-    WHERE cell.settled <= CASE found.kind WHEN 0 THEN $max_in_trace ELSE $max_sharers END
+    SELECT * FROM candidate ANTI JOIN crowded USING (kind, key_hash, hour)
 ),
 live AS (
     SELECT kind, key_hash
     FROM usable
     GROUP BY ALL
     HAVING min(side) <> max(side)
-        OR count(*) > count(DISTINCT (domain, trace_hi, trace_lo, span_id, start_time))
+        OR count(*) > count(DISTINCT (trace_lo, span_id, start_time))
 )
-SELECT domain, trace_hi, trace_lo, span_id, start_time, bool_or(is_new) AS is_new
+SELECT trace_lo, span_id, start_time, bool_or(is_new) AS is_new
 FROM usable
 SEMI JOIN live USING (kind, key_hash)
 GROUP BY ALL

@@ -1,4 +1,4 @@
-SELECT DISTINCT epoch_us(start_time) // 86400000000
+SELECT DISTINCT day_of(start_time)
 FROM span
 WHERE batch_seq > $after AND batch_seq <= $through
 ORDER BY 1

@@ -1,0 +1,230 @@
+"""The span store as plain dictionaries: what the others must answer, said row by row.
+
+For tests and `inspect`; it settles everything anew each time and sums calls one by one.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, Final
+
+import pyarrow as pa
+
+from controlplane.ingest.calls import report_rows
+from controlplane.ingest.join_keys import with_join_flags
+from controlplane.ingest.settlement import (
+    CHANGE_SCHEMA,
+    EDGE_SCHEMA,
+    Settled,
+    Unsettled,
+)
+from controlplane.signals.ports import Written
+from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
+from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
+from controlplane.store.memory.cost_sums import sum_costs
+from controlplane.usage.dimensions import dimension
+
+Row = dict[str, Any]
+
+_IDENTITY: Final = ("domain", "trace_hi", "trace_lo", "span_id", "start_time")
+
+
+class MemorySpanStore:
+    """Implements `SpanWriter`, `SpanReader` and `SettleStore`; belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._spans: list[Row] = []
+        self._written: dict[str, int] = {}
+        self._settled_batches = 0
+        self._calls: dict[str, Row] = {}
+        self._members: list[Row] = []
+        self._changes: list[Row] = []
+
+    def write(self, spans: pa.Table, *, batch_id: str) -> Written:
+        """See `SpanWriter.write`."""
+        if batch_id in self._written:
+            return Written(stored=0, duplicates=spans.num_rows, replayed=True)
+        known = {(*_identity(row), row["content_hash"]) for row in self._spans}
+        stored = 0
+        for row in spans.to_pylist():
+            key = (*_identity(row), row["content_hash"])
+            if key not in known:
+                known.add(key)
+                self._spans.append(row)
+                stored += 1
+        self._written[batch_id] = stored
+        return Written(stored=stored, duplicates=spans.num_rows - stored, replayed=False)
+
+    def take(self) -> Unsettled:
+        """See `SettleStore.take`: always everything."""
+        spans = pa.Table.from_pylist(self._spans, schema=SPAN_SCHEMA)
+        return Unsettled(
+            through=len(self._written),
+            lone_reports=0,
+            grouped=with_join_flags(report_rows(spans)),
+            edges=spans.select(EDGE_SCHEMA.names),
+        )
+
+    def apply(self, settled: Settled, *, now: datetime) -> int:
+        """See `SettleStore.apply`; `now` marks nothing, because nothing is kept but calls."""
+        del now
+        if settled.through == self._settled_batches:
+            return 0
+        calls = {row["call_id"]: row for row in settled.calls.to_pylist()}
+        changed = 0
+        for call_id in sorted(calls.keys() | self._calls.keys()):
+            before, after = self._calls.get(call_id), calls.get(call_id)
+            if before and after and _content(before) == _content(after):
+                calls[call_id] = before
+                continue
+            changed += 1
+            if before:
+                self._changes.append({**before, "version": settled.through, "sign": -1})
+            if after:
+                self._changes.append({**after, "sign": 1})
+        self._calls = calls
+        self._members = settled.suppressed.to_pylist()
+        self._settled_batches = settled.through
+        return changed
+
+    def roll_up(self, *, now: datetime) -> int:
+        """See `SettleStore.roll_up`: there is no cube to fall behind."""
+        del now
+        return 0
+
+    def unposted(self) -> pa.Table:
+        """See `SettleStore.unposted`."""
+        return pa.Table.from_pylist(self._changes, schema=CHANGE_SCHEMA)
+
+    def posted(self, version: int) -> None:
+        """See `SettleStore.posted`."""
+        self._changes = [row for row in self._changes if row["version"] > version]
+
+    def costs(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.costs`."""
+        return sum_costs(self._calls.values(), query)
+
+    def calls(self, query: CallQuery) -> pa.Table:
+        """See `SpanReader.calls`."""
+        found = [
+            row
+            for row in self._calls.values()
+            if row["tenant"] in query.tenants
+            and query.window.contains(row["start_time"])
+            and all(
+                dimension(name).value_of(row) in values for name, values in query.filters.items()
+            )
+            and (query.before is None or _page_key(row) < query.before)
+        ]
+        found.sort(key=_page_key, reverse=True)
+        return pa.Table.from_pylist(found[: query.limit], schema=CALL_SCHEMA)
+
+    def trace(self, query: TraceQuery) -> pa.Table:
+        """See `SpanReader.trace`."""
+        call_of = {_identity(row): row["call_id"] for row in self._calls.values()}
+        member_of = {_identity(row): row for row in self._members}
+        rows = [
+            row
+            for row in self._spans
+            if (row["trace_hi"], row["trace_lo"]) == (query.trace_hi, query.trace_lo)
+            and row["tenant"] in query.tenants
+        ]
+        answer = []
+        for row in _last_words(rows):
+            member = member_of.get(_identity(row), {})
+            is_aggregate = row["report_kind"] == "aggregate"
+            answer.append(
+                {
+                    **row,
+                    "call_id": call_of.get(_identity(row)) or member.get("call_id"),
+                    "suppressed_reason": "aggregate" if is_aggregate else member.get("reason"),
+                }
+            )
+        answer.sort(key=lambda row: (row["start_time"], row["span_id"]))
+        return pa.Table.from_pylist(answer, schema=_trace_schema())
+
+    def suppressed(self, call_ids: list[str]) -> pa.Table:
+        """See `SpanReader.suppressed`."""
+        rows = [row for row in self._members if row["call_id"] in call_ids]
+        rows.sort(key=lambda row: (row["call_id"], row["start_time"], row["span_id"]))
+        return pa.Table.from_pylist(rows, schema=SUPPRESSED_SCHEMA)
+
+    def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
+        """See `SpanReader.accounting`."""
+        counts: defaultdict[tuple[str, str], Row] = defaultdict(
+            lambda: {"stored": 0, "calls": 0, "suppressed": 0, "last_event_time": None}
+        )
+        sources = (
+            ("stored", self._spans),
+            ("calls", self._calls.values()),
+            ("suppressed", self._members),
+        )
+        for name, rows in sources:
+            for row in rows:
+                if row["tenant"] in tenants:
+                    count = counts[row["service_name"], row["dialect"]]
+                    count[name] += 1
+                    seen = count["last_event_time"] or row["start_time"]
+                    count["last_event_time"] = max(seen, row["start_time"])
+        return pa.Table.from_pylist(
+            [
+                {"service_name": service, "dialect": dialect, **counts[service, dialect]}
+                for service, dialect in sorted(counts)
+            ],
+            schema=_accounting_schema(),
+        )
+
+    def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
+        """See `SpanReader.data_through`."""
+        starts = [r["start_time"] for r in self._calls.values() if r["tenant"] in tenants]
+        return max(starts, default=None)
+
+
+def _identity(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _IDENTITY)
+
+
+def _page_key(row: Row) -> tuple[datetime, str]:
+    return row["start_time"], row["call_id"]
+
+
+def _content(call: Row) -> Row:
+    return {name: value for name, value in call.items() if name != "version"}
+
+
+def _last_words(rows: Iterable[Row]) -> Iterator[Row]:
+    """Of revisions of one span keep the last, as settlement does."""
+    last: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        known = last.get(_identity(row))
+        if known is None or _finality(row) > _finality(known):
+            last[_identity(row)] = row
+    yield from last.values()
+
+
+def _finality(row: Row) -> tuple[Any, ...]:
+    tokens = (row["input_tokens"] or 0) + (row["output_tokens"] or 0)
+    return (
+        row["duration_us"] > 0,
+        row["usage_state"] == "exact",
+        tokens,
+        row["duration_us"],
+        row["content_hash"],
+    )
+
+
+def _trace_schema() -> pa.Schema:
+    names = (pa.field("call_id", pa.string()), pa.field("suppressed_reason", pa.string()))
+    return SPAN_SCHEMA.append(names[0]).append(names[1])
+
+
+def _accounting_schema() -> pa.Schema:
+    columns: list[tuple[str, pa.DataType]] = [
+        ("service_name", pa.string()),
+        ("dialect", pa.string()),
+        ("stored", pa.int64()),
+        ("calls", pa.int64()),
+        ("suppressed", pa.int64()),
+        ("last_event_time", TIMESTAMP),
+    ]
+    return pa.schema(columns)

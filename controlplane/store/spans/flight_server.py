@@ -1,0 +1,80 @@
+"""Let another process write spans: Arrow Flight on a Unix socket that only this user may open."""
+
+import threading
+from pathlib import Path
+from typing import Any, Final, Self
+
+import msgspec
+import pyarrow as pa
+from pyarrow import flight
+
+from controlplane.core.errors import StoreUnavailableError
+from controlplane.signals.ports import SpanWriter
+from controlplane.signals.schema import SPAN_SCHEMA
+
+SOCKET_MODE: Final = 0o600
+MAX_BATCH_ID_BYTES: Final = 512
+
+
+def socket_location(path: Path) -> str:
+    """Name a socket file as Flight does."""
+    return f"grpc+unix://{path}"
+
+
+class _SpanService(flight.FlightServerBase):
+    """DoPut with the batch id as the descriptor's command; the answer is `Written` as JSON."""
+
+    def __init__(self, location: str, writer: SpanWriter) -> None:
+        super().__init__(location)
+        self._writer = writer
+
+    # Flight names the arguments, and typing.override is newer than Python 3.11.
+    def do_put(  # type: ignore[explicit-override]  # noqa: PLR0917 - said above
+        self, context: Any, descriptor: Any, reader: Any, writer: Any
+    ) -> None:
+        """Store the stream's rows as one batch, then answer."""
+        del context
+        batch_id = descriptor.command.decode()
+        if not batch_id or len(batch_id) > MAX_BATCH_ID_BYTES:
+            raise flight.FlightServerError(f"a batch id has 1 to {MAX_BATCH_ID_BYTES} bytes")
+        spans: pa.Table = reader.read_all()
+        if not spans.schema.equals(SPAN_SCHEMA):
+            raise flight.FlightServerError("the columns are not SPAN_SCHEMA's; use one release")
+        try:
+            written = self._writer.write(spans, batch_id=batch_id)
+        except StoreUnavailableError as error:
+            raise flight.FlightUnavailableError(str(error)) from error
+        writer.write(pa.py_buffer(msgspec.json.encode(written)))
+
+
+class SpanFlightServer:
+    """Serves a `SpanWriter` until closed; a context manager.
+
+    The directory of the socket should be private too: between bind and chmod the file has the
+    process's default mode.
+    """
+
+    def __init__(self, socket: Path, writer: SpanWriter) -> None:
+        """Listen on `socket`, taking the place of a file that an earlier process left.
+
+        Raises:
+            OSError: the path is too long for a socket, or its directory can not be written.
+        """
+        socket.unlink(missing_ok=True)
+        self._service = _SpanService(socket_location(socket), writer)
+        socket.chmod(SOCKET_MODE)
+        self._socket = socket
+        self._thread = threading.Thread(target=self._service.serve, name="span-flight", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish the writes in progress, refuse others, remove the socket."""
+        self._service.shutdown()
+        self._thread.join()
+        self._socket.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

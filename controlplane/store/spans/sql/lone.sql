@@ -1,4 +1,0 @@
-SELECT {columns}
-FROM span
-ANTI JOIN member USING (domain, trace_hi, trace_lo, span_id, start_time)
-WHERE batch_seq > $after AND batch_seq <= $through AND report_kind = 'call'
