@@ -198,3 +198,26 @@ node_state: Final = Table(
     Column("capabilities", Text, nullable=False),
     Column("seen_at", UtcMicros, nullable=False),
 )
+
+alert: Final = Table(
+    "alert",
+    metadata,
+    Column("fingerprint", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("since", UtcMicros, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("receiver", Text, nullable=False),
+    Column("at", UtcMicros, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("verdict", Text),
+    Column("detail", Text),
+    Column("next_attempt", UtcMicros, nullable=False),
+    Index("outbox_due", "verdict", "next_attempt"),
+)
