@@ -232,7 +232,7 @@ def success_ending(kwargs: Mapping[str, object], response: object, ended_at: dat
     found = metadata_of(kwargs) or {}
     usage = usage_buckets(_mapping_of_str(_dump(said.get("usage"))))
     if kwargs.get("cache_hit") is True:
-        usage = {}
+        usage = dict.fromkeys(("input_uncached", "output_text"), 0)  # known, and nothing
     elif found.get("client_disconnected") is True:
         usage = None
     prefix = _text(kwargs.get("custom_llm_provider"))

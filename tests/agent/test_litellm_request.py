@@ -111,7 +111,8 @@ def test_success_settles_what_the_upstream_reported() -> None:
     ending = success_ending(kwargs, response, NOW)
     assert {"input_uncached": 7, "output_text": 3} == ending.usage
     assert ("r1", "aws.bedrock", "m") == (ending.response_id, ending.provider, ending.model)
-    assert {} == success_ending({**kwargs, "cache_hit": True}, response, NOW).usage
+    cached = success_ending({**kwargs, "cache_hit": True}, response, NOW).usage
+    assert {"input_uncached": 0, "output_text": 0} == cached  # `{}` would be "not known"
     gone = {"metadata": {"controlplane_call": "c", "client_disconnected": True}}
     assert success_ending({**kwargs, "litellm_params": gone}, response, NOW).usage is None
 

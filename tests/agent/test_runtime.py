@@ -85,7 +85,7 @@ def test_admission_does_not_touch_the_network_when_the_lease_suffices(
 
 
 def test_admission_latency(control_plane: Any, make_settings: Make) -> None:
-    """One admission with its hold and its settle, journalled: far below a millisecond."""
+    """One admission with its hold, journalled, in processor time: CI shares its cores."""
     control_plane.publish(
         budgets=[control_plane.budget(limit_nusd=10**15)],
         rules=[
@@ -94,22 +94,27 @@ def test_admission_latency(control_plane: Any, make_settings: Make) -> None:
         ],
     )
     took: list[float] = []
+    elapsed: list[float] = []
 
     async def work(agent: Agent) -> None:
         for round_ in range(30):
             for _ in range(100):
-                started = time.perf_counter()
-                ticket = await agent.admit(_request(max_tokens=50))
-                took.append(time.perf_counter() - started)
+                request, syncs = _request(max_tokens=50), agent.syncer.syncs
+                started, wall = time.thread_time(), time.perf_counter()
+                ticket = await agent.admit(request)
+                if syncs == agent.syncer.syncs:  # else it waited for the network
+                    took.append(time.thread_time() - started)
+                    elapsed.append(time.perf_counter() - wall)
                 assert ticket.hold_id
                 agent.settle(ticket.hold_id, _used(10))
             await asyncio.sleep(0.02 if round_ else 0.3)
 
     _run(make_settings(control_plane), work)
-    p50, p99 = statistics.median(took), statistics.quantiles(took, n=100)[98]
-    sys.stderr.write(f"admission p50 {p50 * 1e3:.3f} ms, p99 {p99 * 1e3:.3f} ms\n")
-    assert p50 < 0.0003
-    assert p99 < 0.003  # the target is 0.3 ms on a quiet machine; CI shares its cores
+    assert len(took) > 2_900
+    for name, values in (("processor", took), ("elapsed", elapsed)):
+        p50, p99 = statistics.median(values), statistics.quantiles(values, n=100)[98]
+        sys.stderr.write(f"admission {name}: p50 {p50 * 1e3:.3f} ms, p99 {p99 * 1e3:.3f} ms\n")
+    assert statistics.quantiles(took, n=100)[98] <= 0.0003
 
 
 def test_a_budget_is_spent_to_the_end_and_not_beyond(
