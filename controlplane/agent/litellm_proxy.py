@@ -70,7 +70,9 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         """Admit the request and change it as the policy says; 429 with our body otherwise."""
         del cache
         await self.agent.ready()
-        facts = facts_of(data, user_api_key_dict, self.agent.dimension_map)
+        facts = facts_of(
+            data, user_api_key_dict, self.agent.dimension_map, tenant=self.agent.tenant
+        )
         operation = operation_of(call_type)
         model = str(data.get("model", ""))
         facts |= {"model": model, "operation": operation}

@@ -79,21 +79,24 @@ def call_of(data: Mapping[str, object]) -> str | None:
 
 
 def facts_of(
-    data: Mapping[str, object], key: object, dimension_map: Mapping[str, str]
+    data: Mapping[str, object], key: object, dimension_map: Mapping[str, str], *, tenant: str = ""
 ) -> dict[str, str]:
     """Read the dimensions from where the policy says they are; what is absent is left out.
 
     Args:
+        data: the request as LiteLLM hands it to hooks.
         key: LiteLLM's authenticated key (`UserAPIKeyAuth`).
+        dimension_map: dimension → where it is.
+        tenant: whose the request is when it names none; to leave that out would let it past
+            every budget.
     """
     facts = {
         dimension: str(value)
         for dimension, source in dimension_map.items()
         if (value := _read(source, data, key)) not in (None, "")
     }
-    alias = getattr(key, "key_alias", None)
-    if alias and "api_key" not in facts:
-        facts["api_key"] = str(alias)
+    if tenant:
+        facts.setdefault("tenant", tenant)
     return facts
 
 

@@ -146,6 +146,12 @@ class Agent:
         applied = self.puller.applied
         return applied.document.dimension_map if applied else {}
 
+    @property
+    def tenant(self) -> str:
+        """Whose a request is that names no tenant; empty when the policy does not say."""
+        applied = self.puller.applied
+        return applied.document.tenant if applied else ""
+
     def status(self) -> dict[str, object]:
         """Return what an operator would ask: which policy, how old, what is open."""
         applied = self.puller.applied

@@ -89,6 +89,7 @@ def compile_policy(
         rules=rules.rules,
         rate_card=dict(rate_card),
         price_book_version=price_book_version,
+        tenant=rules.tenant,
         dimension_map=rules.dimension_map,
         annotations=rules.annotations,
     )

@@ -142,6 +142,8 @@ class PolicyDocument(Closed, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
     rate_card: dict[str, RatePerMillion] = {}
     price_book_version: str = ""
+    tenant: str = ""
+    """Whose a request is when `dimension_map` reads no tenant from it: the proxy key's own."""
     dimension_map: dict[str, str] = {}
     """dimension → where the agent reads it in a request: `user`, `metadata.<key>`, `header.<name>`,
     `key.alias`, `key.team`; the same map that turns the proxy's spans into tenants."""

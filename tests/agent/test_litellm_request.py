@@ -45,6 +45,8 @@ def test_facts_come_from_where_the_policy_says() -> None:
     }
     assert expected == facts_of(data, key, MAP)
     assert {} == facts_of({}, object(), MAP)
+    assert {"tenant": "ours"} == facts_of({}, object(), MAP, tenant="ours")
+    assert "acme" == facts_of(data, key, MAP, tenant="ours")["tenant"]
     assert ("user", "model") == sent_fields(data)
 
 
