@@ -17,8 +17,8 @@ PARTS: Final = (
 """Where money can be; their sum is limit plus debt (algorithms L5)."""
 NEAR_LIMIT: Final = 0.9
 WARM: Final = 0.8
-GENERATION_COLUMNS: Final = ("generation", "created", "author", "rules")
-NODE_COLUMNS: Final = ("node", "scope", "applied", "seen", "nack")
+GENERATION_COLUMNS: Final = ("generation", "created", "rules", "budgets", "book")
+NODE_COLUMNS: Final = ("node", "node_state", "applied", "seen", "why")
 
 
 def sentence(standing: Mapping[str, Any], say: Callable[..., str]) -> str:
@@ -85,21 +85,28 @@ def generation_rows(
 ) -> pa.Table:
     """List what was published, newest first."""
     shown = {
-        "generation": [row["generation"] for row in rows],
-        "created": [spoken.moment(row["created_at"], zone=zone) for row in rows],
-        "author": [row["created_by"] for row in rows],
+        "generation": [f"{row['epoch']}.{row['gen']}" for row in rows],
+        "created": [spoken.moment(row["issued_at"], zone=zone) for row in rows],
         "rules": [row["rules"] for row in rows],
+        "budgets": [row["budgets"] for row in rows],
+        "book": [row["price_book_version"] for row in rows],
     }
     return pa.table({names[key]: values for key, values in shown.items()})
 
 
-def node_rows(rows: Sequence[dict[str, Any]], names: Mapping[str, str], *, zone: str) -> pa.Table:
+def node_rows(
+    rows: Sequence[dict[str, Any]], names: Mapping[str, str], *, say: Callable[..., str], zone: str
+) -> pa.Table:
     """List which node runs what, and what it refused."""
     shown = {
         "node": [row["node"] for row in rows],
-        "scope": [row["scope"] for row in rows],
-        "applied": [row["applied"] or "" for row in rows],
+        "node_state": [say(f"node_{row['state']}") for row in rows],
+        "applied": [_generation(row["applied"]) for row in rows],
         "seen": [spoken.moment(row["seen_at"], zone=zone) for row in rows],
-        "nack": [row["nack_reason"] or "" for row in rows],
+        "why": [row["reason"] or "" for row in rows],
     }
     return pa.table({names[key]: values for key, values in shown.items()})
+
+
+def _generation(applied: Mapping[str, int] | None) -> str:
+    return f"{applied['epoch']}.{applied['gen']}" if applied else spoken.UNKNOWN

@@ -67,7 +67,7 @@ PLANS: Final = (
 )
 
 
-def create_demo_budgets(  # noqa: PLR0913 - all by name
+def create_demo_budgets(  # noqa: PLR0913 - all but two by name
     api_url: str,
     key: str,
     *,
@@ -75,12 +75,11 @@ def create_demo_budgets(  # noqa: PLR0913 - all by name
     now: datetime,
     days: int = HISTORY_DAYS,
     tenant: str | None = None,
-    counts_from: datetime | None = None,
 ) -> list[str]:
     """Make the PLANS through `POST /api/v1/budgets`; answers their ids.
 
-    Call it before the history of the same seed and `now` is sent, so that the ledger sees every
-    call. A budget of a name that exists already for its tenant is left alone.
+    They count from the start of the month (or of the history). Call it before the history of the
+    same seed and `now` is sent: the ledger posts calls as they are settled. A budget of a name that exists already for its tenant is left alone.
 
     Args:
         api_url: base URL of the API.
@@ -89,7 +88,6 @@ def create_demo_budgets(  # noqa: PLR0913 - all by name
         now: its end.
         days: its length.
         tenant: put every budget on this tenant, for a demonstration without keys.
-        counts_from: first instant whose calls count; the API's own default when None.
 
     Raises:
         UnavailableError: the API refused or did not answer.
@@ -102,9 +100,7 @@ def create_demo_budgets(  # noqa: PLR0913 - all by name
         known = {(row["tenant"], row["name"]): row["id"] for row in _sent(api.get(_PATH))["rows"]}
         return [
             known.get((body["tenant"], body["name"])) or _sent(api.post(_PATH, json=body))["id"]
-            for body in (
-                _body(plan, calls, tenant=tenant, counts_from=counts_from) for plan in PLANS
-            )
+            for body in (_body(plan, calls, tenant=tenant, counts_from=began) for plan in PLANS)
         ]
 
 
@@ -139,12 +135,12 @@ def _call_nusd(call: Call, step: int) -> int:
 
 
 def _body(
-    plan: Plan, calls: Sequence[Call], *, tenant: str | None, counts_from: datetime | None
+    plan: Plan, calls: Sequence[Call], *, tenant: str | None, counts_from: datetime
 ) -> dict[str, object]:
     spent = expected_nusd([call for call in calls if call.team.name == plan.team])
     # Whole dollars: nobody budgets $61.37.
     limit = max(spent * plan.limit_percent // 100 // NUSD_PER_USD, 1) * NUSD_PER_USD
-    body: dict[str, object] = {
+    return {
         "name": plan.name,
         "owner": plan.owner,
         "tenant": tenant or plan.tenant,
@@ -154,10 +150,8 @@ def _body(
         "match": {"team": [plan.team]},
         "mode": plan.mode,
         "unpriced": "allow",
+        "counts_from": counts_from.isoformat(),
     }
-    if counts_from is not None:
-        body["counts_from"] = counts_from.isoformat()
-    return body
 
 
 def _sent(answer: httpx.Response) -> Any:

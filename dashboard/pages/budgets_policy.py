@@ -69,7 +69,12 @@ def _generations(asked: Filters) -> None:
             return
         names = {key: asked.say(f"column_{key}") for key in ledger.GENERATION_COLUMNS}
         shown = ledger.generation_rows(found, names, zone=data.document("version")["zone"])
-        st.dataframe(shown, hide_index=True, alt=asked.say("generations"))
+        st.dataframe(
+            shown,
+            hide_index=True,
+            column_config=tables.whole_numbers(shown),
+            alt=asked.say("generations"),
+        )
 
 
 def _nodes(asked: Filters) -> None:
@@ -79,13 +84,9 @@ def _nodes(asked: Filters) -> None:
             st.caption(asked.say("no_nodes"))
             return
         names = {key: asked.say(f"column_{key}") for key in ledger.NODE_COLUMNS}
-        shown = ledger.node_rows(found, names, zone=data.document("version")["zone"])
-        st.dataframe(
-            shown,
-            hide_index=True,
-            column_config=tables.whole_numbers(shown),
-            alt=asked.say("nodes"),
-        )
+        zone = data.document("version")["zone"]
+        shown = ledger.node_rows(found, names, say=asked.say, zone=zone)
+        st.dataframe(shown, hide_index=True, alt=asked.say("nodes"))
 
 
 def _tenants(asked: Filters) -> Params:

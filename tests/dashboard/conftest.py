@@ -27,14 +27,13 @@ ALERT: Final = {
     "since": "2026-11-20T09:45:00Z",
 }
 GENERATION: Final = {
-    "generation": "1.4",
-    "created_at": "2026-11-20T09:00:00Z",
-    "created_by": "admin",
-    "rules": 3,
-}
+    "scope": "default", "epoch": 1, "gen": 4, "issued_at": "2026-11-20T09:00:00Z",
+    "budgets": 2, "rules": 3, "price_book_version": "2026-11-19",
+}  # fmt: skip
 NODE: Final = {
-    "node": "gateway-1", "scope": "default", "applied": "1.3",
-    "seen_at": "2026-11-20T10:06:58Z", "nack_reason": "unknown field `canary`",
+    "scope": "default", "node": "gateway-1", "state": "rejected",
+    "applied": {"epoch": 1, "gen": 3}, "rejected": {"epoch": 1, "gen": 4},
+    "reason": "unknown field `canary`", "seen_at": "2026-11-20T10:06:58Z",
 }  # fmt: skip
 MEASURES: Final = (
     "calls", "errors", "unpriced_calls", "unpriced_tokens", "input_tokens",

@@ -141,4 +141,6 @@ def test_overview_counts_budgets_near_their_limit_and_shows_alerts(open_page: Op
 def test_a_node_that_refused_a_generation_says_why(open_page: OpenPage) -> None:
     generations, nodes = open_page("budgets_policy").dataframe
     assert list(generations.value["Generation"]) == ["1.4"]
-    assert list(nodes.value["Refused because"]) == ["unknown field `canary`"]
+    assert list(nodes.value["State"]) == ["refused"]
+    assert list(nodes.value["Applied"]) == ["1.3"]
+    assert list(nodes.value["Reason"]) == ["unknown field `canary`"]

@@ -5,18 +5,23 @@ from string import Formatter
 import pytest
 
 import dashboard
-from dashboard import csp, filters, frames, i18n, settings, tracing
+from dashboard import csp, filters, frames, i18n, ledger, settings, tracing
 
 SOURCE = Path(dashboard.__file__).parent
 FAMILIES = {
     "range_": filters.RANGES,
     "dim_": filters.GROUPS,
     "step_": filters.STEPS,
+    "node_": ("applied", "pending", "rejected", "stale"),
+    "mode_": ("hard", "soft", "shadow"),
+    "part_": ledger.PARTS,
     "column_": (
         *frames.GROUP_COLUMNS,
         *tracing.CALL_COLUMNS,
         *tracing.REPORT_COLUMNS,
         *tracing.TOOLTIPS,
+        *ledger.GENERATION_COLUMNS,
+        *ledger.NODE_COLUMNS,
     ),
 }
 
