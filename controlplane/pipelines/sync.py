@@ -1,6 +1,6 @@
 """One node's word → settled holds, leases and standings, in one transaction of the ledger."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -13,7 +13,7 @@ from controlplane.budgets.hold import ChargeReason, Outcome
 from controlplane.budgets.lease import Lease
 from controlplane.budgets.ledger import WindowKey, standing
 from controlplane.budgets.ports import Ledger, LedgerTransaction
-from controlplane.core.errors import ForbiddenError, LimitExceededError
+from controlplane.core.errors import ForbiddenError, InvalidInputError, LimitExceededError
 from controlplane.core.ids import IdFactory
 from controlplane.policy.history import NodeReport
 from controlplane.policy.wire import (
@@ -30,9 +30,15 @@ REFUSED_FOR_SECONDS: Final = 1.0
 """How long a holder need not ask again when there is nothing to grant."""
 MAX_STANDINGS: Final = 100
 MAX_SWEPT: Final = 1_000
+MAX_GENERATION: Final = 2**31 - 1
+"""Largest number that the generation columns hold."""
 
 PriceUsage = Callable[[Settle], int | None]
 """Nano-USD of a settle's buckets at its own time; None: no price is known."""
+
+
+ReportSettles = Callable[[Sequence[Settle], Principal, datetime], None]
+"""Stores settles as reports of layer `agent`, once however often they come (ADR 004)."""
 
 
 class SyncTools(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +46,7 @@ class SyncTools(msgspec.Struct, frozen=True, kw_only=True):
 
     ledger: Ledger
     price_usage: PriceUsage
+    report: ReportSettles
     ids: IdFactory
     terms: LeaseTerms = LeaseTerms()
 
@@ -52,10 +59,11 @@ def sync(request: SyncRequest, caller: Principal, now: datetime, *, tools: SyncT
 
     Raises:
         LimitExceededError: a list is too long.
+        InvalidInputError: a negative hold, or a generation that can not be.
         ForbiddenError: a budget of a tenant that the caller does not act for.
         UnavailableError: nothing was changed; say it again.
     """
-    _check_size(request)
+    _check_request(request)
     outcomes = {one.hold_id: outcome_of(one, tools.price_usage) for one in request.settle}
     with tools.ledger.transaction() as ledger:
         ledger.see_node(_node_report(request), now=now)
@@ -72,13 +80,16 @@ def sync(request: SyncRequest, caller: Principal, now: datetime, *, tools: SyncT
         ledger.append(book.entries)
         ledger.save_leases(book.leases)
         ledger.save_holds(book.holds)
-        return SyncReply(
+        reply = SyncReply(
             generation=ledger.generation(request.scope),
             settled=tuple(outcomes),
             grants=grants,
             standings=_standings(book, _told(request, caller, budgets), now),
             server_time=now,
         )
+    # After the commit: a report that fails here comes again with the settle that nobody answered.
+    tools.report(request.settle, caller, now)
+    return reply
 
 
 def outcome_of(settle: Settle, price_usage: PriceUsage) -> Outcome:
@@ -107,11 +118,18 @@ def sweep(ledger: Ledger, *, terms: LeaseTerms, now: datetime) -> int:
     return swept
 
 
-def _check_size(request: SyncRequest) -> None:
+def _check_request(request: SyncRequest) -> None:
     for name in ("settle", "want", "returns", "open_holds_nusd"):
         size = len(getattr(request, name))
         if size > MAX_SYNC_ITEMS:
             raise LimitExceededError(f"{name} of a sync", MAX_SYNC_ITEMS, size)
+    applied = request.applied
+    if applied and not (
+        0 <= applied.epoch <= MAX_GENERATION and 0 <= applied.gen <= MAX_GENERATION
+    ):
+        raise InvalidInputError("applied", f"{applied.etag()} is no generation")
+    if any(settle.held_nusd < 0 for settle in request.settle):
+        raise InvalidInputError("settle.held_nusd", "is negative", "A hold is what a call may cost")
 
 
 def _node_report(request: SyncRequest) -> NodeReport:

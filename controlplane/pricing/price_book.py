@@ -59,6 +59,8 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     rows: tuple[PriceRow, ...]
     matches: Callable[[str], bool]
+    spellings: tuple[str, ...] = ()
+    """Names that match and can be listed; a pattern's can not."""
 
 
 class ListedProvider(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +97,16 @@ class PriceBook:
         if found is None:
             found = self._remembered[key] = self._find(provider, model)
         return found
+
+    def names(self) -> list[tuple[str, str]]:
+        """Return every (provider, model) spelling that is listed or overridden, sorted."""
+        listed = [
+            (provider.provider, name)
+            for provider in self._listed.values()
+            for model in provider.models
+            for name in {model.model, *model.spellings}
+        ]
+        return sorted({*listed, *self._overrides})
 
     def _find(self, provider: str | None, model: str | None) -> Found:
         if not model:

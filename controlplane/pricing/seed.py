@@ -10,6 +10,8 @@ from typing import Final
 
 from genai_prices import data_snapshot
 from genai_prices.types import (
+    ClauseEquals,
+    ClauseOr,
     ModelInfo,
     ModelPrice,
     Provider,
@@ -91,7 +93,14 @@ def _model(provider: str, model: ModelInfo) -> ListedModel:
         for conditional in model.prices:
             validity = _validity(conditional.constraint)
             rows.append(_row(f"{prefix}/{_label(validity)}", validity, conditional.prices))
-    return ListedModel(model=model.id, rows=tuple(rows), matches=model.is_match)
+    return ListedModel(
+        model=model.id, rows=tuple(rows), matches=model.is_match, spellings=_spellings(model)
+    )
+
+
+def _spellings(model: ModelInfo) -> tuple[str, ...]:
+    clauses = model.match.or_ if isinstance(model.match, ClauseOr) else [model.match]
+    return tuple(clause.equals for clause in clauses if isinstance(clause, ClauseEquals))
 
 
 def _validity(constraint: StartDateConstraint | TimeOfDateConstraint | None) -> Validity:

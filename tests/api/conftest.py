@@ -1,9 +1,10 @@
 """A real server on loopback over small in-memory ports."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from litestar import Litestar
+from sqlalchemy import Engine
+from typing_extensions import override
 
 from controlplane.alerts.alert import Alert
 from controlplane.api.app import create_app
@@ -20,22 +23,30 @@ from controlplane.api.exports import ExportJobs
 from controlplane.api.server import ApiServer
 from controlplane.api.services import HealthCheck, KeyOrder, Services
 from controlplane.api.sessions import Sessions
-from controlplane.auth.api_key import KeyText, new_key
+from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
-from controlplane.budgets.budget import Budget, check_budget, check_change
-from controlplane.budgets.ledger import Amounts, Entry, WindowKey
 from controlplane.core.calendar import Window
 from controlplane.core.clock import FakeClock
-from controlplane.core.errors import AuthenticationError, NotFoundError
 from controlplane.core.ids import SequentialIds
 from controlplane.exports.manifest import Manifest
 from controlplane.pipelines.export import ExportRequest, Stamp, export_traces
-from controlplane.policy.wire import Generation, SyncReply, SyncRequest
+from controlplane.pipelines.publish import PublishTools, RateCard
+from controlplane.pipelines.sync import SyncTools
+from controlplane.policy.bundle import Signer, encode_document
+from controlplane.policy.document import PolicyDocument
+from controlplane.policy.history import SignedGeneration
+from controlplane.policy.wire import Generation
 from controlplane.pricing.price_book import ModelPrices, PriceBook
 from controlplane.pricing.rates import ALWAYS, PriceRow, Tier, rate
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA
+from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.metadata.engine import open_engine
+from controlplane.store.metadata.keys import KeyRepository, NewKey
+from controlplane.store.metadata.ledger import LedgerRepository
+from controlplane.store.metadata.migrate import migrate
+from controlplane.store.metadata.policies import PolicyRepository
 from controlplane.usage.dimensions import MEASURES
 
 NOW = datetime(2026, 11, 20, 10, 7, tzinfo=UTC)
@@ -171,66 +182,6 @@ def call(tenant: str, number: int, **said: Any) -> dict[str, Any]:
     }
 
 
-class FakeKeys:
-    """Keys by their text; an expired one is refused by the time asked."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self._clock = clock
-        self.known: dict[str, Principal] = {}
-        self.lookups = 0
-
-    def add(self, *tenants: str, scopes: frozenset[Scope], **said: Any) -> str:
-        text = f"cp_user_{len(self.known)}_secret"
-        self.known[text] = Principal(
-            id=f"key_{len(self.known)}",
-            kind=PrincipalKind.USER,
-            name="a person",
-            tenants=tenants,
-            scopes=scopes,
-            **said,
-        )
-        return text
-
-    def list(self) -> Sequence[msgspec.Struct]:
-        return []
-
-    def revoke(self, key_id: str, *, now: datetime) -> None:
-        raise NotFoundError("key", f"{key_id} at {now}")
-
-    def create(self, wanted: KeyOrder, _now: datetime) -> KeyText:
-        return new_key(wanted.kind, "made", bytes(32))
-
-    def resolve(self, bearer: str, *, now: datetime) -> Principal:
-        self.lookups += 1
-        principal = self.known.get(bearer)
-        if principal is None:
-            raise AuthenticationError("unknown_key", "Create a key and send it")
-        if principal.expires_at is not None and now >= principal.expires_at:
-            raise AuthenticationError("expired_key", "Create a new key")
-        return principal
-
-
-class Policy(msgspec.Struct, frozen=True):
-    generation: Generation
-    body: bytes
-    signature: str = "ed25519;kid=k1;sig=AAAA"
-
-
-class FakePolicies:
-    """Generations by scope; counts its readers."""
-
-    def __init__(self) -> None:
-        self.by_scope: dict[str, Policy] = {}
-        self.reads = 0
-
-    def publish(self, gen: int, *, scope: str = "default") -> None:
-        self.by_scope[scope] = Policy(Generation(1, gen), b'{"gen":%d}' % gen)
-
-    def newest(self, scope: str) -> Policy | None:
-        self.reads += 1
-        return self.by_scope.get(scope)
-
-
 class Api:
     """A running server and what stands behind it."""
 
@@ -265,97 +216,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def keys(clock: FakeClock) -> FakeKeys:
-    return FakeKeys(clock)
-
-
-@pytest.fixture
 def reader() -> FakeReader:
     rows = [call(tenant, number) for tenant in ("acme", "globex") for number in range(5)]
     rows.append(
         call("acme", 5, model="mystery-1", cost_nusd=None, cost_state="unpriced", team=None)
     )
     return FakeReader(rows)
-
-
-@pytest.fixture
-def policies() -> FakePolicies:
-    return FakePolicies()
-
-
-class FakeAlerts:
-    """Alerts as they were put in."""
-
-    def __init__(self) -> None:
-        self.kept: list[Alert] = []
-
-    def alerts(self) -> list[Alert]:
-        return self.kept
-
-
-class FakeBudgets:
-    """Budgets in a dict; standings as a test sets them."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Budget] = {}
-        self.amounts: dict[str, Amounts] = {}
-        self.posted: list[Entry] = []
-
-    def create(self, budget: Budget) -> Budget:
-        check_budget(budget)
-        self.kept[budget.id] = budget
-        return budget
-
-    def get(self, budget_id: str) -> Budget:
-        if budget_id not in self.kept:
-            raise NotFoundError("budget", budget_id)
-        return self.kept[budget_id]
-
-    def active(self, *, tenants: Collection[str] | None = None) -> list[Budget]:
-        return [
-            budget
-            for budget in self.kept.values()
-            if budget.archived_at is None and (tenants is None or budget.tenant in tenants)
-        ]
-
-    def update(self, budget: Budget) -> Budget:
-        check_change(self.get(budget.id), budget)
-        self.kept[budget.id] = budget
-        return budget
-
-    def archive(self, budget_id: str, *, now: datetime) -> None:
-        self.kept[budget_id] = msgspec.structs.replace(self.get(budget_id), archived_at=now)
-
-    def balances(self, budgets: Sequence[Budget], *, at: datetime) -> Mapping[str, Amounts]:
-        assert at.tzinfo is not None
-        return {budget.id: self.amounts.get(budget.id, Amounts()) for budget in budgets}
-
-    def entries(self, window: WindowKey, *, limit: int, before: int | None = None) -> list[Entry]:
-        assert before is None
-        return [entry for entry in self.posted if entry.window == window][:limit]
-
-
-class FakePublisher:
-    """Counts what it is asked, and publishes to the fake policies."""
-
-    def __init__(self, policies: FakePolicies) -> None:
-        self._policies = policies
-        self.asked: list[str] = []
-
-    def republish(self, *, by: str, now: datetime) -> None:
-        assert now.tzinfo is not None
-        self.asked.append(by)
-        self._policies.publish(len(self.asked) + 100)
-
-
-@pytest.fixture
-def budgets() -> FakeBudgets:
-    return FakeBudgets()
-
-
-@pytest.fixture
-def publisher(policies: FakePolicies) -> FakePublisher:
-    return FakePublisher(policies)
 
 
 @pytest.fixture
@@ -379,42 +245,161 @@ def exports(reader: FakeReader, tmp_path: Path) -> Iterator[ExportJobs]:
     jobs.close()
 
 
+class FakeAlerts:
+    """Alerts as they were put in."""
+
+    def __init__(self) -> None:
+        self.kept: list[Alert] = []
+
+    def alerts(self) -> list[Alert]:
+        return self.kept
+
+
 @pytest.fixture
 def alerts() -> FakeAlerts:
     return FakeAlerts()
 
 
-def _sync(request: SyncRequest, _who: Principal, now: datetime) -> SyncReply:
-    settled = tuple(settle.hold_id for settle in request.settle)
-    return SyncReply(generation=Generation(1, 1), settled=settled, server_time=now)
+@pytest.fixture
+def metadata(tmp_path: Path) -> Iterator[Engine]:
+    """The metadata database as an installation has it."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+    migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+class CountedPolicies(PolicyRepository):
+    """The real ones; counts how often the newest generation is read."""
+
+    reads = 0
+
+    @override
+    def newest(self, scope: str) -> SignedGeneration | None:
+        self.reads += 1
+        return super().newest(scope)
+
+    def publish(self, gen: int, *, scope: str = "default", signer: Signer) -> None:
+        """Keep generation `gen`, as another process would."""
+        document = PolicyDocument(scope=scope, gen=gen, issued_at=NOW)
+        body = encode_document(document)
+        self.add(
+            SignedGeneration(
+                scope=scope,
+                generation=Generation(1, gen),
+                body=body,
+                signature=signer.sign(body),
+                sha256=sha256(body).hexdigest(),
+                issued_at=NOW,
+            )
+        )
+
+
+class Minter:
+    """Makes credentials: real keys, and sessions of principals that no role would make."""
+
+    def __init__(self, repository: KeyRepository, sessions: Sessions, clock: FakeClock) -> None:
+        self.repository = repository
+        self._sessions = sessions
+        self._clock = clock
+        self._made = 0
+
+    def key(self, wanted: NewKey) -> str:
+        """Return the text of a new key."""
+        self._made += 1
+        secret = self._made.to_bytes(32, "big")
+        made = self.repository.create(
+            wanted, key_id=f"k{self._made}", secret_bytes=secret, now=self._clock.now()
+        )
+        return made.text
+
+    def add(self, *tenants: str, scopes: frozenset[Scope], all_tenants: bool = False) -> str:
+        """Return the bearer of a principal with exactly these scopes."""
+        self._made += 1
+        principal = Principal(
+            id=f"who_{self._made}",
+            kind=PrincipalKind.SESSION,
+            name="somebody",
+            tenants=tenants,
+            scopes=scopes,
+            all_tenants=all_tenants,
+        )
+        token = self._sessions.issue_sign_in(principal, now=self._clock.now())
+        return self._sessions.exchange(token, now=self._clock.now()).bearer
+
+
+@pytest.fixture
+def sessions() -> Sessions:
+    return Sessions()
+
+
+@pytest.fixture
+def keys(metadata: Engine, sessions: Sessions, clock: FakeClock) -> Minter:
+    return Minter(KeyRepository(metadata, pepper=b"p" * 32), sessions, clock)
+
+
+@pytest.fixture
+def policies(metadata: Engine) -> CountedPolicies:
+    return CountedPolicies(metadata)
+
+
+@pytest.fixture
+def budgets(metadata: Engine) -> BudgetRepository:
+    return BudgetRepository(metadata)
+
+
+@pytest.fixture
+def signer() -> Signer:
+    return Signer(b"s" * 32)
+
+
+@pytest.fixture
+def publishing(
+    policies: CountedPolicies, budgets: BudgetRepository, signer: Signer
+) -> PublishTools:
+    def rate_card(_now: datetime) -> RateCard:
+        return RateCard({}, "house@1")
+
+    return PublishTools(policies=policies, budgets=budgets, rate_card=rate_card, signer=signer)
 
 
 @pytest.fixture
 def services(
     clock: FakeClock,
-    keys: FakeKeys,
+    keys: Minter,
+    sessions: Sessions,
     reader: FakeReader,
-    policies: FakePolicies,
     alerts: FakeAlerts,
-    budgets: FakeBudgets,
-    publisher: FakePublisher,
+    metadata: Engine,
+    publishing: PublishTools,
     prices: PriceBook,
     exports: ExportJobs,
 ) -> Services:
+    def create_key(order: KeyOrder, now: datetime) -> KeyText:
+        wanted = msgspec.convert(order, NewKey, from_attributes=True)
+        return keys.repository.create(
+            wanted, key_id=f"o{len(keys.repository.list())}", secret_bytes=b"o" * 32, now=now
+        )
+
+    ids = SequentialIds()
     return Services(
         reader=reader,
-        keys=keys,
-        policies=policies,
-        sync=_sync,
-        alerts=alerts,
-        budgets=budgets,
-        publisher=publisher,
+        keys=keys.repository,
+        create_key=create_key,
+        publishing=publishing,
+        sync=SyncTools(
+            ledger=LedgerRepository(metadata),
+            price_usage=lambda _settle: 7,
+            report=lambda *_: None,
+            ids=ids,
+        ),
+        budgets=publishing.budgets,
         prices=prices,
-        create_key=keys.create,
         exports=exports,
-        sessions=Sessions(),
+        alerts=alerts,
+        sessions=sessions,
         clock=clock,
-        ids=SequentialIds(),
+        ids=ids,
         version="0.1.0",
         checks=(HealthCheck("store", lambda: "open"),),
     )
@@ -444,10 +429,10 @@ def api(serve: Callable[..., Api]) -> Api:
 
 
 @pytest.fixture
-def admin(keys: FakeKeys) -> str:
+def admin(keys: Minter) -> str:
     return keys.add(scopes=frozenset(Scope), all_tenants=True)
 
 
 @pytest.fixture
-def acme(keys: FakeKeys) -> str:
+def acme(keys: Minter) -> str:
     return keys.add("acme", scopes=ROLE_SCOPES[Role.ENGINEERING_LEAD])
