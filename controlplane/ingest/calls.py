@@ -100,11 +100,13 @@ def _reports(table: pa.Table) -> list[Report]:
 
 
 def _parents(edges: pa.Table) -> Parents:
+    """Read the parent of each span; of one that was sent with two parents, the larger."""
     columns = [edges.column(name).to_pylist() for name in EDGE_SCHEMA.names]
-    return {
-        (domain, hi, lo, span): parent
-        for domain, hi, lo, span, parent in zip(*columns, strict=True)
-    }
+    parents: dict[tuple[str, int, int, int], int] = {}
+    for domain, hi, lo, span, parent in zip(*columns, strict=True):
+        key = (domain, hi, lo, span)
+        parents[key] = max(parent, parents.get(key, 0))
+    return parents
 
 
 def _calls(

@@ -187,12 +187,13 @@ def _edges(reports: Sequence[Report], parents: Parents) -> Iterator[_Edge]:
     by_response = ((r.response_id, r) for r in reports if r.response_id_joins)
     yield from _id_edges(by_gateway, strength=0)
     yield from _id_edges(by_response, strength=1)
-    by_span = {(*report.trace, report.span_id): report for report in reports if report.trace_joins}
-    for report in by_span.values():
+    in_trace = [report for report in reports if report.trace_joins]
+    by_span = {(*report.trace, report.span_id): report for report in in_trace}
+    for report in in_trace:
         ancestor = _nearest_report(report, by_span, parents)
         if ancestor and _joins_by_ancestry(ancestor, report):
             yield _edge(ancestor, report, strength=2)
-    yield from _beside_edges(by_span.values())
+    yield from _beside_edges(in_trace)
 
 
 def _id_edges(keyed: Iterable[tuple[str | None, Report]], *, strength: int) -> Iterator[_Edge]:

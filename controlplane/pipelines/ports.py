@@ -1,11 +1,13 @@
 """What the flows ask of adapters, beyond the ports of the nouns they move."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Protocol
 
 import pyarrow as pa
 
 from controlplane.ingest.settlement import Settled, Unsettled
+from controlplane.signals.ports import SpanWriter
 
 
 class SettleStore(Protocol):
@@ -47,6 +49,18 @@ class SettleStore(Protocol):
     def posted(self, version: int) -> None:
         """Forget the changes up to and including `version`: the ledger has them."""
         ...
+
+
+class SpanSource(Protocol):
+    """A store that gives back what was written to it."""
+
+    def batches(self) -> Iterator[tuple[str, pa.Table]]:
+        """Yield (batch id, SPAN_SCHEMA rows) of every batch as it was stored, oldest first."""
+        ...
+
+
+class RebuildTarget(SpanWriter, SettleStore, Protocol):
+    """An empty store that another is rebuilt into."""
 
 
 class LedgerPoster(Protocol):

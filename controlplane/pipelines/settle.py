@@ -1,18 +1,24 @@
 """New reports -> calls, each counted once -> dirty buckets rolled up -> ledger posted."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 import pyarrow.compute as pc
 
 from controlplane.core.errors import UnavailableError
 from controlplane.ingest.calls import settle
-from controlplane.pipelines.ports import LedgerPoster, SettleStore
+from controlplane.pipelines.ports import LedgerPoster, RebuildTarget, SettleStore, SpanSource
+
+COMES_TO_REST: Final = timedelta(hours=1)
+"""Longer than any store lets a bucket that no longer changes wait."""
 
 
 class SettleOutcome(msgspec.Struct, frozen=True):
     """What one tick did."""
 
+    through: int
+    """The last batch settled."""
     reports: int
     """Reports looked at: new ones, and old ones that they can join."""
     changed_calls: int
@@ -41,12 +47,31 @@ def settle_tick(store: SettleStore, *, now: datetime, ledger: LedgerPoster | Non
     else:
         posted, is_behind = _post(store, ledger, now=now)
     return SettleOutcome(
+        through=settled.through,
         reports=unsettled.lone_reports + unsettled.grouped.num_rows,
         changed_calls=changed,
         rolled_up_buckets=rolled_up,
         posted_changes=posted,
         is_ledger_behind=is_behind,
     )
+
+
+def rebuild(source: SpanSource, target: RebuildTarget, *, now: datetime) -> int:
+    """Make calls and cube anew from raw spans alone, in an empty store; return the batches read.
+
+    What the target answers afterwards is what the source must answer: settlement does not depend
+    on when reports arrived. The ledger is not posted to again.
+    """
+    batches = 0
+    for batch_id, spans in source.batches():
+        target.write(spans, batch_id=batch_id)
+        batches += 1
+    settled = -1
+    while (through := settle_tick(target, now=now, ledger=None).through) > settled:
+        settled = through
+    while target.roll_up(now=now + COMES_TO_REST):
+        pass
+    return batches
 
 
 def _post(store: SettleStore, ledger: LedgerPoster, *, now: datetime) -> tuple[int, bool]:

@@ -34,7 +34,7 @@ class MemorySpanStore:
 
     def __init__(self) -> None:
         self._spans: list[Row] = []
-        self._written: dict[str, int] = {}
+        self._written: dict[str, list[Row]] = {}
         self._settled_batches = 0
         self._calls: dict[str, Row] = {}
         self._members: list[Row] = []
@@ -45,15 +45,20 @@ class MemorySpanStore:
         if batch_id in self._written:
             return Written(stored=0, duplicates=spans.num_rows, replayed=True)
         known = {(*_identity(row), row["content_hash"]) for row in self._spans}
-        stored = 0
+        stored: list[Row] = []
         for row in spans.to_pylist():
             key = (*_identity(row), row["content_hash"])
             if key not in known:
                 known.add(key)
-                self._spans.append(row)
-                stored += 1
+                stored.append(row)
+        self._spans += stored
         self._written[batch_id] = stored
-        return Written(stored=stored, duplicates=spans.num_rows - stored, replayed=False)
+        return Written(stored=len(stored), duplicates=spans.num_rows - len(stored), replayed=False)
+
+    def batches(self) -> Iterator[tuple[str, pa.Table]]:
+        """See `SpanSource.batches`."""
+        for batch_id, rows in self._written.items():
+            yield batch_id, pa.Table.from_pylist(rows, schema=SPAN_SCHEMA)
 
     def take(self) -> Unsettled:
         """See `SettleStore.take`: always everything."""

@@ -124,11 +124,7 @@ def load(connection: duckdb.DuckDBPyConnection, **tables: pa.Table) -> None:
 
 @contextmanager
 def streamed(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) -> Iterator[None]:
-    """Let one query read an Arrow table once, whatever the alignment of its buffers.
-
-    Rows that came through a socket are not aligned, and the scanner behind `registered` complains
-    of each such buffer on the process's standard error.
-    """
+    """Let one query read an Arrow table once; without conditions on it, see `load`."""
     connection.register(name, table.to_reader())
     try:
         yield

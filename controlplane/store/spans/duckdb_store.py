@@ -1,5 +1,6 @@
 """The DuckDB span store: one file, one owning process, every port of a span store."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -66,6 +67,10 @@ class DuckDbSpanStore:
     def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
         """See `SpanReader.data_through`."""
         return self._reader.data_through(tenants)
+
+    def batches(self) -> Iterator[tuple[str, pa.Table]]:
+        """See `SpanSource.batches`."""
+        return self._reader.batches()
 
     def take(self) -> Unsettled:
         """See `SettleStore.take`."""

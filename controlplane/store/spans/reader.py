@@ -1,5 +1,6 @@
 """The way out: every answer from one moment of the store, restricted to the query's tenants."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -98,6 +99,17 @@ class SpanTableReader:
         with self._database.reading() as connection:
             found = connection.execute(read_sql("accounting"), {"tenants": list(tenants)})
             return _table(found, ACCOUNTING_SCHEMA)
+
+    def batches(self) -> Iterator[tuple[str, pa.Table]]:
+        """Yield every stored batch as it was written, oldest first: (batch id, SPAN_SCHEMA)."""
+        with self._database.reading() as connection:
+            listed = connection.execute(
+                "SELECT batch_id, batch_seq FROM ingest_batch ORDER BY batch_seq"
+            ).fetchall()
+            sql = read_sql("batch").format(columns=", ".join(SPAN_SCHEMA.names))
+            for batch_id, batch_seq in listed:
+                rows = connection.execute(sql, {"batch_seq": batch_seq}).to_arrow_table()
+                yield batch_id, from_rows(rows).cast(SPAN_SCHEMA)
 
     def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
         """See `SpanReader.data_through`."""

@@ -1,0 +1,4 @@
+SELECT {columns}
+FROM span
+WHERE batch_seq = $batch_seq
+ORDER BY rowid

@@ -1,0 +1,255 @@
+"""Settlement said row by row, from algorithms C1-C6 alone; the shipped one must agree."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.ingest.calls import report_rows, settle
+from controlplane.ingest.join_keys import with_join_flags
+from controlplane.ingest.settlement import EDGE_SCHEMA, Unsettled
+
+AT = datetime(2026, 11, 20, 23, 59, 59, tzinfo=UTC)
+NATIVE = "com.anthropic.sdk.python"
+INSTRUMENTOR = "opentelemetry.instrumentation.anthropic"
+FRAMEWORK = "openinference.instrumentation.langchain"
+DEPTH = {NATIVE: 0, INSTRUMENTOR: 1, FRAMEWORK: 2}
+ORDER = ["proxy", "agent", "client", "engine"]
+
+Row = dict[str, Any]
+
+
+def identity(row: Row) -> tuple[Any, ...]:
+    return (row["start_time"], row["trace_hi"], row["trace_lo"], row["span_id"], row["domain"])
+
+
+def last_words(rows: list[Row]) -> list[Row]:
+    def finality(row: Row) -> tuple[Any, ...]:
+        tokens = (row["input_tokens"] or 0) + (row["output_tokens"] or 0)
+        exact = row["usage_state"] == "exact"
+        return (row["duration_us"] > 0, exact, tokens, row["duration_us"], row["content_hash"])
+
+    identities = sorted({identity(row) for row in rows})
+    return [max((r for r in rows if identity(r) == i), key=finality) for i in identities]
+
+
+def other_layer(a: Row, b: Row) -> bool:
+    known = "unknown" not in {a["key_role"], b["key_role"]}
+    return bool(a["layer"] != b["layer"] or (known and a["key_role"] != b["key_role"]))
+
+
+def one_trace(a: Row, b: Row) -> bool:
+    return all(a[name] == b[name] for name in ("domain", "trace_hi", "trace_lo"))
+
+
+def stacked(a: Row, b: Row) -> bool:
+    """Two client libraries that may report one call."""
+    if not one_trace(a, b) or {a["layer"], b["layer"]} != {"client"}:
+        return False
+    if a["scope_name"] == b["scope_name"]:
+        return False
+    same_id = a["response_id"] is not None and a["response_id"] == b["response_id"]
+    return same_id or DEPTH[a["scope_name"]] != DEPTH[b["scope_name"]]
+
+
+def end(row: Row) -> datetime:
+    return row["start_time"] + timedelta(microseconds=row["duration_us"])  # type: ignore[no-any-return]  # rows are dicts of Any
+
+
+def near(a: Row, b: Row) -> bool:
+    if "agent" in {a["layer"], b["layer"]}:
+        gap = max(a["start_time"], b["start_time"]) - min(end(a), end(b))
+        return bool(gap <= timedelta(minutes=1))
+    overlap = max(a["start_time"], b["start_time"]) < min(end(a), end(b))
+    return bool(overlap or abs(a["start_time"] - b["start_time"]) <= timedelta(minutes=1))
+
+
+def id_joins(a: Row, b: Row, name: str) -> bool:
+    if not a[name] or a[name] != b[name] or a["domain"] != b["domain"]:
+        return False
+    if len(a[name].split("-")[-1]) < 8:
+        return False
+    if one_trace(a, b):
+        return other_layer(a, b) or stacked(a, b)
+    return other_layer(a, b) and near(a, b)
+
+
+def nearest_report_above(row: Row, spans: list[Row], reports: list[Row]) -> Row | None:
+    """The closest ancestor that is a report; reports that share a span id are one node."""
+    here, seen = row["span_id"], 0
+    while seen < 64:
+        seen += 1
+        parents = [s["parent_span_id"] for s in spans if one_trace(s, row) and s["span_id"] == here]
+        here = max(parents, default=0)
+        if not here:
+            return None
+        found = [r for r in reports if one_trace(r, row) and r["span_id"] == here]
+        if found:
+            return found[-1] if found[-1] is not row else None
+    return None
+
+
+def wrapped(above: Row, row: Row) -> bool:
+    if above["response_id"] and row["response_id"] and above["response_id"] != row["response_id"]:
+        return False
+    if other_layer(above, row):
+        return True
+    if {above["layer"], row["layer"]} != {"client"}:
+        return False
+    return DEPTH[above["scope_name"]] > DEPTH[row["scope_name"]]
+
+
+def beside(a: Row, b: Row) -> bool:
+    if not one_trace(a, b) or {a["layer"], b["layer"]} != {"client"}:
+        return False
+    if {DEPTH[a["scope_name"]], DEPTH[b["scope_name"]]} != {0, 1}:
+        return False
+    if a["status"] != b["status"] or (a["response_id"] and b["response_id"]):
+        return False
+    outer, inner = sorted((a, b), key=lambda row: row["start_time"])
+    return bool(outer["start_time"] == inner["start_time"] or end(inner) <= end(outer))
+
+
+def possible_joins(spans: list[Row], reports: list[Row]) -> list[tuple[Any, ...]]:
+    """Every (sort key, report, report), strongest first."""
+    joins: list[tuple[int, Row, Row]] = []
+    for a, b in combinations(reports, 2):
+        if abs(a["start_time"] - b["start_time"]) > timedelta(hours=24):
+            continue
+        for strength, name in enumerate(("gateway_call_id", "response_id")):
+            if id_joins(a, b, name):
+                joins.append((strength, a, b))
+        if beside(a, b):
+            joins.append((3, a, b))
+    for row in reports:
+        above = nearest_report_above(row, spans, reports)
+        close = above and abs(above["start_time"] - row["start_time"]) <= timedelta(hours=24)
+        if above and close and wrapped(above, row):
+            joins.append((2, above, row))
+    keyed = []
+    for strength, a, b in joins:
+        low, high = sorted((a, b), key=identity)
+        apart = high["start_time"] - low["start_time"]
+        tokens = [(r["input_tokens"] or 0) + (r["output_tokens"] or 0) for r in (a, b)]
+        both = a["usage_state"] == b["usage_state"] == "exact"
+        wrong = (
+            (a["status"] != b["status"])
+            + (both and tokens[0] != tokens[1])
+            + (a["billing_model"] != b["billing_model"])
+        )
+        key = (strength, not one_trace(a, b), wrong, -apart if strength == 2 else apart)
+        keyed.append(((*key, identity(low), identity(high)), low, high))
+    return sorted(keyed, key=lambda join: join[0])
+
+
+def billing_report(call: list[Row]) -> Row:
+    def order(row: Row) -> tuple[Any, ...]:
+        known = row["key_role"] != "unknown"
+        place = row["key_role"] if known else row["layer"]
+        details = ("cached_input_tokens", "cache_creation_input_tokens", "reasoning_tokens")
+        said = sum(row[name] is not None for name in details)
+        return (
+            row["usage_state"] != "exact",
+            not known,
+            ORDER.index(place),
+            -said,
+            DEPTH[row["scope_name"]],
+            identity(row),
+        )
+
+    ranked = sorted(call, key=order)
+    best = ranked[0]
+    if best["key_role"] != "unknown" or best["cost_state"] != "priced":
+        return best
+    for row in ranked[1:]:
+        equal = row["billing_model"] == ranked[0]["billing_model"]
+        dearer = (row["cost_nusd"] or 0) > (best["cost_nusd"] or 0)
+        if equal and row["usage_state"] == "exact" and dearer:
+            best = row
+    return best
+
+
+def reference(rows: list[Row]) -> set[tuple[tuple[Any, ...], frozenset[tuple[Any, ...]]]]:
+    """Calls as (identity that bills, identities of all members)."""
+    reports = last_words([row for row in rows if row["report_kind"] == "call"])
+    calls = [[row] for row in reports]
+    for _, a, b in possible_joins(rows, reports):
+        ours = next(call for call in calls if a in call)
+        theirs = next(call for call in calls if b in call)
+        if ours is theirs:
+            continue
+        if all(other_layer(x, y) or stacked(x, y) for x in ours for y in theirs):
+            calls.remove(theirs)
+            ours += theirs
+    return {
+        (identity(billing_report(call)), frozenset(identity(row) for row in call)) for call in calls
+    }
+
+
+def shipped(spans: pa.Table) -> set[tuple[tuple[Any, ...], frozenset[tuple[Any, ...]]]]:
+    settled = settle(
+        Unsettled(
+            through=1,
+            lone_reports=0,
+            grouped=with_join_flags(report_rows(spans)),
+            edges=spans.select(EDGE_SCHEMA.names),
+        )
+    )
+    members: dict[str, set[tuple[Any, ...]]] = {}
+    billing = {row["call_id"]: identity(row) for row in settled.calls.to_pylist()}
+    for row in [*settled.calls.to_pylist(), *settled.suppressed.to_pylist()]:
+        members.setdefault(row["call_id"], set()).add(identity(row))
+    return {(billing[call], frozenset(rows)) for call, rows in members.items()}
+
+
+roles = st.sampled_from(["unknown", "unknown", "client", "proxy", "engine", "agent"])
+ids = st.sampled_from([None, None, "chatcmpl-aaaaaaaa", "chatcmpl-bbbbbbbb", "chatcmpl-12"])
+offsets = st.sampled_from([0, 1, 3, 59, 61, 86_399, 86_401])
+span = st.fixed_dictionaries(
+    {
+        "trace_lo": st.sampled_from([1, 1, 2]),
+        "span_id": st.integers(1, 8),
+        "parent_span_id": st.integers(0, 8),
+        "content_hash": st.integers(1, 3),
+        "start_time": offsets.map(lambda seconds: AT + timedelta(seconds=seconds)),
+        "duration_us": st.sampled_from([0, 500_000, 2_000_000, 120_000_000]),
+        "report_kind": st.sampled_from(["call", "call", "call", "none", "aggregate"]),
+        "layer": st.sampled_from(["client", "client", "proxy", "engine", "agent"]),
+        "key_role": roles,
+        "scope_name": st.sampled_from(sorted(DEPTH)),
+        "response_id": ids,
+        "gateway_call_id": st.sampled_from([None, None, None, "gw-cccccccc"]),
+        "status": st.sampled_from(["ok", "ok", "error"]),
+        "usage_state": st.sampled_from(["exact", "exact", "unknown"]),
+        "input_tokens": st.sampled_from([10, 10, 20]),
+        "cost_nusd": st.sampled_from([5, 5, 9, None]),
+        "cost_state": st.sampled_from(["priced", "priced", "free", "unpriced"]),
+        "cached_input_tokens": st.sampled_from([None, 3]),
+        "billing_model": st.sampled_from(["m", "m", "n"]),
+    }
+)
+Rows = Callable[..., pa.Table]
+
+
+def _unique(rows: list[Row]) -> list[Row]:
+    """One row per identity and hash, as a store keeps."""
+    kept: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        kept.setdefault(
+            (row["start_time"], row["trace_lo"], row["span_id"], row["content_hash"]), row
+        )
+    return list(kept.values())
+
+
+@given(rows=st.lists(span, max_size=12), order=st.randoms(use_true_random=False))
+def test_settlement_agrees_with_its_statement(rows: list[Row], order: Any, span_rows: Rows) -> None:
+    spans = span_rows(*_unique(rows))
+    expected = reference(spans.to_pylist())
+    assert expected == shipped(spans)
+    shuffled = list(range(spans.num_rows))
+    order.shuffle(shuffled)
+    assert expected == shipped(spans.take(pa.array(shuffled, pa.int64())))

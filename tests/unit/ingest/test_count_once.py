@@ -1,0 +1,284 @@
+"""Which reports are one call, and which of them bills (requirements/algorithms C1-C6, C9)."""
+
+import random
+from collections.abc import Sequence
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from controlplane.ingest.count_once import CountedCall, Parents, Report, count_once
+from controlplane.ingest.join_keys import is_join_key
+
+SECOND = 1_000_000
+HOUR = 3_600 * SECOND
+AT = 1_763_632_800 * SECOND
+ID = "chatcmpl-0123456789"
+
+
+def report(row: int, **said: Any) -> Report:
+    """A successful client call of a second; `row` makes the span id."""
+    plain = {
+        "domain": "d",
+        "trace_hi": 0,
+        "trace_lo": 1,
+        "span_id": row + 1,
+        "start_us": AT,
+        "content_hash": row,
+        "layer": "client",
+        "key_role": "unknown",
+        "scope": "opentelemetry.instrumentation.openai.v1",
+        "response_id": None,
+        "gateway_call_id": None,
+        "trace_joins": True,
+        "status": "ok",
+        "usage_state": "exact",
+        "tokens": 110,
+        "details": 0,
+        "billing_model": "gpt-4o",
+        "cost_nusd": 1_000,
+        "cost_state": "priced",
+    }
+    fields = {**plain, "row": row, **said}
+    fields.setdefault("end_us", fields["start_us"] + SECOND)
+    fields.setdefault("response_id_joins", is_join_key(fields["response_id"]))
+    fields.setdefault("gateway_id_joins", is_join_key(fields["gateway_call_id"]))
+    return Report(**fields)
+
+
+def parents(*edges: tuple[int, int]) -> Parents:
+    """Edges (span, parent) of trace 1."""
+    return {("d", 0, 1, span): parent for span, parent in edges}
+
+
+def groups(calls: Sequence[CountedCall]) -> list[tuple[int, ...]]:
+    """Rows of each call, the billing one first."""
+    return [call.members for call in calls]
+
+
+def test_layers_join_by_response_id_and_the_proxy_bills() -> None:
+    """C1: also when they start in different minutes, hours and months."""
+    for boundary in (60 * SECOND, HOUR, 24 * HOUR):
+        edge = AT - AT % boundary
+        calls = count_once(
+            [
+                report(0, response_id=ID, start_us=edge - 100),
+                report(1, response_id=ID, start_us=edge + 100, layer="proxy"),
+                report(2, response_id=ID, start_us=edge + 400, layer="engine"),
+            ],
+            {},
+        )
+        assert [(1, 0, 2)] == groups(calls)
+        assert 0 == calls[0].home
+        assert ("billed_by_proxy", "billed_by_proxy") == calls[0].reasons
+        assert "client,engine,proxy" == calls[0].layers
+
+
+@pytest.mark.parametrize("value", ["", "7", "chatcmpl-999", "msg_12", "cmpl-1234567", None])
+def test_an_id_with_little_of_its_own_is_no_key(value: str | None) -> None:
+    """C2: Ollama's 0-999 and TGI's empty ids."""
+    assert not is_join_key(value)
+    calls = count_once(
+        [
+            report(0, response_id=value, trace_lo=1),
+            report(1, response_id=value, trace_lo=2, layer="proxy"),
+        ],
+        {},
+    )
+    assert 2 == len(calls)
+
+
+def test_an_id_joins_across_traces_only_near_in_time() -> None:
+    near = report(1, response_id=ID, trace_lo=2, layer="proxy", start_us=AT + 59 * SECOND)
+    far = report(1, response_id=ID, trace_lo=2, layer="proxy", start_us=AT + 61 * SECOND)
+    long = report(0, response_id=ID, end_us=AT + 90 * SECOND)
+    assert 1 == len(count_once([report(0, response_id=ID), near], {}))
+    assert 2 == len(count_once([report(0, response_id=ID), far], {}))
+    assert 1 == len(count_once([long, far], {}))
+    assert 2 == len(count_once([report(0, response_id=ID), report(1, response_id=ID)], {}))
+
+
+def test_two_reports_of_one_layer_never_share_a_call_undeclared() -> None:
+    proxies = [
+        report(n, response_id=ID, layer="proxy", scope="litellm", start_us=AT + n) for n in range(3)
+    ]
+    assert 3 == len(count_once(proxies, {}))
+    with_client = count_once([*proxies, report(3, response_id=ID)], {})
+    assert [1, 1, 2] == sorted(len(call.members) for call in with_client)
+
+
+@pytest.mark.parametrize("shared_id", [True, False])
+@pytest.mark.parametrize("n", [2, 7, 20])
+def test_identical_parallel_calls_stay_apart(n: int, shared_id: bool) -> None:  # noqa: FBT001 - parameter
+    """C3: equal prompts, equal usage, with propagation; even a constant id makes n calls."""
+    rows = []
+    edges: dict[tuple[str, int, int, int], int] = {}
+    for call in range(n):
+        key = {"trace_lo": call, "response_id": "constant-id" if shared_id else None}
+        rows.append(report(2 * call, span_id=1, **key))
+        rows.append(report(2 * call + 1, span_id=2, layer="proxy", **key))
+        edges["d", 0, call, 2] = 1
+    for _ in range(5):
+        random.shuffle(rows)
+        assert {(2 * c + 1, 2 * c) for c in range(n)} == set(groups(count_once(rows, edges)))
+
+
+def test_equal_numbers_without_id_or_ancestry_never_join() -> None:
+    assert 2 == len(count_once([report(0), report(1, layer="proxy")], {}))
+
+
+def test_an_ancestor_edge_joins_across_spans_that_are_no_reports() -> None:
+    """The client's span, an HTTP span, the proxy's server span, its call."""
+    calls = count_once(
+        [report(0, span_id=10), report(1, span_id=13, layer="proxy")],
+        parents((11, 10), (12, 11), (13, 12)),
+    )
+    assert [(1, 0)] == groups(calls)
+
+
+def test_ids_that_differ_contradict_an_ancestor_edge() -> None:
+    calls = count_once(
+        [
+            report(0, span_id=10, response_id=ID),
+            report(1, span_id=11, response_id="chatcmpl-9876543210", layer="proxy"),
+        ],
+        parents((11, 10)),
+    )
+    assert 2 == len(calls)
+
+
+def test_each_attempt_is_a_call_and_the_client_saw_the_last() -> None:
+    """C5: the first attempt fails over; the client's report joins the one that answered."""
+    calls = count_once(
+        [
+            report(0, span_id=10, end_us=AT + 9 * SECOND),
+            report(1, span_id=11, layer="proxy", status="error", usage_state="absent"),
+            report(2, span_id=12, layer="proxy", start_us=AT + 3 * SECOND),
+            report(3, span_id=13, layer="proxy", start_us=AT + 6 * SECOND),
+        ],
+        parents((11, 10), (12, 10), (13, 10)),
+    )
+    assert {(1,), (2,), (3, 0)} == set(groups(calls))
+
+
+def test_an_engine_that_hangs_below_the_client_joins_by_id() -> None:
+    """LiteLLM forwards the client's traceparent: vLLM's span is the proxy span's sibling."""
+    calls = count_once(
+        [
+            report(0, span_id=10, response_id=ID),
+            report(1, span_id=11, response_id=ID, layer="proxy"),
+            report(2, span_id=12, response_id=ID, layer="engine"),
+        ],
+        parents((11, 10), (12, 10)),
+    )
+    assert [(1, 0, 2)] == groups(calls)
+
+
+def test_a_framework_over_an_instrumentor_is_one_client_call() -> None:
+    framework = "openinference.instrumentation.langchain"
+    instrumentor = "openinference.instrumentation.openai"
+    calls = count_once(
+        [
+            report(0, span_id=10, scope=framework),
+            report(1, span_id=11, scope=instrumentor, details=2),
+            report(2, span_id=12, scope=instrumentor, start_us=AT + 5 * SECOND),
+        ],
+        parents((11, 10), (12, 10)),
+    )
+    assert [(2, 0), (1,)] == groups(calls)  # the last of several answers is the framework's
+    assert ("same_call_same_layer",) == calls[0].reasons
+    # The other way round is no declared pair: an instrumentor does not wrap a framework.
+    assert 2 == len(
+        count_once(
+            [report(0, span_id=10, scope=instrumentor), report(1, span_id=11, scope=framework)],
+            parents((11, 10)),
+        )
+    )
+
+
+def test_an_sdk_and_its_instrumentor_are_one_call_even_when_it_failed() -> None:
+    native = "com.anthropic.sdk.python"
+    failed = {"status": "error", "usage_state": "absent", "tokens": 0, "cost_nusd": 0}
+    beside = [
+        report(0, scope="opentelemetry.instrumentation.anthropic", **failed),
+        report(1, scope=native, start_us=AT + 10, end_us=AT + 20, **failed),
+    ]
+    assert 1 == len(count_once(beside, {}))
+    elsewhere = [beside[0], beside[1]._replace(trace_lo=2)]
+    assert 2 == len(count_once(elsewhere, {}))
+
+
+def test_a_vouched_role_outranks_what_a_scope_says() -> None:
+    """C4: a forged proxy report with fewer tokens joins and does not bill."""
+    calls = count_once(
+        [
+            report(0, response_id=ID, layer="proxy", key_role="proxy", cost_nusd=900),
+            report(1, response_id=ID, layer="proxy", key_role="client", cost_nusd=1, tokens=1),
+        ],
+        {},
+    )
+    assert [(0, 1)] == groups(calls)
+
+
+def test_no_unknown_sender_lowers_anothers_bill() -> None:
+    cheap = report(0, response_id=ID, layer="proxy", cost_nusd=1, tokens=1)
+    dear = report(1, response_id=ID, cost_nusd=900)
+    assert [(1, 0)] == groups(count_once([cheap, dear], {}))
+    # A reply from the gateway's cache is free whatever the client believes.
+    cached = cheap._replace(cost_state="free", cost_nusd=0)
+    assert [(0, 1)] == groups(count_once([cached, dear], {}))
+    # Another model is another price, not a lie.
+    alias = dear._replace(billing_model="alias")
+    assert [(0, 1)] == groups(count_once([cheap, alias], {}))
+
+
+def test_known_usage_bills_before_unknown() -> None:
+    calls = count_once(
+        [
+            report(0, response_id=ID),
+            report(1, response_id=ID, layer="proxy", usage_state="unknown", cost_nusd=None),
+        ],
+        {},
+    )
+    assert [(0, 1)] == groups(calls)
+
+
+def test_only_an_agents_key_enforces() -> None:
+    """C9: alone it is the call; a client that calls itself an agent proves nothing."""
+    settled = report(0, response_id=ID, layer="agent", key_role="agent", trace_lo=9)
+    forged = settled._replace(key_role="client")
+    assert [True] == [call.enforced for call in count_once([settled], {})]
+    assert [False] == [call.enforced for call in count_once([forged], {})]
+    late = settled._replace(start_us=AT + 50 * SECOND, end_us=AT + 50 * SECOND)
+    (joined,) = count_once([report(1, response_id=ID, layer="proxy"), late], {})
+    assert joined.enforced
+    assert "agent_settle" in joined.reasons or joined.members[0] == 0
+
+
+def test_the_last_word_of_a_span_stands_in_either_order() -> None:
+    """C6: pending then final, and the reverse."""
+    pending = report(0, span_id=5, end_us=AT, usage_state="absent", tokens=0)
+    final = report(1, span_id=5)
+    for rows in ([pending, final], [final, pending]):
+        assert [(1,)] == groups(count_once(rows, {}))
+
+
+def test_domains_never_meet() -> None:
+    here = report(0, response_id=ID)
+    assert 2 == len(count_once([here, report(1, response_id=ID, layer="proxy", domain="e")], {}))
+
+
+def test_every_order_of_six_reports_gives_the_same_calls() -> None:
+    reports = [
+        report(0, span_id=10, response_id=ID, end_us=AT + 4 * SECOND),
+        report(1, span_id=11, layer="proxy", status="error", usage_state="absent"),
+        report(2, span_id=12, layer="proxy", response_id=ID, start_us=AT + SECOND),
+        report(3, span_id=12, layer="proxy", response_id=ID, start_us=AT + SECOND, tokens=5),
+        report(4, span_id=13, layer="engine", response_id=ID, trace_lo=7),
+        report(5, span_id=14, scope="openinference.instrumentation.langchain"),
+    ]
+    edges = parents((11, 10), (12, 10), (10, 14))
+    first = count_once(reports, edges)
+    assert {(1,), (2, 0, 5, 4)} == set(groups(first))
+    for order in permutations(reports):
+        assert first == count_once(order, edges)
