@@ -25,6 +25,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from typing_extensions import override
 
 PROCESS = Path(__file__).with_name("collector_process.py")
+WITHOUT_PANDAS = """
+import importlib.abc, importlib.machinery, runpy, sys
+class Pandas(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    # pyarrow imports it where it is installed, which is half of so short a life
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name == "pandas" else None
+    def create_module(self, spec):
+        raise ImportError(spec.name)
+sys.meta_path.insert(0, Pandas())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 WINDOWS = ("before_fsync", "after_fsync", "after_commit", "before_drop")
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 SPANS = 20
@@ -39,14 +51,19 @@ class Collector:
     def __init__(
         self, directory: Path, *, store: str, step: str = "never", occurrence: int = 0
     ) -> None:
-        command = [sys.executable, str(PROCESS), str(directory), store, step, str(occurrence)]
+        arguments = [str(PROCESS), str(directory), store, step, str(occurrence)]
+        command = [sys.executable, "-c", WITHOUT_PANDAS, *arguments]
         with (directory / "collector.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        self.ports: dict[str, int] = json.loads(line) if line else {}
+        self.ports: dict[str, int] = {}
+        if line:
+            self.ports = json.loads(line)
+        elif self.process.wait(START_SECONDS) != -signal.SIGKILL:  # else: died while replaying
+            raise AssertionError((directory / "collector.log").read_text()[-2000:])
 
     def end(self, timeout: float = START_SECONDS) -> int:
         """Close its stdin and wait for its end; one that does not come is brought about."""
