@@ -1,0 +1,191 @@
+"""From spooled bytes to stored spans, with every real stage."""
+
+import functools
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from collectors.otlp.collector import OtlpCollector
+from collectors.spool import SqliteSpool
+from controlplane.attribution.rules import with_organisation
+from controlplane.bootstrap.system import SystemClock, UlidIds
+from controlplane.ingest.limits import DEFAULT_LIMITS
+from controlplane.ingest.ports import (
+    KEYLESS_SENDER,
+    Payload,
+    Sender,
+    SpoolBatch,
+    SpoolEntry,
+    TenantMap,
+)
+from controlplane.pipelines.ingest import IngestOutcome, ingest_batch
+from controlplane.pricing import seed
+from controlplane.pricing.price_book import PriceBook
+from controlplane.signals.queries import TraceQuery
+from controlplane.signals.vocabulary import KeyRole
+from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+from controlplane.workers.ingest_loop import IngestLoop
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+PROXY = Sender(
+    domain="prod",
+    tenant="platform",
+    key_id="k1",
+    key_role=KeyRole.PROXY,
+    tenant_map=TenantMap("customer.account", {"a-1": "acme"}),
+)
+
+Ingest = Callable[[SpoolBatch], IngestOutcome]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[DuckDbSpanStore]:
+    store = DuckDbSpanStore(tmp_path / "spans.duckdb")
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def book() -> PriceBook:
+    return PriceBook(seed.seed_version(), seed.listed_providers())
+
+
+@pytest.fixture
+def ingest(store: DuckDbSpanStore, book: PriceBook) -> Ingest:
+    return functools.partial(
+        ingest_batch,
+        book=book,
+        rules=with_organisation([]),
+        limits=DEFAULT_LIMITS,
+        writer=store,
+    )
+
+
+class Calls:
+    """A request of model calls, each 1,000 tokens in and 100 out, in one trace."""
+
+    def __init__(self, count: int, model: str = "gpt-4o-2024-08-06", **attributes: str) -> None:
+        self.trace_id = secrets.token_bytes(16)
+        request = ExportTraceServiceRequest()
+        scope = request.resource_spans.add().scope_spans.add()
+        for _ in range(count):
+            span = scope.spans.add(trace_id=self.trace_id, span_id=secrets.token_bytes(8))
+            span.start_time_unix_nano = int(NOW.timestamp()) * 1_000_000_000
+            span.end_time_unix_nano = span.start_time_unix_nano + 2_000_000_000
+            said = {
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": "openai",
+                "gen_ai.request.model": model,
+                "gen_ai.response.model": model,
+                "gen_ai.response.id": f"chatcmpl-{secrets.token_hex(12)}",
+            }
+            for key, text in {**said, **attributes}.items():
+                span.attributes.add(key=key).value.string_value = text
+            span.attributes.add(key="gen_ai.usage.input_tokens").value.int_value = 1_000
+            span.attributes.add(key="gen_ai.usage.output_tokens").value.int_value = 100
+        self.body = request.SerializeToString()
+
+    def query(self, tenant: str) -> TraceQuery:
+        high, low = int.from_bytes(self.trace_id[:8]), int.from_bytes(self.trace_id[8:])
+        return TraceQuery(tenants=(tenant,), trace_hi=high, trace_lo=low)
+
+
+def _batch(batch_id: str, *bodies: bytes, sender: Sender = KEYLESS_SENDER) -> SpoolBatch:
+    entries = tuple(SpoolEntry(Payload(body), sender, NOW) for body in bodies)
+    return SpoolBatch(batch_id, entries, tuple(range(len(entries))))
+
+
+def test_call_is_stored_priced_and_attributed(ingest: Ingest, store: DuckDbSpanStore) -> None:
+    """gpt-4o: $2.50 in and $10.00 out per million tokens."""
+    calls = Calls(1, **{"team.id": "search"})
+    assert IngestOutcome(1, 1, 0, {}, replayed=False) == ingest(_batch("b1", calls.body))
+    (span,) = store.trace(calls.query("default")).to_pylist()
+    assert (1_000 * 2_500 + 100 * 10_000, "priced") == (span["cost_nusd"], span["cost_state"])
+    assert ("default", "search", "unknown") == (span["tenant"], span["team"], span["key_role"])
+    assert (1_000, 100) == (span["input_tokens"], span["output_tokens"])
+
+
+def test_unknown_model_is_unpriced_and_not_free(ingest: Ingest, store: DuckDbSpanStore) -> None:
+    calls = Calls(1, model="a-model-nobody-sells")
+    ingest(_batch("b1", calls.body))
+    (span,) = store.trace(calls.query("default")).to_pylist()
+    assert (None, "unpriced") == (span["cost_nusd"], span["cost_state"])
+    assert span["cost_reason"]
+
+
+def test_tenant_is_the_keys_and_only_its_map_changes_it(
+    ingest: Ingest, store: DuckDbSpanStore
+) -> None:
+    mapped = Calls(1, **{"customer.account": "a-1", "tenant": "mallory"})
+    other = Calls(1, **{"customer.account": "a-2", "tenant": "mallory"})
+    ingest(_batch("b1", mapped.body, other.body, sender=PROXY))
+    assert 1 == store.trace(mapped.query("acme")).num_rows
+    assert 1 == store.trace(other.query("platform")).num_rows
+    assert 0 == store.trace(other.query("mallory")).num_rows
+
+
+def test_replayed_batch_changes_nothing(ingest: Ingest, store: DuckDbSpanStore) -> None:
+    calls = Calls(3)
+    ingest(_batch("b1", calls.body))
+    assert ingest(_batch("b1", calls.body)).replayed
+    assert 3 == store.trace(calls.query("default")).num_rows
+
+
+def test_resent_request_is_counted_as_duplicates(ingest: Ingest, store: DuckDbSpanStore) -> None:
+    calls = Calls(3)
+    ingest(_batch("b1", calls.body))
+    again = ingest(_batch("b2", calls.body, Calls(2).body))
+    assert (5, 2, 3) == (again.received, again.stored, again.duplicates)
+    assert 3 == store.trace(calls.query("default")).num_rows
+
+
+def test_bad_request_in_a_batch_loses_itself_alone(ingest: Ingest, store: DuckDbSpanStore) -> None:
+    """Receivers refuse such bytes; an older release may have spooled them."""
+    good = Calls(4)
+    outcome = ingest(_batch("b1", good.body, good.body[:-3], b"\xff\xff"))
+    assert 4 == store.trace(good.query("default")).num_rows
+    assert outcome.received == outcome.stored + outcome.duplicates + sum(outcome.rejected.values())
+    assert sum(outcome.rejected.values()) > 0
+
+
+class _Keyless:
+    def resolve(self, authorization: str | None, *, now: datetime) -> Sender:
+        del authorization, now
+        return KEYLESS_SENDER
+
+
+def test_acknowledged_span_is_visible_within_a_second(
+    tmp_path: Path, ingest: Ingest, store: DuckDbSpanStore
+) -> None:
+    """Receiver, spool, loop and store together; the first request warms the way."""
+    spool = SqliteSpool(tmp_path / "spool.sqlite", key=b"k" * 32, ids=UlidIds())
+    loop = IngestLoop(spool, ingest=ingest)
+    collector = OtlpCollector(
+        keys=_Keyless(), spool=spool, clock=SystemClock(), grpc_port=0, http_port=0
+    )
+    loop.start()
+    collector.start()
+    try:
+        url = f"http://127.0.0.1:{collector.http_port}/v1/traces"
+        waited = [_seconds_to_visible(url, Calls(2), store) for _ in range(4)]
+    finally:
+        collector.stop()
+        loop.stop()
+        spool.close()
+    assert max(waited[1:]) < timedelta(seconds=1).total_seconds()
+
+
+def _seconds_to_visible(url: str, calls: Calls, store: DuckDbSpanStore) -> float:
+    headers = {"content-type": "application/x-protobuf"}
+    assert 200 == httpx.post(url, content=calls.body, headers=headers, timeout=20).status_code
+    acked = time.monotonic()
+    while store.trace(calls.query("default")).num_rows < 2:
+        assert time.monotonic() - acked < 20
+        time.sleep(0.005)
+    return time.monotonic() - acked
