@@ -12,8 +12,11 @@ import psycopg
 import pyarrow as pa
 import pytest
 from hypothesis import settings
+from sqlalchemy import Engine
 
 from controlplane.signals.schema import SPAN_SCHEMA
+from controlplane.store.metadata.engine import open_engine
+from controlplane.store.metadata.migrate import migrate
 
 # Examples are judged by what they show, never by how busy the machine is; CI repeats the same ones.
 settings.register_profile("shared", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -105,3 +108,17 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     yield postgres_server.replace("/postgres?", f"/{name}?")
     with psycopg.connect(postgres_server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def metadata_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A migrated, empty metadata database; the test runs once on each engine."""
+    url = (
+        f"sqlite:///{tmp_path / 'metadata.sqlite'}"
+        if request.param == "sqlite"
+        else request.getfixturevalue("postgres_url")
+    )
+    engine = open_engine(url)
+    migrate(engine)
+    yield engine
+    engine.dispose()

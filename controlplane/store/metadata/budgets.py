@@ -10,7 +10,7 @@ from controlplane.budgets.budget import Budget, check_budget, check_change
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.core.errors import NotFoundError
 from controlplane.store.metadata.engine import LEDGER_LOCK, reading, writing
-from controlplane.store.metadata.tables import UtcMicros, budget, ledger_balance, ledger_entry
+from controlplane.store.metadata.tables import budget, ledger_balance, ledger_entry
 
 _decoder = msgspec.json.Decoder(Budget)
 ACCOUNTS = ("enforced_nusd", "unproven_nusd", "unenforced_nusd", "leased_nusd")
@@ -113,7 +113,7 @@ def amounts_of(connection: Connection, windows: Collection[WindowKey]) -> dict[W
     if not windows:
         return {}
     table = ledger_balance.c
-    keys = [(key.budget_id, UtcMicros.to_micros(key.start)) for key in windows]
+    keys = [(key.budget_id, key.start) for key in windows]
     pair = tuple_(table.budget_id, table.window_start)
     rows = connection.execute(select(ledger_balance).where(pair.in_(keys)))
     return {

@@ -134,7 +134,7 @@ class SqlLedgerTransaction:
         if not windows:
             return {}
         table = lease_table.c
-        keys = [(key.budget_id, UtcMicros.to_micros(key.start)) for key in windows]
+        keys = [(key.budget_id, key.start) for key in windows]
         rows = self._connection.execute(
             select(table.budget_id, table.window_start, func.count(table.holder.distinct()))
             .where(tuple_(table.budget_id, table.window_start).in_(keys))

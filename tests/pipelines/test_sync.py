@@ -1,0 +1,384 @@
+"""What a node says, on a real metadata database: settle once, grant never twice, tell the truth."""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from sqlalchemy import Engine
+
+from controlplane.auth.principal import Principal, PrincipalKind
+from controlplane.auth.roles import Role, scopes_of
+from controlplane.budgets.book import LeaseTerms
+from controlplane.budgets.budget import Budget
+from controlplane.core.calendar import Period
+from controlplane.core.errors import (
+    ForbiddenError,
+    InvalidInputError,
+    LimitExceededError,
+    StoreUnavailableError,
+)
+from controlplane.core.ids import SequentialIds
+from controlplane.pipelines.sync import SyncTools, sweep, sync
+from controlplane.policy.document import Mode
+from controlplane.policy.wire import (
+    MAX_SYNC_ITEMS,
+    Generation,
+    Grant,
+    LeaseReturn,
+    LeaseWant,
+    Nack,
+    Settle,
+    Standing,
+    SyncReply,
+    SyncRequest,
+)
+from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.metadata.ledger import LedgerRepository
+from controlplane.store.metadata.policies import PolicyRepository
+
+NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
+NUSD_PER_TOKEN = 3
+PROXY = Principal(
+    id="k",
+    kind=PrincipalKind.PROXY,
+    name="proxy",
+    scopes=scopes_of((Role.PROXY,)),
+    tenants=("acme",),
+)
+
+
+def price(settle: Settle) -> int | None:
+    """Three nano-USD a token of a model that is known."""
+    if settle.model == "unknown":
+        return None
+    return NUSD_PER_TOKEN * sum((settle.usage or {}).values())
+
+
+class Reports:
+    """Remembers the settles it is told of."""
+
+    def __init__(self) -> None:
+        self.hold_ids: list[str] = []
+
+    def __call__(self, settles: Sequence[Settle], caller: Principal, now: datetime) -> None:
+        assert caller == PROXY
+        assert now >= NOW
+        self.hold_ids += [settle.hold_id for settle in settles]
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest.fixture
+def tools(metadata_engine: Engine, reports: Reports) -> SyncTools:
+    return SyncTools(
+        ledger=LedgerRepository(metadata_engine),
+        price_usage=price,
+        report=reports,
+        ids=SequentialIds(),
+        terms=LeaseTerms(ttl_seconds=60, skew_seconds=5),
+    )
+
+
+@pytest.fixture
+def make_budget(metadata_engine: Engine) -> Callable[..., Budget]:
+    def make(**fields: object) -> Budget:
+        plain: dict[str, object] = {
+            "id": "b",
+            "name": "Acme",
+            "owner": "ada",
+            "tenant": "acme",
+            "limit_nusd": 1_000,
+            "period": Period.MONTH,
+            "counts_from": NOW,
+        }
+        budget = msgspec.convert({**plain, **fields}, Budget)
+        return BudgetRepository(metadata_engine).create(budget)
+
+    return make
+
+
+def say(
+    tools: SyncTools, *, now: datetime = NOW, holder: str = "h1", **fields: object
+) -> SyncReply:
+    request = msgspec.convert({"node": "n", "boot_id": holder, **fields}, SyncRequest)
+    return sync(request, PROXY, now, tools=tools)
+
+
+def settle(hold_id: str, lease_id: str, **fields: object) -> Settle:
+    plain: dict[str, object] = {
+        "hold_id": hold_id,
+        "leases": {"b": lease_id},
+        "held_nusd": 100,
+        "started_at": NOW,
+        "ended_at": NOW,
+        "provider": "openai",
+        "model": "m",
+        "usage": {"output_text": 10},
+    }
+    return msgspec.convert({**plain, **fields}, Settle)
+
+
+def grant(tools: SyncTools, want: int, *, holder: str = "h1", now: datetime = NOW) -> Grant:
+    (granted,) = say(tools, holder=holder, now=now, want=(LeaseWant("b", want, want),)).grants
+    return granted
+
+
+def stands(reply: SyncReply) -> tuple[int, int, int, int]:
+    (standing,) = reply.standings
+    check(standing)
+    return (
+        standing.settled_enforced_nusd,
+        standing.settled_unproven_nusd,
+        standing.leased_nusd,
+        standing.free_nusd,
+    )
+
+
+def check(standing: Standing) -> None:
+    parts = (
+        standing.settled_enforced_nusd
+        + standing.settled_unproven_nusd
+        + standing.observed_unenforced_nusd
+        + standing.leased_nusd
+        + standing.free_nusd
+    )
+    assert standing.limit_nusd + standing.debt_nusd == parts
+
+
+def test_lease_is_granted_settled_and_returned(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Ten tokens at three nano-USD of a hold of 100; the rest of the lease comes back."""
+    make_budget()
+    lease = grant(tools, 400)
+    assert 400 == lease.amount_nusd
+    assert NOW + timedelta(seconds=60) == lease.expires_at
+    assert (0, 0, 400, 600) == stands(say(tools))
+    reply = say(tools, settle=(settle("h", lease.lease_id),))
+    assert ("h",) == reply.settled
+    assert (30, 0, 300, 670) == stands(reply)
+    reply = say(tools, returns=(LeaseReturn(lease.lease_id, 300),))
+    assert (30, 0, 0, 970) == stands(reply)
+
+
+def test_what_is_said_twice_counts_once(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Settles and returns are resent until they are acknowledged."""
+    make_budget()
+    lease = grant(tools, 400)
+    said = settle("h", lease.lease_id)
+    for _ in range(3):
+        reply = say(tools, settle=(said, said), returns=(LeaseReturn(lease.lease_id, 300),))
+        assert ("h",) == reply.settled
+        assert (30, 0, 0, 970) == stands(reply)
+
+
+@pytest.mark.parametrize(
+    ("fields", "enforced", "unproven"),
+    [
+        ({"usage": {"input_uncached": 4, "output_text": 6}}, 30, 0),
+        ({"usage": None}, 0, 100),
+        ({"usage": {}, "status": "error"}, 0, 0),
+        ({"usage": {}, "status": "ok"}, 0, 100),
+        ({"model": "unknown"}, 0, 100),
+        ({"usage": {"output_text": 50}}, 150, 0),
+    ],
+    ids=["priced", "no usage", "refused upstream", "ok but empty", "no price", "above its hold"],
+)
+def test_what_is_not_known_is_charged_in_full(
+    tools: SyncTools,
+    make_budget: Callable[..., Budget],
+    *,
+    fields: dict[str, object],
+    enforced: int,
+    unproven: int,
+) -> None:
+    """Only a refusal of the upstream is free; money above a hold is money all the same."""
+    make_budget()
+    lease = grant(tools, 100)
+    reply = say(tools, settle=(settle("h", lease.lease_id, **fields),))
+    assert (enforced, unproven, 0, 1_000 - enforced - unproven) == stands(reply)
+
+
+def test_expired_lease_is_charged_until_its_holder_proves_less(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Never freed by time, only by the holder's own late word (algorithms L2)."""
+    make_budget()
+    lease = grant(tools, 400)
+    much_later = NOW + timedelta(days=3)
+    assert 1 == sweep(tools.ledger, terms=tools.terms, now=much_later)
+    assert (0, 400, 0, 600) == stands(say(tools, now=much_later))
+    reply = say(tools, now=much_later, settle=(settle("h", lease.lease_id),))
+    assert (30, 300, 0, 670) == stands(reply)
+    reply = say(tools, now=much_later, returns=(LeaseReturn(lease.lease_id, 300),))
+    assert (30, 0, 0, 970) == stands(reply)
+    reply = say(tools, now=much_later, returns=(LeaseReturn(lease.lease_id, 300),))
+    assert (30, 0, 0, 970) == stands(reply)
+
+
+def test_a_lease_is_not_swept_before_its_skew(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Five seconds past its expiry, not before."""
+    make_budget()
+    grant(tools, 400)
+    assert (0, 0, 400, 600) == stands(say(tools, now=NOW + timedelta(seconds=64.9)))
+    assert (0, 400, 0, 600) == stands(say(tools, now=NOW + timedelta(seconds=65)))
+
+
+def test_returned_lease_waits_for_its_open_holds(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """A call may outlive its lease; its hold stays promised, then counts as unproven."""
+    make_budget()
+    lease = grant(tools, 400)
+    reply = say(tools, returns=(LeaseReturn(lease.lease_id, 300),))
+    assert (0, 0, 100, 900) == stands(reply)
+    assert (0, 0, 100, 900) == stands(say(tools, now=NOW + timedelta(seconds=800)))
+    assert (0, 100, 0, 900) == stands(say(tools, now=NOW + timedelta(seconds=901)))
+    reply = say(tools, now=NOW + timedelta(seconds=950), settle=(settle("h", lease.lease_id),))
+    assert (30, 0, 0, 970) == stands(reply)
+
+
+def test_somebody_elses_lease_is_not_touched(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """A copied state directory frees nothing under another holder's name (algorithms L11)."""
+    make_budget()
+    lease = grant(tools, 400)
+    reply = say(tools, holder="thief", returns=(LeaseReturn(lease.lease_id, 400),))
+    assert (0, 0, 400, 600) == stands(reply)
+
+
+def test_a_call_of_a_forgotten_lease_is_still_charged(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """A restored server has lost grants; what was spent was spent (algorithms L6)."""
+    make_budget()
+    assert (30, 0, 0, 970) == stands(say(tools, settle=(settle("h", "lease_lost"),)))
+
+
+def test_leases_taper_and_never_exceed_what_is_free(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Half of what is free by one holder, a quarter by each of two; at last what there is."""
+    make_budget()
+
+    def ask(holder: str, want: int, need: int) -> int:
+        wanted = (LeaseWant("b", want, need),)
+        return say(tools, holder=holder, want=wanted).grants[0].amount_nusd
+
+    assert 500 == ask("h1", 10_000, 1)
+    assert 125 == ask("h2", 10_000, 1)
+    assert 375 == ask("h3", 10_000, 400)
+    assert 0 == ask("h3", 10_000, 1)
+
+
+def test_lease_ends_with_its_window(tools: SyncTools, make_budget: Callable[..., Budget]) -> None:
+    """No hold of December is taken from November's money; its late settle stays November's."""
+    make_budget(counts_from=NOW, zone="Europe/Madrid")
+    turn = datetime(2026, 11, 30, 23, tzinfo=UTC)
+    lease = grant(tools, 400, now=turn - timedelta(seconds=10))
+    assert turn == lease.expires_at
+    assert 10.0 == lease.ttl_seconds
+    after = turn + timedelta(seconds=1)
+    reply = say(tools, now=after, settle=(settle("h", lease.lease_id),))
+    assert (0, 0, 0, 1_000) == stands(reply)
+    assert turn == reply.standings[0].window_start
+
+
+def test_settles_become_reports_after_they_are_durable(
+    tools: SyncTools, make_budget: Callable[..., Budget], reports: Reports
+) -> None:
+    """A report that could not be stored comes again with its settle, which counts once."""
+    make_budget()
+
+    def fail(*_: object) -> None:
+        raise StoreUnavailableError("not now")
+
+    said = settle("h", grant(tools, 100).lease_id)
+    with pytest.raises(StoreUnavailableError):
+        say(msgspec.structs.replace(tools, report=fail), settle=(said,))
+    assert (30, 0, 0, 970) == stands(say(tools, settle=(said,)))
+    assert ["h"] == reports.hold_ids
+
+
+@pytest.mark.parametrize("mode", [Mode.SOFT, Mode.SHADOW])
+def test_only_hard_budgets_are_leased(
+    tools: SyncTools, make_budget: Callable[..., Budget], mode: Mode
+) -> None:
+    """The others never refuse, so there is nothing to promise."""
+    make_budget(mode=mode)
+    assert 0 == grant(tools, 1).amount_nusd
+
+
+def test_unknown_budget_is_refused_not_an_error(tools: SyncTools) -> None:
+    """A policy may still name a budget that was archived a moment ago."""
+    assert 0 == grant(tools, 1).amount_nusd
+
+
+def test_other_tenants_budgets_are_forbidden(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """A proxy key leases for its own tenants only, and is told of no other."""
+    make_budget(tenant="globex")
+    with pytest.raises(ForbiddenError):
+        grant(tools, 1)
+    with pytest.raises(ForbiddenError):
+        say(tools, settle=(settle("h", "l"),))
+    assert () == say(tools).standings
+
+
+def test_too_much_at_once_is_refused(tools: SyncTools) -> None:
+    """Every list has a limit."""
+    many = tuple(LeaseReturn(str(number), 0) for number in range(MAX_SYNC_ITEMS + 1))
+    with pytest.raises(LimitExceededError):
+        say(tools, returns=many)
+
+
+def test_impossible_generation_is_refused(tools: SyncTools) -> None:
+    """A number that can not be stored must not stop everybody's publishing either."""
+    with pytest.raises(InvalidInputError):
+        say(tools, applied=Generation(2**40, 1))
+
+
+def test_node_state_is_the_last_word(tools: SyncTools, metadata_engine: Engine) -> None:
+    """Applied and refused generations are kept per node with the server's own time."""
+    say(tools, applied=Generation(1, 4), capabilities=("deny", "lease"))
+    refused = Nack(Generation(1, 5), "unknown field", "r1")
+    later = NOW + timedelta(seconds=7)
+    reply = say(tools, now=later, applied=Generation(1, 4), nack=refused)
+    assert Generation(0, 0) == reply.generation
+    (node,) = PolicyRepository(metadata_engine).nodes("default")
+    assert later == node.seen_at
+    assert Generation(1, 4) == node.report.applied
+    assert refused == node.report.nack
+
+
+def test_parallel_syncs_never_grant_more_than_there_is(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Eight threads, one budget: what is granted is what is leased, at most the limit."""
+    make_budget(limit_nusd=10_000)
+    granted: list[int] = []
+
+    def ask(number: int) -> None:
+        for _ in range(10):
+            grants = say(tools, holder=f"h{number}", want=(LeaseWant("b", 300, 300),)).grants
+            granted.append(grants[0].amount_nusd)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 80 == len(granted)
+    assert 10_000 == sum(granted)
+    assert (0, 0, 10_000, 0) == stands(say(tools))
