@@ -79,6 +79,14 @@ def serve(
     roles[role](settings.load(config, overrides={"data_dir": data_dir}), supervised=supervised)
 
 
+@app.command(hidden=True)
+def demo() -> None:
+    """Follow a demonstration order from the environment; `up --demo` starts it."""
+    from controlplane.bootstrap.demo import run
+
+    run()
+
+
 @app.command()
 def agent(
     *,
@@ -149,7 +157,7 @@ def inspect(
 
 
 @app.command()
-def price(  # noqa: PLR0913 - one option each, as the contract has it
+def price(
     *,
     provider: Annotated[str, typer.Option(help="gen_ai.provider.name, or an alias.")],
     model: Annotated[str, typer.Option()],
@@ -181,10 +189,12 @@ def export_traces(  # noqa: PLR0913 - one option each, as the contract has it
 ) -> None:
     """Write calls and their spans with a signed manifest."""
     from controlplane import settings
+    from controlplane.bootstrap.evidence import ExportOrder
     from controlplane.bootstrap.evidence import export_traces as export
 
     loaded = settings.load(config, overrides={"data_dir": data_dir})
-    manifest = export(loaded, out, tenant=tenant, start=start, end=end, file_format=format)
+    order = ExportOrder(tenant=tenant, start=start, end=end, file_format=format)
+    manifest = export(loaded, out, order)
     if json:
         _print_json(manifest)
     else:

@@ -19,8 +19,18 @@ from controlplane.core.errors import ConfigError
 
 ENV_PREFIX: Final = "CONTROLPLANE_"
 CONFIG_ENV: Final = "CONTROLPLANE_CONFIG"
-RESERVED_ENV: Final = ("CONTROLPLANE_AGENT_", "CONTROLPLANE_DASHBOARD_")
-"""Prefixes that other programs of ours read; not settings of the server."""
+RESERVED_ENV: Final = (
+    "CONTROLPLANE_AGENT_",
+    "CONTROLPLANE_DASHBOARD_API_URL",
+    "CONTROLPLANE_DASHBOARD_LANGUAGE",
+    "CONTROLPLANE_DASHBOARD_ALLOWED_HOSTS",
+    "CONTROLPLANE_DASHBOARD_REQUEST_TIMEOUT_SECONDS",
+    "CONTROLPLANE_DASHBOARD_HOST",
+    "CONTROLPLANE_DASHBOARD_PORT",
+    "CONTROLPLANE_DEMO_",
+    "CONTROLPLANE_TEST_",
+)
+"""Variables that other programs of ours read; not settings of the server."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -37,6 +47,7 @@ class CollectorSettings(_Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"  # loopback unless told otherwise
     grpc_port: Port = 4317
     http_port: Port = 4318
+    metrics_port: Port = 9464  # the collector's own /metrics
     max_compressed_bytes: Positive = 16 * 2**20
     max_decompressed_bytes: Positive = 64 * 2**20
     max_spans_per_request: Positive = 50_000

@@ -62,6 +62,7 @@ def _system(root: Path, env: dict[str, str]) -> Iterator[dict[str, object]]:
         for name in (
             "COLLECTOR__GRPC_PORT",
             "COLLECTOR__HTTP_PORT",
+            "COLLECTOR__METRICS_PORT",
             "API__PORT",
             "DASHBOARD__PORT",
         )

@@ -93,6 +93,7 @@ def _ports(settings: Settings) -> Iterator[Check]:
     for name, host, port in (
         ("collector.grpc_port", settings.collector.host, settings.collector.grpc_port),
         ("collector.http_port", settings.collector.host, settings.collector.http_port),
+        ("collector.metrics_port", settings.collector.host, settings.collector.metrics_port),
         ("api.port", settings.api.host, settings.api.port),
         ("dashboard.port", settings.dashboard.host, settings.dashboard.port),
     ):

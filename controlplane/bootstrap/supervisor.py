@@ -61,6 +61,11 @@ class Role:
             raise RoleFailedError(f"{self.name} did not start; {self.log} ends with: {last}")
         return self.ready
 
+    def take_ready(self) -> dict[str, object]:
+        """Return what the role said, once."""
+        said, self.ready = self.ready, {}
+        return said
+
     def stop(self) -> int | None:
         """Ask, wait, and kill what does not answer; return the exit status."""
         if self.process.poll() is None:

@@ -108,6 +108,10 @@ class PriceBook:
         ]
         return sorted({*listed, *self._overrides})
 
+    def is_makers(self, provider: str, model: str) -> bool:
+        """Whether a model's name belongs to this provider wherever it is sold."""
+        return self._owner_of(model) == provider
+
     def _find(self, provider: str | None, model: str | None) -> Found:
         if not model:
             return NotFound("unknown_model")

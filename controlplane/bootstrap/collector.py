@@ -1,0 +1,77 @@
+"""The collector role: receivers → spool → decode, normalise, attribute, price → the span store."""
+
+from functools import partial
+
+import structlog
+from prometheus_client import start_http_server
+
+from collectors.otlp.collector import OtlpCollector
+from collectors.spool import SqliteSpool
+from controlplane import log, telemetry
+from controlplane.bootstrap.metadata import open_keys, open_metadata
+from controlplane.bootstrap.offline import load_book, load_rules
+from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
+from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
+from controlplane.ingest.limits import Limits
+from controlplane.pipelines.ingest import ingest_batch
+from controlplane.settings import Settings
+from controlplane.store.metadata.senders import SenderResolver
+from controlplane.store.spans.flight_client import FlightSpanWriter
+from controlplane.workers.ingest_loop import IngestLoop
+
+HUB_SOCKET = "hub.sock"
+
+
+def run(settings: Settings, *, supervised: bool) -> None:
+    """Receive until stopped; what is acknowledged but not stored yet keeps in the spool."""
+    log.configure(level=settings.log_level)
+    told = settings.collector
+    limits = Limits(
+        max_compressed_bytes=told.max_compressed_bytes,
+        max_decompressed_bytes=told.max_decompressed_bytes,
+        max_spans_per_request=told.max_spans_per_request,
+    )
+    engine = open_metadata(settings)
+    keys = SenderResolver(open_keys(settings, engine), keyless=settings.keyless_allowed)
+    spool_dir = settings.data_dir / "spool"
+    spool_dir.mkdir(exist_ok=True, mode=0o700)
+    spool = SqliteSpool(
+        spool_dir / "spool.sqlite",
+        key=secret_file(settings.secrets_dir / "spool-key"),
+        ids=UlidIds(),
+        max_bytes=told.spool_max_bytes,
+    )
+    writer = FlightSpanWriter(settings.data_dir / HUB_SOCKET)
+    ingest = partial(
+        ingest_batch,
+        book=load_book(settings),
+        rules=load_rules(settings),
+        limits=limits,
+        writer=writer,
+    )
+    loop = IngestLoop(spool, ingest=ingest)
+    receivers = OtlpCollector(
+        keys=keys,
+        spool=spool,
+        clock=SystemClock(),
+        limits=limits,
+        host=told.host,
+        grpc_port=told.grpc_port,
+        http_port=told.http_port,
+    )
+    metrics, _ = start_http_server(told.metrics_port, told.host, registry=telemetry.REGISTRY)
+    loop.start()
+    receivers.start()
+    say_ready(
+        grpc=f"{told.host}:{receivers.grpc_port}",
+        http=f"http://{told.host}:{receivers.http_port}",
+        metrics=f"http://{told.host}:{metrics.server_port}/metrics",
+    )
+    wait_for_stop(supervised=supervised)
+    structlog.get_logger().info("collector_stopping")
+    receivers.stop()
+    loop.stop()
+    spool.close()
+    writer.close()
+    metrics.shutdown()
+    engine.dispose()

@@ -1,0 +1,74 @@
+"""Exports and their verification, as the command line asks for them."""
+
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from controlplane.bootstrap.hub import SIGNING_KEY, SPANS_FILE, VERSION
+from controlplane.bootstrap.offline import parse_instant
+from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
+from controlplane.core.calendar import Window
+from controlplane.core.errors import InvalidInputError
+from controlplane.exports.manifest import Manifest
+from controlplane.exports.verify import Verification, verify_export
+from controlplane.pipelines.export import ExportRequest, Stamp
+from controlplane.pipelines.export import export_traces as write_export
+from controlplane.settings import Settings
+from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+
+MAX_FILE_BYTES = 4 * 2**30
+
+
+class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for, as text from the command line."""
+
+    tenant: str
+    start: str
+    end: str
+    file_format: str
+
+
+def export_traces(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
+    """Write an export from the span store's file; the hub must not be running on it.
+
+    Raises:
+        InvalidInputError: a wrong option, or `out` exists.
+        StoreUnavailableError: the hub owns the file: export through its API.
+    """
+    window = Window(parse_instant(order.start, "start"), parse_instant(order.end, "end"))
+    if window.start >= window.end:
+        raise InvalidInputError("end", "is not after start", "Windows are half-open")
+    store = DuckDbSpanStore(settings.data_dir / SPANS_FILE)
+    try:
+        return write_export(
+            store,
+            ExportRequest(tenant=order.tenant, window=window, file_format=order.file_format),
+            out.absolute(),
+            key=Ed25519PrivateKey.from_private_bytes(
+                secret_file(settings.secrets_dir / SIGNING_KEY)
+            ),
+            stamp=Stamp(
+                export_id=UlidIds().new("exp"),
+                created_at=SystemClock().now(),
+                software=f"inference-controlplane {VERSION}",
+            ),
+        )
+    finally:
+        store.close()
+
+
+def verify(directory: Path, *, public_key: Path | None) -> Verification:
+    """Read an export's files and check them; nothing but the directory is needed.
+
+    Raises:
+        InvalidInputError: not a directory, or a file too large to be one of ours.
+    """
+    if not directory.is_dir():
+        raise InvalidInputError("directory", f"{directory} is not one", "Name an export")
+    files: dict[str, bytes] = {}
+    for path in sorted(directory.iterdir()):
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InvalidInputError("directory", f"{path.name} is above {MAX_FILE_BYTES} bytes")
+        files[path.name] = path.read_bytes()
+    return verify_export(files, trusted_key=public_key.read_bytes() if public_key else None)

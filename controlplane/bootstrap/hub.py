@@ -1,0 +1,217 @@
+"""The hub (`--role api`): the one opener of the span store, with the API and the workers beside it.
+
+`run` reads top to bottom: open the stores, build what is served, start it, say so, wait, and stop in
+the opposite order.
+"""
+
+from importlib.metadata import version as package_version
+
+import msgspec
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import Engine, text
+
+from controlplane import log
+from controlplane.api.app import create_app
+from controlplane.api.exports import ExportJobs
+from controlplane.api.server import ApiServer
+from controlplane.api.services import HealthCheck, Services
+from controlplane.api.sessions import Sessions
+from controlplane.auth.principal import Principal, PrincipalKind
+from controlplane.auth.roles import ROLE_SCOPES, Role
+from controlplane.bootstrap.collector import HUB_SOCKET
+from controlplane.bootstrap.metadata import open_keys, open_metadata
+from controlplane.bootstrap.offline import load_book
+from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle
+from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
+from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
+from controlplane.bootstrap.watching import watch_rounds
+from controlplane.budgets.book import LeaseTerms
+from controlplane.pipelines.agent_reports import store_settles
+from controlplane.pipelines.export import export_traces
+from controlplane.pipelines.post_ledger import LedgerPosting
+from controlplane.pipelines.publish import PublishTools, republish_due
+from controlplane.pipelines.settle import settle_tick
+from controlplane.pipelines.sync import SyncTools
+from controlplane.policy.bundle import Signer
+from controlplane.pricing.price_book import PriceBook
+from controlplane.settings import Settings
+from controlplane.store.metadata.alerts import AlertRepository
+from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.metadata.keys import KeyRepository
+from controlplane.store.metadata.ledger import LedgerRepository
+from controlplane.store.metadata.policies import PolicyRepository
+from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+from controlplane.store.spans.flight_server import SpanFlightServer
+from controlplane.workers.rounds import Rounds
+
+REPUBLISH_SECONDS = 30.0
+SPANS_FILE = "spans.duckdb"
+SIGNING_KEY = "signing-key"
+VERSION = package_version("inference-controlplane")
+CLOCK = SystemClock()
+IDS = UlidIds()
+
+
+class Stores(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is kept, open."""
+
+    engine: Engine
+    spans: DuckDbSpanStore
+    keys: KeyRepository
+    budgets: BudgetRepository
+    ledger: LedgerRepository
+    policies: PolicyRepository
+    alerts: AlertRepository
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.spans.close()
+        self.engine.dispose()
+
+
+def open_stores(settings: Settings) -> Stores:
+    """Open both databases.
+
+    Raises:
+        UnavailableError: one can not be opened, or another process owns the span store.
+    """
+    engine = open_metadata(settings)
+    return Stores(
+        engine=engine,
+        spans=DuckDbSpanStore(settings.data_dir / SPANS_FILE),
+        keys=open_keys(settings, engine),
+        budgets=BudgetRepository(engine),
+        ledger=LedgerRepository(engine),
+        policies=PolicyRepository(engine),
+        alerts=AlertRepository(engine),
+    )
+
+
+def run(settings: Settings, *, supervised: bool) -> None:
+    """Serve until stopped."""
+    log.configure(level=settings.log_level)
+    stores, book, sessions = open_stores(settings), load_book(settings), Sessions()
+    signer = Signer(secret_file(settings.secrets_dir / SIGNING_KEY))
+    publishing = PublishTools(
+        policies=stores.policies,
+        budgets=stores.budgets,
+        rate_card=RateCards(book),
+        signer=signer,
+    )
+    services = build_services(settings, stores, book=book, publishing=publishing, sessions=sessions)
+    server = ApiServer(create_app(services), host=settings.api.host, port=settings.api.port)
+    rounds = build_rounds(settings, stores, publishing)
+    flight = SpanFlightServer(settings.data_dir / HUB_SOCKET, stores.spans)
+    server.start()
+    for one in rounds:
+        one.start()
+    say_ready(
+        api=server.url,
+        sign_in_token=sessions.issue_sign_in(local_operator(), now=CLOCK.now()),
+        policy_keys=signer.pinned,
+    )
+    wait_for_stop(supervised=supervised)
+    structlog.get_logger().info("hub_stopping")
+    server.stop()
+    for one in rounds:
+        one.stop()
+    flight.close()
+    stores.close()
+
+
+def build_services(
+    settings: Settings,
+    stores: Stores,
+    *,
+    book: PriceBook,
+    publishing: PublishTools,
+    sessions: Sessions,
+) -> Services:
+    """Put together what a request may reach."""
+    sync = SyncTools(
+        ledger=stores.ledger,
+        price_usage=lambda settle: price_settle(book, settle),
+        report=lambda settles, caller, now: store_settles(
+            settles, caller, book=book, writer=stores.spans, now=now
+        ),
+        ids=IDS,
+        terms=LeaseTerms(ttl_seconds=settings.budgets.lease_ttl_seconds),
+    )
+    return Services(
+        reader=stores.spans,
+        keys=stores.keys,
+        create_key=KeyMaker(stores.keys),
+        publishing=publishing,
+        sync=sync,
+        prices=book,
+        budgets=stores.budgets,
+        exports=export_jobs(settings, stores.spans),
+        alerts=stores.alerts,
+        sessions=sessions,
+        clock=CLOCK,
+        ids=IDS,
+        version=VERSION,
+        zone=settings.zone,
+        checks=health_checks(stores),
+        requests_per_minute=settings.api.requests_per_minute,
+    )
+
+
+def export_jobs(settings: Settings, spans: DuckDbSpanStore) -> ExportJobs:
+    """Return what runs exports, signed with the key that policies are signed with."""
+    key = Ed25519PrivateKey.from_private_bytes(secret_file(settings.secrets_dir / SIGNING_KEY))
+    directory = settings.data_dir / "exports"
+    directory.mkdir(exist_ok=True, mode=0o700)
+    return ExportJobs(
+        lambda request, out, stamp: export_traces(spans, request, out, key=key, stamp=stamp),
+        directory,
+        software=f"inference-controlplane {VERSION}",
+    )
+
+
+def build_rounds(settings: Settings, stores: Stores, publishing: PublishTools) -> list[Rounds]:
+    """Return the workers: settle, republish, watch, deliver."""
+    posting = LedgerPosting(
+        stores.ledger, unenforced_grace_seconds=settings.budgets.unenforced_grace_seconds
+    )
+    return [
+        Rounds(
+            "settle",
+            lambda: settle_tick(stores.spans, now=CLOCK.now(), ledger=posting),
+            seconds=settings.settle_interval_seconds,
+        ),
+        Rounds(
+            "republish",
+            lambda: republish_due(CLOCK.now(), tools=publishing),
+            seconds=REPUBLISH_SECONDS,
+        ),
+        *watch_rounds(
+            settings, stores.spans, stores.budgets, alerts=stores.alerts, clock=CLOCK, ids=IDS
+        ),
+    ]
+
+
+def local_operator() -> Principal:
+    """Return who opens the printed sign-in link: the person who started the program."""
+    return Principal(
+        id="local",
+        kind=PrincipalKind.SESSION,
+        name="local operator",
+        scopes=ROLE_SCOPES[Role.ADMIN],
+        all_tenants=True,
+    )
+
+
+def health_checks(stores: Stores) -> tuple[HealthCheck, ...]:
+    """Return what readiness depends on."""
+
+    def metadata() -> str:
+        with stores.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        return stores.engine.dialect.name
+
+    def spans() -> str:
+        return f"{len(stores.spans.tenants())} tenants"
+
+    return (HealthCheck("metadata", metadata), HealthCheck("spans", spans))

@@ -1,0 +1,89 @@
+"""The metadata database of a role: opened, migrated, and the keys in it."""
+
+import secrets
+from datetime import timedelta
+
+import msgspec
+from sqlalchemy import Engine
+
+from controlplane.auth.api_key import KeyText
+from controlplane.auth.principal import PrincipalKind
+from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
+from controlplane.core.errors import InvalidInputError
+from controlplane.ingest.ports import TenantMap
+from controlplane.settings import Settings
+from controlplane.store.metadata.engine import open_engine
+from controlplane.store.metadata.keys import KeyRepository, NewKey
+from controlplane.store.metadata.migrate import migrate
+
+SECRET_BYTES = 32
+
+
+class MadeKey(msgspec.Struct, frozen=True):
+    """A key that was just made; its text is shown this once."""
+
+    id: str
+    kind: str
+    role: str
+    tenant: str
+    text: str
+
+
+def open_metadata(settings: Settings) -> Engine:
+    """Open the metadata database at this version's schema.
+
+    Raises:
+        UnavailableError: it can not be reached, or is of a newer version.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = open_engine(settings.metadata_url)
+    migrate(engine)
+    return engine
+
+
+def open_keys(settings: Settings, engine: Engine) -> KeyRepository:
+    """Open the key table with the pepper that is kept apart from it."""
+    return KeyRepository(engine, pepper=secret_file(settings.secrets_dir / "api-key-pepper"))
+
+
+def migrate_database(settings: Settings) -> str:
+    """Bring the database to the newest schema and say so."""
+    engine = open_metadata(settings)
+    engine.dispose()
+    return "The metadata database is at this version's schema."
+
+
+def make_key(keys: KeyRepository, wanted: NewKey) -> KeyText:
+    """Draw an id and a secret, and keep the key."""
+    key_id = UlidIds().new("k").removeprefix("k_")
+    secret = secrets.token_bytes(SECRET_BYTES)
+    return keys.create(wanted, key_id=key_id, secret_bytes=secret, now=SystemClock().now())
+
+
+def create_key(
+    settings: Settings,
+    *,
+    kind: str,
+    role: str,
+    tenant: str,
+    tenant_attribute: str | None,
+    expires_days: int,
+) -> MadeKey:
+    """Make a key from the command line.
+
+    Raises:
+        InvalidInputError: kind and role do not go together.
+    """
+    if kind not in set(PrincipalKind) - {PrincipalKind.SESSION}:
+        raise InvalidInputError("kind", f"{kind!r}", "Use ingest, proxy, user or service")
+    engine = open_metadata(settings)
+    wanted = NewKey(
+        kind=PrincipalKind(kind),
+        role=role,
+        tenant=tenant,
+        tenant_map=TenantMap(tenant_attribute) if tenant_attribute else None,
+        expires_at=SystemClock().now() + timedelta(days=expires_days),
+    )
+    made = make_key(open_keys(settings, engine), wanted)
+    engine.dispose()
+    return MadeKey(id=made.key_id, kind=kind, role=role, tenant=tenant, text=made.text)

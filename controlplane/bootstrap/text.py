@@ -1,0 +1,84 @@
+"""Answers as a person reads them in a terminal; `--json` prints the same answers whole."""
+
+from collections.abc import Mapping
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table
+
+from controlplane.bootstrap.offline import PriceAnswer
+from controlplane.core.money import format_usd
+from controlplane.exports.verify import Verification
+from controlplane.pipelines.inspect import InspectReport
+
+WIDTH = 140
+
+
+def _drawn(*parts: object) -> str:
+    buffer = StringIO()
+    console = Console(file=buffer, width=WIDTH, highlight=False)
+    for part in parts:
+        console.print(part)
+    return buffer.getvalue().rstrip("\n")
+
+
+def inspection(report: InspectReport) -> str:
+    """Draw the calls of an inspection and its findings."""
+    table = Table("call", "provider", "model", "in", "cached", "out", "cost USD", "not billed")
+    for call in report.calls:
+        cost = (
+            call.cost_usd if call.cost_usd is not None else f"{call.cost_state}: {call.cost_reason}"
+        )
+        cells = (call.input_tokens, call.cached_input_tokens, call.output_tokens)
+        table.add_row(
+            call.call_id,
+            call.provider or "-",
+            call.request_model or call.response_model or "-",
+            *("-" if cell is None else str(cell) for cell in cells),
+            cost,
+            ", ".join(f"{one.span_id} ({one.reason})" for one in call.suppressed) or "-",
+        )
+    findings = [f"{f.severity}: {f.code}: {f.message}" for f in report.findings]
+    return _drawn(table, f"{report.spans} spans, {len(report.calls)} calls", *findings)
+
+
+def priced(answer: PriceAnswer) -> str:
+    """Draw a price's line items and where they are from."""
+    table = Table("bucket", "quantity", "nano-USD each", "USD")
+    for item in answer.line_items:
+        cells = (item["bucket"], item["quantity"], item["rate_nusd"], item["cost_usd"])
+        table.add_row(*(str(cell) for cell in cells))
+    total = f"total ${answer.total_usd}" if answer.total_usd is not None else "no total"
+    why = f" ({answer.cost_reason})" if answer.cost_reason else ""
+    found = f"{answer.price_id}, {answer.price_provenance}" if answer.price_id else "no price row"
+    return _drawn(table, f"{total}, {answer.cost_state}{why}", found)
+
+
+def verification(result: Verification) -> str:
+    """Say whether an export is as it was signed, and what is not."""
+    lines = [
+        f"{'OK' if result.ok else 'NOT OK'}: {result.export_id}, {result.files} files, "
+        f"{result.rows} rows, ${format_usd(result.total_nusd)}"
+    ]
+    lines += [
+        f"{finding.severity}: {finding.code}: {finding.file or 'manifest'}: {finding.message}"
+        for finding in result.findings
+    ]
+    return "\n".join(lines)
+
+
+def figures(result: Mapping[str, object]) -> str:
+    """Draw a benchmark's figures, one section after the other."""
+    table = Table("", "", "")
+    for section, values in result.items():
+        for name, value in values.items() if isinstance(values, Mapping) else [("", values)]:
+            table.add_row(section, str(name), _figure(value))
+    return _drawn(table)
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_figure(inner)}" for key, inner in value.items())
+    return str(value)

@@ -1,0 +1,180 @@
+"""`controlplane up`: the embedded system as three supervised processes, with or without a demo."""
+
+import json as json_text
+import signal
+import sys
+import threading
+from types import FrameType
+
+import msgspec
+
+from controlplane.auth.principal import PrincipalKind
+from controlplane.bootstrap.demo import DemoOrder, environment
+from controlplane.bootstrap.hub import SPANS_FILE
+from controlplane.bootstrap.metadata import make_key, open_keys, open_metadata
+from controlplane.bootstrap.supervisor import Role, Supervisor
+from controlplane.core.errors import ConfigError
+from controlplane.core.ids import DEFAULT_TENANT
+from controlplane.ingest.ports import TenantMap
+from controlplane.settings import Settings, is_loopback
+from controlplane.simulate.demo import DemoKeys
+from controlplane.simulate.demo_world import TENANTS
+from controlplane.store.metadata.keys import NewKey
+
+POLL_SECONDS = 0.5
+LOGS = "logs"
+
+
+class Addresses(msgspec.Struct, frozen=True, kw_only=True):
+    """Where everything listens, and the link that signs one browser in, once."""
+
+    otlp_grpc: str
+    otlp_http: str
+    api: str
+    dashboard: str
+    sign_in_url: str
+    metrics: str
+    data_dir: str
+
+
+def run(settings: Settings, *, demo: bool, json: bool) -> None:
+    """Start everything, say where it is, and stop it all on SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: a host is not loopback: that needs keys and TLS, so `serve` and not `up`.
+        RoleFailedError: a role did not start; its log has the reason.
+    """
+    for name, host in (("api", settings.api.host), ("dashboard", settings.dashboard.host)):
+        if not is_loopback(host):
+            raise ConfigError(f"{name}.host", f"{host} is not loopback", "Use `serve` for that")
+    stopping = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    order = _prepare(settings) if demo else None
+    supervisor = Supervisor(settings.data_dir / LOGS)
+    try:
+        addresses = _start(settings, supervisor)
+        _say(addresses, demo=demo, json=json)
+        if order:
+            order = msgspec.structs.replace(order, otlp=addresses.otlp_http, api=addresses.api)
+            supervisor.start("demo", ["demo"], environment(order))
+        _supervise(supervisor, stopping)
+    finally:
+        supervisor.stop()
+
+
+def _prepare(settings: Settings) -> DemoOrder:
+    """Make this run's demo keys; the history is sent once per data directory."""
+    new = not (settings.data_dir / SPANS_FILE).exists()
+    engine = open_metadata(settings)
+    keys = open_keys(settings, engine)
+
+    def key(kind: PrincipalKind, role: str, tenant: str = DEFAULT_TENANT) -> str:
+        mapped = TenantMap(DemoKeys().tenant_attribute) if role in {"proxy", "engine"} else None
+        operator = kind is PrincipalKind.SERVICE
+        wanted = NewKey(
+            kind=kind,
+            role=role,
+            name=f"demo {role}",
+            tenant=tenant,
+            tenant_map=mapped,
+            all_tenants=operator,
+        )
+        return make_key(keys, wanted).text
+
+    order = DemoOrder(
+        otlp="",
+        api="",
+        admin_key=key(PrincipalKind.SERVICE, "admin"),
+        keys=DemoKeys(
+            proxy=key(PrincipalKind.INGEST, "proxy"),
+            engine=key(PrincipalKind.INGEST, "engine"),
+            clients={name: key(PrincipalKind.INGEST, "client", name) for name in TENANTS},
+        ),
+        history=new,
+    )
+    engine.dispose()
+    return order
+
+
+def _start(settings: Settings, supervisor: Supervisor) -> Addresses:
+    env = role_environment(settings)
+    hub = supervisor.start("api", ["serve", "--role", "api", "--supervised"], env)
+    collector = supervisor.start("collector", ["serve", "--role", "collector", "--supervised"], env)
+    if settings.api.port:
+        dashboard = _start_dashboard(
+            supervisor, env, f"http://{settings.api.host}:{settings.api.port}"
+        )
+        api = hub.wait_ready()
+    else:
+        api = hub.wait_ready()
+        dashboard = _start_dashboard(supervisor, env, str(api["api"]))
+    otlp, ui = collector.wait_ready(), dashboard.wait_ready()
+    return Addresses(
+        otlp_grpc=str(otlp["grpc"]),
+        otlp_http=str(otlp["http"]),
+        metrics=str(otlp["metrics"]),
+        api=str(api["api"]),
+        dashboard=str(ui["dashboard"]),
+        sign_in_url=f"{ui['dashboard']}/sign-in?token={api['sign_in_token']}",
+        data_dir=str(settings.data_dir),
+    )
+
+
+def _start_dashboard(supervisor: Supervisor, env: dict[str, str], api_url: str) -> Role:
+    told = {**env, "CONTROLPLANE_DASHBOARD_API_URL": api_url}
+    return supervisor.start("dashboard", ["serve", "--role", "dashboard", "--supervised"], told)
+
+
+def role_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment in which a role reads exactly these settings."""
+    return dict(_flat("CONTROLPLANE", msgspec.to_builtins(settings, enc_hook=str)))
+
+
+def _flat(prefix: str, node: object) -> list[tuple[str, str]]:
+    if not isinstance(node, dict):
+        return [] if node is None else [(prefix, str(node))]
+    separator = "_" if prefix == "CONTROLPLANE" else "__"
+    return [
+        pair
+        for key, value in node.items()
+        for pair in _flat(f"{prefix}{separator}{key.upper()}", value)
+    ]
+
+
+def _supervise(supervisor: Supervisor, stopping: threading.Event) -> None:
+    while not stopping.wait(POLL_SECONDS):
+        for role in supervisor.roles:
+            if role.name == "demo" and role.ready:
+                told = role.take_ready()
+                sys.stderr.write(f"Demo        {told['spans']} spans sent in {told['seconds']} s\n")
+        ended = supervisor.ended()
+        if ended is not None:
+            sys.stderr.write(f"controlplane: {ended.name} ended by itself; see {ended.log}\n")
+            if ended.name != "demo":
+                return
+            supervisor.roles.remove(ended)
+
+
+def _say(addresses: Addresses, *, demo: bool, json: bool) -> None:
+    if json:
+        told = json_text.dumps(msgspec.to_builtins(addresses))
+    else:
+        told = "\n".join(
+            [
+                f"Dashboard   {addresses.sign_in_url}",
+                f"API         {addresses.api}/api/v1",
+                f"OTLP        http {addresses.otlp_http}   grpc {addresses.otlp_grpc}",
+                f"Data        {addresses.data_dir}",
+                *(["Demo        ninety days of history are on their way"] if demo else []),
+                "",
+                f"Send your own: OTEL_EXPORTER_OTLP_ENDPOINT={addresses.otlp_http}",
+                "The dashboard link works once. Ctrl-C stops everything.",
+            ]
+        )
+    sys.stdout.write(told + "\n")
+    sys.stdout.flush()
