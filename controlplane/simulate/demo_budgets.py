@@ -1,4 +1,4 @@
-"""The demonstration's budgets, made through the API as an operator would."""
+"""The demonstration's budgets and policy, made through the API as an operator would."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -26,6 +26,31 @@ RATES_NUSD_PER_TOKEN: Final = {
     UNPRICED_MODEL: (0, 0, 0),
 }
 _OK: Final = 200
+
+
+RULES: Final = {
+    # Agents must be able to tell whose a request is before it is sent, or no budget can be hard.
+    "dimension_map": {
+        "tenant": "metadata.tenant",
+        "team": "key.team",
+        "feature": "metadata.feature",
+    },
+    "rules": [
+        {
+            "action": "cap",
+            "id": "short-summaries",
+            "match": {"feature": ["call-summary"]},
+            "max_tokens": 1_024,
+        },
+        {
+            "action": "throttle",
+            "id": "labelling-quota",
+            "match": {"team": ["data-science"], "feature": ["labelling"]},
+            "rpm": 600,
+        },
+    ],
+}
+"""The demonstration's policy; written only where nobody has written one."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +92,7 @@ PLANS: Final = (
 )
 
 
-def create_demo_budgets(  # noqa: PLR0913 - all but two by name
+def create_demo_budgets(
     api_url: str,
     key: str,
     *,
@@ -76,14 +101,14 @@ def create_demo_budgets(  # noqa: PLR0913 - all but two by name
     days: int = HISTORY_DAYS,
     tenant: str | None = None,
 ) -> list[str]:
-    """Make the PLANS through `POST /api/v1/budgets`; answers their ids.
+    """Write RULES and make the PLANS through the API; answers the budgets' ids.
 
     They count from the start of the month (or of the history). Call it before the history of the
     same seed and `now` is sent: the ledger posts calls as they are settled. A budget of a name that exists already for its tenant is left alone.
 
     Args:
         api_url: base URL of the API.
-        key: bearer with scopes budgets:read and budgets:write.
+        key: bearer of an operator (every tenant) with scopes budgets:* and policy:*.
         seed: of the history that will be sent.
         now: its end.
         days: its length.
@@ -97,6 +122,8 @@ def create_demo_budgets(  # noqa: PLR0913 - all but two by name
     calls = calls_between(began, now, seed=seed)
     headers = {"authorization": f"Bearer {key}"}
     with httpx.Client(base_url=api_url, headers=headers, timeout=30.0, trust_env=False) as api:
+        if not _sent(api.get(_RULES_PATH))["dimension_map"]:
+            _sent(api.put(_RULES_PATH, json=RULES))
         known = {(row["tenant"], row["name"]): row["id"] for row in _sent(api.get(_PATH))["rows"]}
         return [
             known.get((body["tenant"], body["name"])) or _sent(api.post(_PATH, json=body))["id"]
@@ -105,6 +132,7 @@ def create_demo_budgets(  # noqa: PLR0913 - all but two by name
 
 
 _PATH: Final = "/api/v1/budgets"
+_RULES_PATH: Final = "/api/v1/policy/rules"
 
 
 def calls_between(start: datetime, end: datetime, *, seed: int) -> list[Call]:

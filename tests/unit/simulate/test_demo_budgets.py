@@ -12,6 +12,7 @@ import pytest
 from typing_extensions import override
 
 from controlplane.core.errors import UnavailableError
+from controlplane.policy.rules import read_rules
 from controlplane.simulate import demo_budgets
 from controlplane.simulate.demo_calls import draw_hour, hours_back
 
@@ -19,12 +20,20 @@ NOW = datetime(2026, 11, 20, 10, 7, tzinfo=UTC)
 
 
 class Budgets(BaseHTTPRequestHandler):
-    """`/api/v1/budgets` for one key."""
+    """`/api/v1/budgets` and `/api/v1/policy/rules` for one key."""
 
     rows: list[dict[str, Any]]
+    rules: list[dict[str, Any]]
 
     def do_GET(self) -> None:
-        self._send(200, {"rows": self.rows})
+        if self.path == "/api/v1/policy/rules":
+            self._send(200, self.rules[-1])
+        else:
+            self._send(200, {"rows": self.rows})
+
+    def do_PUT(self) -> None:
+        self.rules.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self._send(200, {})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -49,7 +58,7 @@ class Budgets(BaseHTTPRequestHandler):
 @pytest.fixture
 def api() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     rows: list[dict[str, Any]] = []
-    handler = type("Bound", (Budgets,), {"rows": rows})
+    handler = type("Bound", (Budgets,), {"rows": rows, "rules": [{"dimension_map": {}}]})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -103,3 +112,9 @@ def test_making_them_again_changes_nothing(api: tuple[str, list[dict[str, Any]]]
 def test_a_refusal_names_its_reason(api: tuple[str, list[dict[str, Any]]]) -> None:
     with pytest.raises(UnavailableError, match="budgets:write"):
         demo_budgets.create_demo_budgets(api[0], "cp_user_other", seed=5, now=NOW, days=1)
+
+
+def test_the_rules_are_ones_that_the_policy_accepts() -> None:
+    rules = read_rules(demo_budgets.RULES)
+    assert {rule.id for rule in rules.rules} == {"short-summaries", "labelling-quota"}
+    assert {"tenant", "team"} <= rules.dimension_map.keys()
