@@ -208,7 +208,8 @@ class KeyRepository:
 
 def from_row(row: Row[tuple[object, ...]]) -> KeyRecord:
     """Cross from the store; the hash stays behind."""
-    fields = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    # SQLAlchemy's column names are a subclass of str, which msgspec does not take for keys.
+    fields = {str(name): value for name, value in row._mapping.items()}  # noqa: SLF001 - public
     del fields["secret_hash"]
     fields["scopes"] = msgspec.json.decode(cast("str", fields["scopes"]))
     if fields["tenant_map"] is not None:

@@ -2,7 +2,6 @@
 
 from typing import Final
 
-import msgspec
 from sqlalchemy import Row, text
 
 from controlplane.budgets.hold import ChargeReason, HoldLine, SettledHold
@@ -106,9 +105,17 @@ def to_line(row: Row[tuple[object, ...]]) -> HoldLine:
 
 def to_hold(row: Row[tuple[object, ...]], lines: list[HoldLine]) -> SettledHold:
     """Cross from the store."""
-    fields = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
-    fields["reason"] = ChargeReason(row.reason)
-    return msgspec.convert({**fields, "lines": tuple(lines)}, SettledHold, from_attributes=True)
+    return SettledHold(
+        id=row.id,
+        holder=row.holder,
+        held_nusd=row.held_nusd,
+        started_at=row.started_at,
+        settled_at=row.settled_at,
+        reason=ChargeReason(row.reason),
+        response_id=row.response_id,
+        call_id=row.call_id,
+        lines=tuple(lines),
+    )
 
 
 def waiting_row(call: WaitingCall) -> dict[str, object]:

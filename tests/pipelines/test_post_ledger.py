@@ -1,0 +1,279 @@
+"""Calls against budgets: what never asked is counted once, what was held is only corrected."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pyarrow as pa
+import pytest
+from sqlalchemy import Engine
+
+from controlplane.budgets.book import LeaseTerms, LedgerBook
+from controlplane.budgets.budget import Budget
+from controlplane.budgets.hold import ChargeReason, Outcome
+from controlplane.budgets.ledger import Amounts, WindowKey
+from controlplane.core.calendar import Period
+from controlplane.ingest.settlement import CHANGE_SCHEMA
+from controlplane.pipelines.post_ledger import LedgerPosting
+from controlplane.policy.document import Mode
+from controlplane.policy.wire import LeaseWant, Settle
+from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.metadata.ledger import LedgerRepository
+
+NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
+START = datetime(2026, 11, 1, tzinfo=UTC)
+GRACE = 10.0
+PLAIN: dict[str, object] = {
+    "call_id": "c",
+    "domain": "default",
+    "trace_hi": 0,
+    "trace_lo": 1,
+    "span_id": 1,
+    "start_time": NOW - timedelta(minutes=5),
+    "version": 1,
+    "reports": 1,
+    "layers": "client",
+    "enforced": False,
+    "duration_us": 1_000_000,
+    "service_name": "app",
+    "dialect": "x",
+    "status": "ok",
+    "usage_state": "exact",
+    "tenant": "acme",
+    "cost_nusd": 100,
+    "cost_state": "priced",
+    "request_model": "gpt-4o",
+    "billing_model": "gpt-4o-2024",
+    "sign": 1,
+}
+
+
+def changes(*rows: Mapping[str, object]) -> pa.Table:
+    return pa.Table.from_pylist([{**PLAIN, **row} for row in rows], schema=CHANGE_SCHEMA)
+
+
+class World:
+    """One budget store with its ledger."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.repository = BudgetRepository(engine)
+        self.ledger = LedgerRepository(engine)
+        self.posting = LedgerPosting(self.ledger, unenforced_grace_seconds=GRACE)
+
+    def budget(self, **fields: object) -> Budget:
+        plain: dict[str, object] = {
+            "id": "b",
+            "name": "Acme",
+            "owner": "ada",
+            "tenant": "acme",
+            "limit_nusd": 10_000,
+            "period": Period.MONTH,
+            "counts_from": START,
+        }
+        return self.repository.create(msgspec.convert({**plain, **fields}, Budget))
+
+    def post(self, *rows: Mapping[str, object], now: datetime = NOW) -> None:
+        self.posting.post(changes(*rows), now)
+
+    def amounts(self, budget: Budget, at: datetime = NOW) -> Amounts:
+        return self.repository.balances([budget], at=at)[budget.id]
+
+    def hold(self, budget: Budget, *, cost: int | None, **ids: str) -> None:
+        """Grant a lease of 500 and settle one hold of 300 from it."""
+        with self.ledger.transaction() as ledger:
+            window = WindowKey(budget.id, START)
+            book = LedgerBook(
+                {budget.id: budget},
+                terms=LeaseTerms(),
+                now=NOW,
+                holders={},
+                amounts=ledger.amounts([window]),
+            )
+            hold_id = ids.get("hold_id", "h")
+            lease = book.grant(
+                LeaseWant(budget.id, 500, 500), holder="n", new_id=lambda: f"lease-{hold_id}"
+            )
+            assert lease is not None
+            said = Settle(
+                hold_id=hold_id,
+                leases={budget.id: lease.id},
+                held_nusd=300,
+                started_at=NOW,
+                ended_at=NOW,
+                provider="openai",
+                model="gpt-4o",
+                response_id=ids.get("response_id"),
+                call_id=ids.get("call_id"),
+            )
+            reason = ChargeReason.UNKNOWN_USAGE if cost is None else ChargeReason.PRICED
+            book.settle(said, Outcome(cost, reason), holder="n")
+            ledger.append(book.entries)
+            ledger.save_leases(book.leases)
+            ledger.save_holds(book.holds)
+
+
+@pytest.fixture
+def world(metadata_engine: Engine) -> World:
+    return World(metadata_engine)
+
+
+def test_calls_that_never_asked_are_subtracted(world: World) -> None:
+    """Two calls of the tenant; the third is somebody else's."""
+    budget = world.budget()
+    world.post({}, {"call_id": "d", "cost_nusd": 7}, {"call_id": "e", "tenant": "globex"})
+    assert Amounts(unenforced_nusd=107) == world.amounts(budget)
+
+
+def test_a_version_is_posted_once(world: World) -> None:
+    """After a crash the same rows come again (algorithms L8)."""
+    budget = world.budget()
+    for _ in range(3):
+        world.post({}, {"call_id": "d", "version": 2, "cost_nusd": 7})
+    world.post({"call_id": "d", "version": 2, "cost_nusd": 7}, {"call_id": "f", "version": 3})
+    assert Amounts(unenforced_nusd=207) == world.amounts(budget)
+
+
+def test_a_changed_call_posts_its_difference(world: World) -> None:
+    """A call that moved, got dearer and then vanished leaves what it was last: nothing."""
+    budget = world.budget()
+    world.post({})
+    moved = {"cost_nusd": 150, "start_time": NOW - timedelta(days=2)}
+    world.post({"version": 2, "sign": -1}, {"version": 2, **moved})
+    assert Amounts(unenforced_nusd=150) == world.amounts(budget)
+    world.post({"version": 3, "sign": -1, **moved})
+    assert Amounts() == world.amounts(budget)
+
+
+def test_an_unpriced_call_posts_nothing_until_it_has_a_price(world: World) -> None:
+    """Unknown is not zero: it is no entry, and the price arrives as a change."""
+    budget = world.budget()
+    world.post({"cost_nusd": None, "cost_state": "unpriced"})
+    assert [] == world.repository.entries(WindowKey("b", START), limit=10)
+    world.post(
+        {"version": 2, "sign": -1, "cost_nusd": None, "cost_state": "unpriced"}, {"version": 2}
+    )
+    assert Amounts(unenforced_nusd=100) == world.amounts(budget)
+
+
+def test_a_call_belongs_to_the_window_it_started_in(world: World) -> None:
+    """A late October call is October's in the budget's own zone."""
+    budget = world.budget(zone="America/New_York", counts_from=START - timedelta(days=60))
+    world.post({"start_time": datetime(2026, 11, 1, 3, 59, tzinfo=UTC)})
+    assert Amounts() == world.amounts(budget)
+    assert Amounts(unenforced_nusd=100) == world.amounts(budget, at=START)
+
+
+def test_calls_before_the_budget_do_not_count(world: World) -> None:
+    """Neither when they come nor when they change: both would be wrong alone."""
+    budget = world.budget(counts_from=NOW)
+    world.post({}, {"version": 2, "sign": -1})
+    assert Amounts() == world.amounts(budget)
+
+
+def test_entries_are_sums_per_minute_and_version(world: World) -> None:
+    """A thousand calls of two minutes are two entries."""
+    world.budget()
+    minute = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
+    rows = [
+        {"call_id": str(n), "start_time": minute + timedelta(seconds=n % 120)} for n in range(1_000)
+    ]
+    world.post(*rows)
+    entries = world.repository.entries(WindowKey("b", START), limit=10)
+    assert ["calls:1:20261120T0901", "calls:1:20261120T0900"] == [e.key for e in entries]
+    assert 100_000 == sum(entry.change.unenforced_nusd for entry in entries)
+
+
+@pytest.mark.parametrize("ids", [{"response_id": "r"}, {"call_id": "g"}], ids=["response", "call"])
+def test_an_enforced_call_is_charged_once(world: World, ids: dict[str, str]) -> None:
+    """Its hold was settled; the trace costs the same, so nothing is posted."""
+    budget = world.budget()
+    world.hold(budget, cost=100, **ids)
+    before = world.amounts(budget)
+    world.post({"enforced": True, "response_id": "r", "gateway_call_id": "g"})
+    assert before == world.amounts(budget)
+
+
+@pytest.mark.parametrize("cost", [40, 250, None])
+def test_a_trace_corrects_what_the_hold_was_charged(world: World, cost: int | None) -> None:
+    """Dearer, cheaper, or charged in full for want of usage: the trace's cost stands."""
+    budget = world.budget()
+    world.hold(budget, cost=cost, response_id="r")
+    world.post({"enforced": True, "response_id": "r"})
+    expected = Amounts(enforced_nusd=100, leased_nusd=200)
+    assert expected == world.amounts(budget)
+    changed = {"enforced": True, "response_id": "r", "version": 2}
+    world.post({**changed, "sign": -1}, {**changed, "cost_nusd": 120})
+    assert Amounts(enforced_nusd=120, leased_nusd=200) == world.amounts(budget)
+
+
+def test_two_holds_that_can_not_be_told_apart_stay_as_settled(world: World) -> None:
+    """Attempts of one gateway call: a guess could charge one twice."""
+    budget = world.budget()
+    world.hold(budget, cost=100, hold_id="h1", call_id="g")
+    world.hold(budget, cost=50, hold_id="h2", call_id="g")
+    before = world.amounts(budget)
+    world.post({"enforced": True, "gateway_call_id": "g", "cost_nusd": 999})
+    assert before == world.amounts(budget)
+
+
+def test_a_soft_budget_counts_enforced_calls_too(world: World) -> None:
+    """Nothing was held from it, so the call is counted as seen."""
+    hard = world.budget()
+    soft = world.budget(id="soft", mode=Mode.SOFT)
+    world.hold(hard, cost=100, response_id="r")
+    world.post({"enforced": True, "response_id": "r"})
+    assert Amounts(unenforced_nusd=100) == world.amounts(soft)
+    assert Amounts(enforced_nusd=100, leased_nusd=200) == world.amounts(hard)
+
+
+def test_a_fresh_call_waits_for_its_agent(world: World) -> None:
+    """The trace came first: it waits, the settle makes it enforced, and it counts once."""
+    budget = world.budget()
+    world.hold(budget, cost=100, response_id="other")
+    before = world.amounts(budget)
+    fresh = {"start_time": NOW - timedelta(seconds=2), "response_id": "r"}
+    world.post(fresh)
+    assert before == world.amounts(budget)
+    world.hold(budget, cost=100, hold_id="h2", response_id="r")
+    settled = world.amounts(budget)
+    world.post({**fresh, "version": 2, "sign": -1}, {**fresh, "version": 2, "enforced": True})
+    assert settled == world.amounts(budget)
+    world.post(now=NOW + timedelta(minutes=1))
+    assert settled == world.amounts(budget)
+
+
+def test_a_call_that_waited_in_vain_is_counted(world: World) -> None:
+    """Ten seconds after its end, once; a change in the meantime replaces it."""
+    budget = world.budget()
+    world.hold(budget, cost=100, response_id="other")
+    before = world.amounts(budget)
+    fresh = {"start_time": NOW - timedelta(seconds=2)}
+    world.post(fresh)
+    world.post({**fresh, "version": 2, "sign": -1}, {**fresh, "version": 2, "cost_nusd": 130})
+    world.post(now=NOW + timedelta(seconds=8.9))
+    assert before == world.amounts(budget)
+    for seconds in (9, 10, 11):
+        world.post(now=NOW + timedelta(seconds=seconds))
+        assert before + Amounts(unenforced_nusd=130) == world.amounts(budget)
+    later = {"version": 3, **fresh, "cost_nusd": 130, "sign": -1}
+    world.post(later, now=NOW + timedelta(minutes=1))
+    assert before == world.amounts(budget)
+
+
+def test_nothing_waits_where_no_agent_leases(world: World) -> None:
+    """Without an agent a wait would only delay the truth."""
+    budget = world.budget()
+    world.post({"start_time": NOW - timedelta(seconds=2)})
+    assert Amounts(unenforced_nusd=100) == world.amounts(budget)
+
+
+def test_balance_is_the_sum_of_its_entries(world: World) -> None:
+    """The carried balance and the ledger never disagree."""
+    budget = world.budget()
+    world.hold(budget, cost=None, response_id="r")
+    world.post({"enforced": True, "response_id": "r"}, {"call_id": "d"})
+    world.post({"version": 2, "call_id": "d", "sign": -1})
+    total = Amounts()
+    for entry in world.repository.entries(WindowKey("b", START), limit=100):
+        total += entry.change
+    assert total == world.amounts(budget)
