@@ -71,7 +71,7 @@ def create_app(services: Services) -> Litestar:
             {
                 "services": services,
                 "gate": Gate(services),
-                "policy_watch": PolicyWatch(services.policies.newest),
+                "policy_watch": PolicyWatch(services.publishing.policies.newest),
             }
         ),
     )

@@ -9,6 +9,7 @@ from litestar.openapi.spec import (
     OpenAPIResponse,
     Operation,
     Parameter,
+    RequestBody,
     Schema,
 )
 from litestar.openapi.spec.enums import OpenAPIType
@@ -36,6 +37,8 @@ PROMETHEUS: Final[dict[str, Schema]] = {
     "text/plain": _TEXT,
     "application/openmetrics-text": _TEXT,
 }
+RULES: Final[dict[str, Schema]] = {"application/json": _OBJECT, "application/yaml": _TEXT}
+"""`policy.rules.PolicyRules`, in either language."""
 BINARY: Final[dict[str, Schema]] = {"application/octet-stream": _BYTES}
 
 
@@ -44,8 +47,9 @@ def documented(
     *,
     filtered: bool = False,
     answer: dict[str, Schema] | None = None,
+    body: dict[str, Schema] | None = None,
 ) -> type[Operation]:
-    """Return an operation class that lists the parameters, and the forms of a 200."""
+    """Return an operation class that lists the parameters, and the forms of a 200 and a body."""
     listed = [_to_openapi(param) for param in params]
     if filtered:
         about = f"Keep rows with this value of a dimension; `{UNATTRIBUTED}` for none"
@@ -55,13 +59,17 @@ def documented(
     class Documented(Operation):
         def __post_init__(self) -> None:
             self.parameters = [*(self.parameters or []), *listed]
+            if body is not None:
+                self.request_body = RequestBody(content=_content(body), required=True)
             success = (self.responses or {}).get("200")
             if answer is not None and isinstance(success, OpenAPIResponse):
-                success.content = {
-                    kind: OpenAPIMediaType(schema=schema) for kind, schema in answer.items()
-                }
+                success.content = _content(answer)
 
     return Documented
+
+
+def _content(forms: dict[str, Schema]) -> dict[str, OpenAPIMediaType]:
+    return {kind: OpenAPIMediaType(schema=schema) for kind, schema in forms.items()}
 
 
 def _to_openapi(param: Param) -> Parameter:

@@ -49,14 +49,15 @@ class Access(TypedDict):
     responses: dict[int, ResponseSpec]
 
 
-def needs(scope: Scope, *refusals: int, long_poll: bool = False) -> Access:
+def needs(scope: Scope, *refusals: int, long_poll: bool = False, operator: bool = False) -> Access:
     """Open a route to principals that hold `scope`; also its row in the OpenAPI document.
 
     `refusals` are statuses that it may answer with beyond those of every route. A `long_poll` is
-    left out of the latency histogram: it waits on purpose.
+    left out of the latency histogram: it waits on purpose. What an `operator` route answers or
+    changes concerns every tenant.
     """
     return {
-        "opt": {"scope": scope, "long_poll": long_poll},
+        "opt": {"scope": scope, "long_poll": long_poll, "operator": operator},
         "security": [{"bearer": [scope.value]}],
         "responses": _documented(*_ALWAYS, *_WITH_CREDENTIAL, *refusals),
     }
@@ -101,7 +102,10 @@ def require_scope(
     scope = handler.opt.get("scope")
     if not isinstance(scope, Scope):
         raise ForbiddenError("a scope that this route does not declare")
-    connection.user.require(scope)
+    principal: Principal = connection.user
+    principal.require(scope)
+    if handler.opt.get("operator") and not principal.all_tenants:
+        raise ForbiddenError("access to all tenants")
 
 
 def tenants_of(

@@ -7,12 +7,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from controlplane.core.errors import LimitExceededError, NotFoundError, UnavailableError
-from controlplane.policy.wire import Generation
+from controlplane.policy.history import SignedGeneration
 
 REREAD_SECONDS: Final = 1.0
 MAX_WAIT_SECONDS: Final = 25.0
@@ -22,28 +22,9 @@ MAX_SCOPES: Final = 256
 log = structlog.stdlib.get_logger()
 
 
-class SignedPolicy(Protocol):
-    """One generation as its agents get it."""
-
-    @property
-    def generation(self) -> Generation:
-        """Its place in the scope's history."""
-        ...
-
-    @property
-    def body(self) -> bytes:
-        """The exact bytes that were signed."""
-        ...
-
-    @property
-    def signature(self) -> str:
-        """The value of the Policy-Signature header."""
-        ...
-
-
 class _Scope:
     def __init__(self) -> None:
-        self.policy: SignedPolicy | None = None
+        self.policy: SignedGeneration | None = None
         self.read_at = float("-inf")
         self.published = 0  # publishes heard of
         self.read_published = 0  # of those, before the last read began
@@ -59,7 +40,7 @@ class PolicyWatch:
     Used from one event loop; only `published` and `close` may be called from any thread.
     """
 
-    def __init__(self, newest: Callable[[str], SignedPolicy | None]) -> None:
+    def __init__(self, newest: Callable[[str], SignedGeneration | None]) -> None:
         self._newest = newest
         self._scopes: dict[str, _Scope] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -67,7 +48,7 @@ class PolicyWatch:
 
     async def wait(
         self, scope: str, *, unless: frozenset[str], seconds: float
-    ) -> SignedPolicy | None:
+    ) -> SignedGeneration | None:
         """Return the newest generation as soon as its ETag is not in `unless`; None: unchanged.
 
         Raises:
@@ -164,9 +145,9 @@ class PolicyWatch:
                 scope.changed = asyncio.Event()
 
 
-def _etags(policy: SignedPolicy | None) -> frozenset[str]:
+def _etags(policy: SignedGeneration | None) -> frozenset[str]:
     return frozenset() if policy is None else frozenset({policy.generation.etag()})
 
 
-def _is_new(policy: SignedPolicy | None, unless: frozenset[str]) -> bool:
+def _is_new(policy: SignedGeneration | None, unless: frozenset[str]) -> bool:
     return policy is not None and policy.generation.etag() not in unless

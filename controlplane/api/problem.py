@@ -17,9 +17,7 @@ from litestar.types import ExceptionHandlersMap
 from controlplane import telemetry
 from controlplane.core.errors import (
     AuthenticationError,
-    ConflictError,
     ControlPlaneError,
-    ForbiddenError,
     InvalidInputError,
     LimitExceededError,
     NotFoundError,
@@ -33,6 +31,10 @@ RETRY_AFTER_SECONDS: Final = 1
 SERVER_ERROR: Final = 500
 BAD_REQUEST: Final = 400
 _NAMED_FIELD: Final = re.compile(r"(missing required field|contains unknown field) `([^`]{1,64})`")
+_UNSPOKEN: Final = {
+    True: "It can not answer now. Retry",
+    False: "The server failed; give the request id to its operator",
+}
 _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _CODES: Final = {
     400: "invalid_input",
@@ -138,14 +140,12 @@ def _fields_of(error: ControlPlaneError) -> tuple[FieldProblem, ...]:
 def _on_ours(request: Request[Any, Any, Any], error: ControlPlaneError) -> Response[bytes]:
     if error.http_status >= SERVER_ERROR:
         log.warning("request_failed", code=error.code, path=request.url.path, exc_info=error)
-    # An error class that is not meant for callers (a bad setting, say) must not quote its text.
-    spoken = isinstance(error, (InvalidInputError, LimitExceededError, ConflictError))
-    spoken = spoken or error.retryable or isinstance(error, (AuthenticationError, ForbiddenError))
     return refuse(
         request,
         status=error.http_status,
         code=error.code,
-        detail=str(error) if spoken or error.http_status < SERVER_ERROR else "See the server's log",
+        # What a database or a setting says of itself is for the log.
+        detail=str(error) if error.http_status < SERVER_ERROR else _UNSPOKEN[error.retryable],
         errors=_fields_of(error),
         headers=_headers_of(error),
     )
@@ -202,7 +202,7 @@ def _on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Respons
         request,
         status=SERVER_ERROR,
         code="internal_error",
-        detail="The server failed; give the request id to its operator",
+        detail=_UNSPOKEN[False],
     )
 
 

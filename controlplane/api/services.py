@@ -8,7 +8,6 @@ import msgspec
 
 from controlplane.alerts.alert import Alert
 from controlplane.api.exports import ExportJobs
-from controlplane.api.policy_watch import SignedPolicy
 from controlplane.api.sessions import Sessions
 from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import Principal, PrincipalKind
@@ -17,7 +16,8 @@ from controlplane.budgets.ports import Budgets
 from controlplane.core.clock import Clock
 from controlplane.core.ids import IdFactory
 from controlplane.ingest.ports import TenantMap
-from controlplane.policy.wire import SyncReply, SyncRequest
+from controlplane.pipelines.publish import PublishTools
+from controlplane.pipelines.sync import SyncTools
 from controlplane.pricing.price_book import Found
 from controlplane.signals.ports import SpanReader
 
@@ -96,36 +96,6 @@ class AlertList(Protocol):
         ...
 
 
-class PolicySource(Protocol):
-    """Where signed generations are kept."""
-
-    def newest(self, scope: str) -> SignedPolicy | None:
-        """Return the newest generation of a scope; None when it never had one.
-
-        Raises:
-            UnavailableError: it can not be read now.
-        """
-        ...
-
-
-class Publisher(Protocol):
-    """The flow from rules and budgets to signed generations."""
-
-    def republish(self, *, by: str, now: datetime) -> None:
-        """Compile every scope again, because budgets changed; durable on return.
-
-        A scope whose document stays the same keeps its generation.
-
-        Raises:
-            PolicyError: it does not compile; what was published stays.
-        """
-        ...
-
-
-Sync = Callable[[SyncRequest, Principal, datetime], SyncReply]
-"""The sync flow, bound to its store and price book; one transaction, idempotent by hold id."""
-
-
 class Prices(Protocol):
     """The price book in force."""
 
@@ -145,9 +115,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     reader: SpanReader
     keys: KeyDirectory
     create_key: CreateKey
-    policies: PolicySource
-    sync: Sync
-    publisher: Publisher
+    publishing: PublishTools
+    sync: SyncTools
     prices: Prices
     budgets: Budgets
     exports: ExportJobs

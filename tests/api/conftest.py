@@ -1,6 +1,8 @@
 """A real server on loopback over small in-memory ports."""
 
 import re
+import shutil
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -49,6 +51,8 @@ from controlplane.store.metadata.migrate import migrate
 from controlplane.store.metadata.policies import PolicyRepository
 from controlplane.usage.dimensions import MEASURES
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Loading certificates for each client would take longer than its requests."""
 NOW = datetime(2026, 11, 20, 10, 7, tzinfo=UTC)
 
 
@@ -195,7 +199,9 @@ class Api:
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
         hooks = {"response": [self._is_documented]}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, event_hooks=hooks)
+        return httpx.Client(
+            base_url=self.url, headers=headers, timeout=30, event_hooks=hooks, verify=NO_TLS
+        )
 
     def _is_documented(self, response: httpx.Response) -> None:
         """Hold every answer of every test to the OpenAPI document."""
@@ -260,11 +266,21 @@ def alerts() -> FakeAlerts:
     return FakeAlerts()
 
 
-@pytest.fixture
-def metadata(tmp_path: Path) -> Iterator[Engine]:
-    """The metadata database as an installation has it."""
-    engine = open_engine(f"sqlite:///{tmp_path / 'metadata.sqlite'}")
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated metadata database to copy: migrating takes longer than most tests."""
+    file = tmp_path_factory.mktemp("metadata") / "metadata.sqlite"
+    engine = open_engine(f"sqlite:///{file}")
     migrate(engine)
+    engine.dispose()
+    return file
+
+
+@pytest.fixture
+def metadata(tmp_path: Path, migrated: Path) -> Iterator[Engine]:
+    """The metadata database as an installation has it."""
+    file = shutil.copy(migrated, tmp_path)
+    engine = open_engine(f"sqlite:///{file}")
     yield engine
     engine.dispose()
 
