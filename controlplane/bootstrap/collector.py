@@ -8,8 +8,8 @@ from prometheus_client import start_http_server
 from collectors.otlp.collector import OtlpCollector
 from collectors.spool import SqliteSpool
 from controlplane import log, telemetry
+from controlplane.bootstrap.data_files import load_book, load_rules
 from controlplane.bootstrap.metadata import open_keys, open_metadata
-from controlplane.bootstrap.offline import load_book, load_rules
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.ingest.limits import Limits

@@ -20,8 +20,8 @@ from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
 from controlplane.bootstrap.collector import HUB_SOCKET
+from controlplane.bootstrap.data_files import load_book
 from controlplane.bootstrap.metadata import open_keys, open_metadata
-from controlplane.bootstrap.offline import load_book
 from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file

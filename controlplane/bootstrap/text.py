@@ -56,10 +56,9 @@ def priced(answer: PriceAnswer) -> str:
 
 def verification(result: Verification) -> str:
     """Say whether an export is as it was signed, and what is not."""
-    lines = [
-        f"{'OK' if result.ok else 'NOT OK'}: {result.export_id}, {result.files} files, "
-        f"{result.rows} rows, ${format_usd(result.total_nusd)}"
-    ]
+    verdict = "OK" if result.ok else "NOT OK"
+    size = f"{result.files} files, {result.rows} rows, ${format_usd(result.total_nusd)}"
+    lines = [f"{verdict}: {result.export_id}, {size}"]
     lines += [
         f"{finding.severity}: {finding.code}: {finding.file or 'manifest'}: {finding.message}"
         for finding in result.findings

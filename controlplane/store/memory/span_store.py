@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from controlplane.core.calendar import Window
 from controlplane.ingest.calls import report_rows
 from controlplane.ingest.join_keys import with_join_flags
 from controlplane.ingest.settlement import (
@@ -22,6 +23,7 @@ from controlplane.signals.ports import Written
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
 from controlplane.store.memory.cost_sums import sum_costs
+from controlplane.store.memory.histograms import count_latencies, count_lengths
 from controlplane.usage.dimensions import dimension
 
 Row = dict[str, Any]
@@ -178,6 +180,19 @@ class MemorySpanStore:
             ],
             schema=_accounting_schema(),
         )
+
+    def tenants(self) -> tuple[str, ...]:
+        """See `SpanReader.tenants`."""
+        return tuple(sorted({row["tenant"] for row in self._calls.values()}))
+
+    def latencies(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.latencies`."""
+        return count_latencies(self._calls.values(), query)
+
+    def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SpanReader.output_lengths`."""
+        rows = [row for row in self._calls.values() if row["tenant"] in tenants]
+        return count_lengths(row for row in rows if window.contains(row["start_time"]))
 
     def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
         """See `SpanReader.data_through`."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from controlplane.core.calendar import Window
 from controlplane.ingest.settlement import Settled, Unsettled
 from controlplane.signals.ports import Written
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
@@ -63,6 +64,18 @@ class DuckDbSpanStore:
     def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
         """See `SpanReader.accounting`."""
         return self._reader.accounting(tenants)
+
+    def tenants(self) -> tuple[str, ...]:
+        """See `SpanReader.tenants`."""
+        return self._reader.tenants()
+
+    def latencies(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.latencies`."""
+        return self._reader.latencies(query)
+
+    def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SpanReader.output_lengths`."""
+        return self._reader.output_lengths(tenants, window)
 
     def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
         """See `SpanReader.data_through`."""

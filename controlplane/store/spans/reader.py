@@ -7,11 +7,13 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from controlplane.core.calendar import Window
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
 from controlplane.store.spans.cost_answer import cost_answer
 from controlplane.store.spans.database import SpanDatabase, read_sql
 from controlplane.store.spans.filters import filter_sql
+from controlplane.store.spans.histograms import latency_histogram, length_histogram
 from controlplane.store.spans.rows import from_rows
 from controlplane.usage.cost_plan import plan_costs
 from controlplane.usage.dimensions import dimension
@@ -99,6 +101,22 @@ class SpanTableReader:
         with self._database.reading() as connection:
             found = connection.execute(read_sql("accounting"), {"tenants": list(tenants)})
             return _table(found, ACCOUNTING_SCHEMA)
+
+    def tenants(self) -> tuple[str, ...]:
+        """See `SpanReader.tenants`."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT DISTINCT tenant FROM tenant_progress").fetchall()
+        return tuple(sorted(row[0] for row in rows))
+
+    def latencies(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.latencies`."""
+        with self._database.reading() as connection:
+            return latency_histogram(connection, query)
+
+    def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SpanReader.output_lengths`."""
+        with self._database.reading() as connection:
+            return length_histogram(connection, tenants, window)
 
     def batches(self) -> Iterator[tuple[str, pa.Table]]:
         """Yield every stored batch as it was written, oldest first: (batch id, SPAN_SCHEMA)."""
