@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, time
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -11,6 +12,8 @@ from controlplane.pricing.providers import price_provider
 from controlplane.pricing.rates import PriceRow, Validity
 from controlplane.signals.vocabulary import PriceProvenance
 
+MAX_REMEMBERED: Final = 20_000
+"""Names looked up before the memory starts anew."""
 _COMPACT_DATE: Final = re.compile(r"-(20\d\d)(\d\d)(\d\d)$")
 _ANY_DATE: Final = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
 
@@ -58,9 +61,10 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     rows: tuple[PriceRow, ...]
-    matches: Callable[[str], bool]
     spellings: tuple[str, ...] = ()
-    """Names that match and can be listed; a pattern's can not."""
+    """Names that match, in any case; a pattern's can not be listed."""
+    matches: Callable[[str], bool] | None = None
+    """A pattern for lower-case names; None where the spellings are all there is."""
 
 
 class ListedProvider(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +77,33 @@ class ListedProvider(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a model's name belongs to this provider; for spans that name no provider."""
 
 
+class _Index:
+    """A provider's models by name; of several that match a name, the first listed wins."""
+
+    def __init__(self, models: Sequence[ListedModel]) -> None:
+        self._models = models
+        self._by_name: dict[str, int] = {}
+        for number, model in enumerate(models):
+            for name in model.spellings:
+                self._by_name.setdefault(name.lower(), number)
+        # Most models are spelled out: only the others have to be asked one by one.
+        self._patterns = [(n, m.matches) for n, m in enumerate(models) if m.matches]
+
+    def find(self, name: str) -> ListedModel | None:
+        spelled = self._by_name.get(name, len(self._models))
+        for number, matches in self._patterns:
+            if number >= spelled:
+                break
+            if matches(name):
+                return self._models[number]
+        return self._models[spelled] if spelled < len(self._models) else None
+
+
 class PriceBook:
-    """An immutable version of all prices; lookups are remembered, so a batch pays once a model."""
+    """An immutable version of all prices; lookups are remembered, so a batch pays once a model.
+
+    `version` names the seed and, behind a plus sign, the content of the organisation's own prices.
+    """
 
     def __init__(
         self,
@@ -83,8 +112,9 @@ class PriceBook:
         *,
         overrides: Sequence[ModelPrices] = (),
     ) -> None:
-        self.version = version
+        self.version = f"{version}+{_digest(overrides)}" if overrides else version
         self._listed = {provider.provider: provider for provider in listed}
+        self._index = {provider.provider: _Index(provider.models) for provider in listed}
         self._overrides: Mapping[tuple[str, str], ModelPrices] = {
             (price_provider(own.provider), own.model.lower()): own for own in overrides
         }
@@ -95,6 +125,8 @@ class PriceBook:
         key = (provider, model)
         found = self._remembered.get(key)
         if found is None:
+            if len(self._remembered) >= MAX_REMEMBERED:  # names come from senders
+                self._remembered.clear()
             found = self._remembered[key] = self._find(provider, model)
         return found
 
@@ -130,10 +162,9 @@ class PriceBook:
 
     def _look_up(self, provider: ListedProvider, name: str) -> ModelPrices | None:
         for seller in (provider.provider, *provider.resells):
-            models = self._listed[seller].models if seller in self._listed else ()
-            for listed in models:
-                if listed.matches(name):
-                    return ModelPrices(provider=seller, model=listed.model, rows=listed.rows)
+            listed = self._index[seller].find(name) if seller in self._index else None
+            if listed:
+                return ModelPrices(provider=seller, model=listed.model, rows=listed.rows)
         return None
 
     def _owner_of(self, model: str) -> str | None:
@@ -143,8 +174,12 @@ class PriceBook:
 def _how(found: ModelPrices, provider: str | None, name: str) -> PriceProvenance:
     if provider and found.provider != price_provider(provider):
         return PriceProvenance.FALLBACK  # the maker's list stands in for the reseller's
-    exact = bool(provider) and found.model == name
+    exact = bool(provider) and found.model.lower() == name
     return PriceProvenance.EXACT if exact else PriceProvenance.ALIAS
+
+
+def _digest(overrides: Sequence[ModelPrices]) -> str:
+    return sha256(msgspec.json.encode(overrides)).hexdigest()[:8]
 
 
 def _spellings(name: str) -> list[str]:

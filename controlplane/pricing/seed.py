@@ -93,14 +93,14 @@ def _model(provider: str, model: ModelInfo) -> ListedModel:
         for conditional in model.prices:
             validity = _validity(conditional.constraint)
             rows.append(_row(f"{prefix}/{_label(validity)}", validity, conditional.prices))
-    return ListedModel(
-        model=model.id, rows=tuple(rows), matches=model.is_match, spellings=_spellings(model)
-    )
-
-
-def _spellings(model: ModelInfo) -> tuple[str, ...]:
     clauses = model.match.or_ if isinstance(model.match, ClauseOr) else [model.match]
-    return tuple(clause.equals for clause in clauses if isinstance(clause, ClauseEquals))
+    spelled = [clause.equals for clause in clauses if isinstance(clause, ClauseEquals)]
+    return ListedModel(
+        model=model.id,
+        rows=tuple(rows),
+        spellings=tuple(spelled),
+        matches=None if len(spelled) == len(clauses) else model.is_match,
+    )
 
 
 def _validity(constraint: StartDateConstraint | TimeOfDateConstraint | None) -> Validity:
