@@ -137,7 +137,7 @@ def read_blob(
             found = decode(text)
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
-        if isinstance(found, dict):
+        if isinstance(found, dict) and all(isinstance(name, str) for name in found):
             return found
     return {}
 
