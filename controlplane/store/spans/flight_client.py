@@ -10,7 +10,6 @@ from pyarrow import flight
 
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.signals.ports import Written
-from controlplane.signals.schema import SPAN_SCHEMA
 
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 
@@ -46,7 +45,7 @@ class FlightSpanWriter:
         if self._client is None:
             self._client = flight.connect(self._location)
         descriptor = flight.FlightDescriptor.for_command(batch_id.encode())
-        writer, answers = self._client.do_put(descriptor, SPAN_SCHEMA, self._options)
+        writer, answers = self._client.do_put(descriptor, spans.schema, self._options)
         with writer:
             writer.write_table(spans)
             writer.done_writing()
