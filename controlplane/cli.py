@@ -37,6 +37,13 @@ class ServeRole(enum.StrEnum):
     DASHBOARD = "dashboard"
 
 
+ROLE_MODULES = {
+    ServeRole.COLLECTOR: "collector",
+    ServeRole.API: "hub",
+    ServeRole.DASHBOARD: "dashboard",
+}
+
+
 @app.callback()
 def root() -> None:
     """Observability and cost-governance control plane for AI inference."""
@@ -68,15 +75,13 @@ def serve(
     supervised: Annotated[bool, typer.Option(help="End when stdin closes.")] = False,
 ) -> None:
     """Run one role, as a cluster does; prints a JSON line when it is ready."""
-    from controlplane import settings
-    from controlplane.bootstrap import collector, dashboard, hub
+    from importlib import import_module
 
-    roles = {
-        ServeRole.COLLECTOR: collector.run,
-        ServeRole.API: hub.run,
-        ServeRole.DASHBOARD: dashboard.run,
-    }
-    roles[role](settings.load(config, overrides={"data_dir": data_dir}), supervised=supervised)
+    from controlplane import settings
+
+    # Only the module of this role: a collector has no use for Streamlit.
+    module = import_module(f"controlplane.bootstrap.{ROLE_MODULES[role]}")
+    module.run(settings.load(config, overrides={"data_dir": data_dir}), supervised=supervised)
 
 
 @app.command(hidden=True)

@@ -15,6 +15,7 @@ from controlplane.settings import Settings
 from dashboard import __main__ as program
 
 API_URL = "CONTROLPLANE_DASHBOARD_API_URL"
+SECTION = "CONTROLPLANE_DASHBOARD__"
 
 
 def run(settings: Settings, *, supervised: bool) -> None:
@@ -22,6 +23,9 @@ def run(settings: Settings, *, supervised: bool) -> None:
     log.configure(level=settings.log_level)
     port = settings.dashboard.port or free_port(settings.dashboard.host)
     url = f"http://{settings.dashboard.host}:{port}"
+    # The server's own settings of this section have names that the dashboard would refuse.
+    for name in [name for name in os.environ if name.startswith(SECTION)]:
+        del os.environ[name]
     os.environ.setdefault(API_URL, f"http://{settings.api.host}:{settings.api.port}")
     os.environ["CONTROLPLANE_DASHBOARD_HOST"] = settings.dashboard.host
     os.environ["CONTROLPLANE_DASHBOARD_PORT"] = str(port)
