@@ -1,4 +1,4 @@
-"""A real server on loopback over small in-memory ports."""
+"""A real server on loopback over real stores; time, ids and alerts are a test's to set."""
 
 import re
 import shutil
@@ -28,12 +28,12 @@ from controlplane.api.sessions import Sessions
 from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
-from controlplane.core.calendar import Window
 from controlplane.core.clock import FakeClock
 from controlplane.core.ids import SequentialIds
 from controlplane.exports.manifest import Manifest
 from controlplane.pipelines.export import ExportRequest, Stamp, export_traces
 from controlplane.pipelines.publish import PublishTools, RateCard
+from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.sync import SyncTools
 from controlplane.policy.bundle import Signer, encode_document
 from controlplane.policy.document import PolicyDocument
@@ -41,121 +41,43 @@ from controlplane.policy.history import SignedGeneration
 from controlplane.policy.wire import Generation
 from controlplane.pricing.price_book import ModelPrices, PriceBook
 from controlplane.pricing.rates import ALWAYS, PriceRow, Tier, rate
-from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
-from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA
+from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
+from controlplane.signals.schema import SPAN_SCHEMA
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.keys import KeyRepository, NewKey
 from controlplane.store.metadata.ledger import LedgerRepository
 from controlplane.store.metadata.migrate import migrate
 from controlplane.store.metadata.policies import PolicyRepository
-from controlplane.usage.dimensions import MEASURES
+from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Loading certificates for each client would take longer than its requests."""
 NOW = datetime(2026, 11, 20, 10, 7, tzinfo=UTC)
 
 
-class FakeReader:
-    """A SpanReader over plain call rows; group-by and filters by team and model only."""
+class Recorder:
+    """The real store's answers, and what it was asked."""
 
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.rows = rows
+    def __init__(self, store: DuckDbSpanStore) -> None:
+        self._store = store
         self.asked: list[CostQuery | CallQuery | TraceQuery] = []
 
-    def _chosen(self, query: CostQuery | CallQuery) -> list[dict[str, Any]]:
-        self.asked.append(query)
-        return [
-            row
-            for row in self.rows
-            if row["tenant"] in query.tenants
-            and query.window.contains(row["start_time"])
-            and all(row.get(d) in values for d, values in query.filters.items())
-        ]
+    def __getattr__(self, name: str) -> Any:
+        answer = getattr(self._store, name)
 
-    def costs(self, query: CostQuery) -> pa.Table:
-        groups: dict[tuple[Any, ...], dict[str, int]] = {}
-        timed = query.granularity is not Granularity.TOTAL
-        for row in self._chosen(query):
-            key: tuple[Any, ...] = (row["start_time"].replace(minute=0),) if timed else ()
-            key += tuple(row.get(name) for name in query.group_by)
-            total = groups.setdefault(key, dict.fromkeys(MEASURES, 0))
-            total["calls"] += 1
-            total["unpriced_calls"] += row["cost_nusd"] is None
-            total["unpriced_tokens"] += 30 if row["cost_nusd"] is None else 0
-            total["input_tokens"] += 20
-            total["cached_input_tokens"] += 5
-            total["output_tokens"] += 10
-            total["cost_nusd"] += row["cost_nusd"] or 0
-        names = (["bucket_start"] if timed else []) + list(query.group_by)
-        columns: dict[str, Any] = {
-            name: pa.array(
-                [key[i] for key in groups],
-                pa.timestamp("us", tz="UTC") if name == "bucket_start" else pa.string(),
-            )
-            for i, name in enumerate(names)
-        }
-        columns |= {m: pa.array([g[m] for g in groups.values()], pa.int64()) for m in MEASURES}
-        return pa.table(columns)
+        def ask(query: Any) -> pa.Table:
+            self.asked.append(query)
+            table: pa.Table = answer(query)
+            return table
 
-    def calls(self, query: CallQuery) -> pa.Table:
-        rows = sorted(self._chosen(query), key=_newest, reverse=True)
-        if query.before is not None:
-            rows = [row for row in rows if _newest(row) < query.before]
-        return _table(rows[: query.limit], CALL_SCHEMA)
-
-    def trace(self, query: TraceQuery) -> pa.Table:
-        self.asked.append(query)
-        rows = [
-            row
-            for row in self.rows
-            if row["tenant"] in query.tenants
-            and (row["trace_hi"], row["trace_lo"]) == (query.trace_hi, query.trace_lo)
-        ]
-        extra = [pa.field("call_id", pa.string()), pa.field("suppressed_reason", pa.string())]
-        return _table(rows, pa.schema([*SPAN_SCHEMA, *extra]))
-
-    def suppressed(self, call_ids: list[str]) -> pa.Table:
-        assert call_ids
-        return SUPPRESSED_SCHEMA.empty_table()
-
-    def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
-        rows = [row for row in self.rows if row["tenant"] in tenants]
-        names = sorted({row["service_name"] for row in rows})
-        return pa.table({"service_name": pa.array(names, pa.string())})
-
-    def tenants(self) -> tuple[str, ...]:
-        return tuple(sorted({row["tenant"] for row in self.rows}))
-
-    def latencies(self, query: CostQuery) -> pa.Table:
-        rows = self._chosen(query)
-        return pa.table(
-            {
-                "model": pa.array([row["model"] for row in rows], pa.string()),
-                "operation": pa.array(["chat"] * len(rows), pa.string()),
-                "bucket": pa.array([1] * len(rows), pa.int32()),
-                "calls": pa.array([1] * len(rows), pa.int64()),
-                "duration_us": pa.array([200_000] * len(rows), pa.int64()),
-            }
-        )
-
-    def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
-        raise NotImplementedError  # for the watch loop, not for the API
-
-    def data_through(self, tenants: tuple[str, ...]) -> datetime | None:
-        return max((r["start_time"] for r in self.rows if r["tenant"] in tenants), default=None)
-
-
-def _newest(row: dict[str, Any]) -> tuple[datetime, str]:
-    return row["start_time"], row["call_id"]
+        return ask if name in {"costs", "calls", "trace"} else answer
 
 
 def _blank(kind: pa.DataType) -> Any:
     if pa.types.is_timestamp(kind):
         return NOW
-    if pa.types.is_string(kind):
-        return ""
-    return False if pa.types.is_boolean(kind) else 0
+    return "" if pa.types.is_string(kind) else 0
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -166,24 +88,47 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist(filled, schema=schema)
 
 
-def call(tenant: str, number: int, **said: Any) -> dict[str, Any]:
-    """A call row of `tenant`, `number` hours before now."""
+def report(tenant: str, number: int, **said: Any) -> dict[str, Any]:
+    """A report of `tenant`, `number` hours before now: 20 tokens in (5 cached), 10 out."""
     return {
         "tenant": tenant,
-        "call_id": f"{tenant}-{number:04d}",
+        "key_role": "proxy",
         "trace_hi": sum(tenant.encode()),
         "trace_lo": number,
         "span_id": number + 1,
         "start_time": NOW - timedelta(hours=number),
+        "duration_us": 200_000,
+        "content_hash": number,
         "service_name": f"{tenant}-gateway",
+        "dialect": "litellm",
+        "layer": "proxy",
         "report_kind": "call",
+        "provider": "openai",
+        "operation": "chat",
+        "billing_model": "gpt-4o",
         "team": f"{tenant}-team",
-        "model": "gpt-4o",
+        "status": "ok",
+        "usage_state": "exact",
+        "input_tokens": 20,
+        "cached_input_tokens": 5,
+        "output_tokens": 10,
         "cost_nusd": 1_500_000_001,
         "cost_state": "priced",
-        "status": "ok",
         **said,
     }
+
+
+@pytest.fixture(scope="session")
+def spans() -> Iterator[DuckDbSpanStore]:
+    """Five priced calls of each of two tenants, and one of acme without price and team."""
+    rows = [report(tenant, number) for tenant in ("acme", "globex") for number in range(5)]
+    unpriced = {"cost_nusd": None, "cost_state": "unpriced", "cost_reason": "unknown_model"}
+    rows.append(report("acme", 5, billing_model="mystery-1", team=None, **unpriced))
+    store = DuckDbSpanStore(None)
+    store.write(_table(rows, SPAN_SCHEMA), batch_id="b1")
+    settle_tick(store, now=NOW, ledger=None)
+    yield store
+    store.close()
 
 
 class Api:
@@ -222,12 +167,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def reader() -> FakeReader:
-    rows = [call(tenant, number) for tenant in ("acme", "globex") for number in range(5)]
-    rows.append(
-        call("acme", 5, model="mystery-1", cost_nusd=None, cost_state="unpriced", team=None)
-    )
-    return FakeReader(rows)
+def reader(spans: DuckDbSpanStore) -> Recorder:
+    return Recorder(spans)
 
 
 @pytest.fixture
@@ -240,7 +181,7 @@ def prices() -> PriceBook:
 
 
 @pytest.fixture
-def exports(reader: FakeReader, tmp_path: Path) -> Iterator[ExportJobs]:
+def exports(reader: Any, tmp_path: Path) -> Iterator[ExportJobs]:
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
 
     def export(request: ExportRequest, out: Path, stamp: Stamp) -> Manifest:
@@ -324,10 +265,8 @@ class Minter:
         """Return the text of a new key."""
         self._made += 1
         secret = self._made.to_bytes(32, "big")
-        made = self.repository.create(
-            wanted, key_id=f"k{self._made}", secret_bytes=secret, now=self._clock.now()
-        )
-        return made.text
+        now, key_id = self._clock.now(), f"k{self._made}"
+        return self.repository.create(wanted, key_id=key_id, secret_bytes=secret, now=now).text
 
     def add(self, *tenants: str, scopes: frozenset[Scope], all_tenants: bool = False) -> str:
         """Return the bearer of a principal with exactly these scopes."""
@@ -373,10 +312,10 @@ def signer() -> Signer:
 def publishing(
     policies: CountedPolicies, budgets: BudgetRepository, signer: Signer
 ) -> PublishTools:
-    def rate_card(_now: datetime) -> RateCard:
-        return RateCard({}, "house@1")
-
-    return PublishTools(policies=policies, budgets=budgets, rate_card=rate_card, signer=signer)
+    card = RateCard({}, "house@1")
+    return PublishTools(
+        policies=policies, budgets=budgets, rate_card=lambda _now: card, signer=signer
+    )
 
 
 @pytest.fixture
@@ -384,7 +323,7 @@ def services(
     clock: FakeClock,
     keys: Minter,
     sessions: Sessions,
-    reader: FakeReader,
+    reader: Any,
     alerts: FakeAlerts,
     metadata: Engine,
     publishing: PublishTools,
@@ -396,6 +335,9 @@ def services(
         return keys.repository.create(
             wanted, key_id=f"o{len(keys.repository.list())}", secret_bytes=b"o" * 32, now=now
         )
+
+    def no_report(*_said: object) -> None:
+        """Agents' settles become spans elsewhere."""
 
     ids = SequentialIds()
     return Services(

@@ -67,11 +67,11 @@ def test_metrics_hold_ours_and_the_callers_usage_only(api: Any, keys: Any) -> No
         openmetrics = client.get("/metrics", headers={"accept": "application/openmetrics-text"})
     lines = text.splitlines()
     # Six calls of acme: five of gpt-4o (20 input of which 5 cached, 10 output each), one unpriced.
-    assert 'ai_tokens_total{endpoint="unknown",model="gpt-4o",type="input"} 75.0' in lines
-    assert 'ai_tokens_total{endpoint="unknown",model="gpt-4o",type="cached"} 25.0' in lines
-    assert 'ai_tokens_total{endpoint="unknown",model="gpt-4o",type="output"} 50.0' in lines
-    assert 'ai_cost_usd_total{endpoint="unknown",model="gpt-4o"} 7.500000005' in lines
-    assert 'ai_unpriced_calls_total{endpoint="unknown",model="mystery-1"} 1.0' in lines
+    assert 'ai_tokens_total{endpoint="chat",model="gpt-4o",type="input"} 75.0' in lines
+    assert 'ai_tokens_total{endpoint="chat",model="gpt-4o",type="cached"} 25.0' in lines
+    assert 'ai_tokens_total{endpoint="chat",model="gpt-4o",type="output"} 50.0' in lines
+    assert 'ai_cost_usd_total{endpoint="chat",model="gpt-4o"} 7.500000005' in lines
+    assert 'ai_unpriced_calls_total{endpoint="chat",model="mystery-1"} 1.0' in lines
     assert 'ai_llm_latency_seconds_bucket{endpoint="chat",le="0.25",model="gpt-4o"} 5.0' in lines
     assert 'ai_llm_latency_seconds_bucket{endpoint="chat",le="0.1",model="gpt-4o"} 0.0' in lines
     assert 'ai_llm_latency_seconds_sum{endpoint="chat",model="gpt-4o"} 1.0' in lines
