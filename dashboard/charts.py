@@ -52,7 +52,7 @@ def area(
     areas = (
         alt.Chart(shown)
         # A group without calls in a bucket has no row: it is zero there, not a straight line across.
-        .transform_impute("usd", key="at", groupby=["series"], value=0)
+        .transform_impute("usd", key="at", groupby=["series", "rank"], value=0)
         .mark_area(opacity=0.9, interpolate="linear", line=False)
         .encode(
             x=_time_axis(granularity),
@@ -60,6 +60,7 @@ def area(
                 "sum(usd):Q", stack="zero", title="USD", axis=alt.Axis(format="$,.4~r", tickCount=5)
             ),
             color=_color(series),
+            order=alt.Order("rank:Q"),
             tooltip=[
                 alt.Tooltip("series:N", title=titles["group"]),
                 alt.Tooltip("sum(usd):Q", title=titles["cost"], format="$,.4~r"),
@@ -110,7 +111,13 @@ def budget_bar(
         alt.Chart(alt.InlineData(values=list(parts)))
         .mark_bar(height=26)
         .encode(
-            x=alt.X("usd:Q", stack="zero", title=None, axis=alt.Axis(format="$,.4~r", tickCount=5)),
+            x=alt.X(
+                "usd:Q",
+                stack="zero",
+                title=None,
+                scale=alt.Scale(nice=False),
+                axis=alt.Axis(format="$,.4~r", tickCount=5),
+            ),
             color=alt.Color(
                 "part:N",
                 title=None,
@@ -146,7 +153,7 @@ def _time_axis(granularity: str) -> alt.X:
 
 def _color(series: list[str]) -> alt.Color:
     shades = [*PALETTE[: len(series)], OTHER][: len(series)]
-    legend = alt.Legend(orient="bottom", columns=4) if len(series) > 1 else None
+    legend = alt.Legend(orient="bottom", columns=4, labelLimit=0) if len(series) > 1 else None
     return alt.Color(
         "series:N", title=None, scale=alt.Scale(domain=series, range=shades), legend=legend
     )

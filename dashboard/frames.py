@@ -29,28 +29,34 @@ class Point(msgspec.Struct, frozen=True):
     usd: float
     cost: str
     series: str
+    rank: int
     calls: int
     partial: bool
 
 
-def points(answer: Table, group_by: str | None, *, other: str, top: list[str]) -> list[Point]:
+def points(answer: Table, group_by: str, *, other: str, top: list[str]) -> list[Point]:
     """Turn a cost answer into marks; groups outside `top` are drawn as `other`."""
     zone = ZoneInfo(str(answer.meta["zone"]))
     through = answer.meta.get("data_through")
     through_at = spoken.parse(through) if through else None
     granularity = str(answer.meta["granularity"])
-    return [
-        Point(
-            at=wall(row["bucket_start"], zone),
-            usd=float(row["cost_usd"] or 0),
-            cost=cost_of(row),
-            series=_series(row, group_by, other=other, top=top),
-            calls=row["calls"],
-            partial=through_at is None
-            or _ends(row["bucket_start"], granularity, zone) > through_at,
+    rank = {name: i for i, name in enumerate(top)}
+    marks = []
+    for row in answer.rows.to_pylist():
+        series = _series(row, group_by, other=other, top=top)
+        ends = _ends(row["bucket_start"], granularity, zone)
+        marks.append(
+            Point(
+                at=wall(row["bucket_start"], zone),
+                usd=float(row["cost_usd"] or 0),
+                cost=cost_of(row),
+                series=series,
+                rank=rank.get(series, len(top)),
+                calls=row["calls"],
+                partial=through_at is None or ends > through_at,
+            )
         )
-        for row in answer.rows.to_pylist()
-    ]
+    return marks
 
 
 def _ends(start: datetime, granularity: str, zone: ZoneInfo) -> datetime:
@@ -72,9 +78,7 @@ def wall(at: datetime, zone: ZoneInfo) -> str:
     return at.astimezone(zone).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _series(row: dict[str, Any], group_by: str | None, *, other: str, top: list[str]) -> str:
-    if group_by is None:
-        return ""
+def _series(row: dict[str, Any], group_by: str, *, other: str, top: list[str]) -> str:
     value = row[group_by] or UNATTRIBUTED
     return value if value in top else other
 
@@ -92,10 +96,10 @@ def top_groups(answer: Table, group_by: str) -> list[str]:
 
 def cost_of(measures: dict[str, Any]) -> str:
     """Write a group's cost; what is not priced is unknown, and never looks like zero (UX-C07)."""
-    if measures["unpriced_calls"] and measures["unpriced_calls"] == measures["calls"]:
-        return spoken.UNKNOWN
     known = spoken.money(measures["cost_usd"])
-    return f"≥ {known}" if measures["unpriced_calls"] else known
+    if not measures["unpriced_calls"]:
+        return known
+    return spoken.UNKNOWN if known == spoken.money("0") else f"≥ {known}"
 
 
 def group_rows(answer: Table, group_by: str, names: dict[str, str]) -> pa.Table:

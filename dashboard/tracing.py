@@ -15,8 +15,8 @@ CALL_COLUMNS: Final = (
     "reports",
 )  # fmt: skip
 REPORT_COLUMNS: Final = (
-    "name", "layer", "model", "cost", "state", "input", "cached", "output", "provenance",
-    "price_id", "why",
+    "name", "layer", "why", "model", "cost", "state", "input", "cached", "output",
+    "provenance", "price_id",
 )  # fmt: skip
 TOOLTIPS: Final = (
     "milliseconds", "name", "service", "duration", "tokens", "cost", "kind", "why",
@@ -55,6 +55,7 @@ def report_rows(answer: Table, names: dict[str, str]) -> pa.Table:
     shown: dict[str, list[Any]] = {
         "name": [row["name"] for row in rows],
         "layer": [row["layer"] for row in rows],
+        "why": [row["suppressed_reason"] or row["cost_reason"] or "" for row in rows],
         "model": [row["billing_model"] or row["request_model"] or "" for row in rows],
         "cost": [
             spoken.UNKNOWN if _suppressed(row) else spoken.money(row["cost_usd"]) for row in rows
@@ -65,7 +66,6 @@ def report_rows(answer: Table, names: dict[str, str]) -> pa.Table:
         "output": [row["output_tokens"] for row in rows],
         "provenance": [row["price_provenance"] or "" for row in rows],
         "price_id": [row["price_id"] or "" for row in rows],
-        "why": [row["suppressed_reason"] or row["cost_reason"] or "" for row in rows],
     }
     return pa.table({names[key]: values for key, values in shown.items()})
 

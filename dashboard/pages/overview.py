@@ -10,6 +10,7 @@ from dashboard.filters import Filters
 from dashboard.panel import Panel, empty
 
 MAX_ALERTS: Final = 4
+TILE_HEIGHT: Final = 120  # pixels: one row whether a tile has a delta or not
 
 
 def draw(asked: Filters) -> None:
@@ -36,18 +37,24 @@ def _tiles(asked: Filters) -> None:
         tiles = st.columns([1.2, 1, 1.4, 1, 1, 1.2])
         tiles[0].metric(
             say("tile_spend"), spoken.money(totals["cost_usd"]), help=basis, delta=_change(previous),
-            delta_color="inverse", border=True, height="stretch",
+            delta_color="inverse", border=True, height=TILE_HEIGHT,
         )  # fmt: skip
-        tiles[1].metric(say("tile_calls"), spoken.count(totals["calls"]), border=True, help=basis)
+        tiles[1].metric(
+            say("tile_calls"),
+            spoken.count(totals["calls"]),
+            border=True,
+            height=TILE_HEIGHT,
+            help=basis,
+        )
         tiles[2].metric(
             say("tile_tokens"),
             f"{spoken.short(totals['input_tokens'])} / {spoken.short(totals['output_tokens'])}",
             border=True,
-            height="stretch",
+            height=TILE_HEIGHT,
             help=say("tile_tokens_help"),
         )
         tiles[3].metric(
-            say("tile_unpriced"), spoken.count(totals["unpriced_calls"]), border=True, height="stretch",
+            say("tile_unpriced"), spoken.count(totals["unpriced_calls"]), border=True, height=TILE_HEIGHT,
             help=say("tile_unpriced_help"),
         )  # fmt: skip
         with tiles[4]:
@@ -81,7 +88,7 @@ def _alerts_tile(asked: Filters) -> None:
             asked.say("tile_alerts"),
             spoken.count(len(found["rows"])),
             border=True,
-            height="stretch",
+            height=TILE_HEIGHT,
         )
 
 
@@ -94,7 +101,7 @@ def _budget_tile(asked: Filters) -> None:
             near,
             help=asked.say("tile_budget_help"),
             border=True,
-            height="stretch",
+            height=TILE_HEIGHT,
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -269,10 +270,11 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
+@contextmanager
+def serving() -> Iterator[FakeApi]:
     fake = FakeApi()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"api": fake}))
+    handler = type("Bound", (Handler,), {"api": fake})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -281,6 +283,20 @@ def api() -> Iterator[FakeApi]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    """An API that a test may change."""
+    with serving() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def steady_api() -> Iterator[FakeApi]:
+    """An API that a module's tests only read."""
+    with serving() as fake:
+        yield fake
 
 
 @pytest.fixture

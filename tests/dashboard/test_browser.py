@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 from socket import create_server
 from typing import Any
 
@@ -19,7 +18,7 @@ CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None
 )
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]  # containers: no user namespace, small shm
-START_SECONDS = 60
+START_SECONDS = 120
 PAGES = ("Cost explorer", "Budgets & policy", "Traces", "Overview")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
@@ -33,17 +32,17 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def server(api: Any, tmp_path: Path) -> Iterator[str]:
-    """Run `python -m dashboard` on a free port until the test ends."""
+@pytest.fixture(scope="module")
+def server(steady_api: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run `python -m dashboard` on a free port until the module's tests end."""
     with create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     said = {
-        "CONTROLPLANE_DASHBOARD_API_URL": api.url,
+        "CONTROLPLANE_DASHBOARD_API_URL": steady_api.url,
         "CONTROLPLANE_DASHBOARD_PORT": str(port),
     }
     command = [sys.executable, "-m", "dashboard"]
-    with (tmp_path / "dashboard.log").open("wb") as log:
+    with (tmp_path_factory.mktemp("dashboard") / "log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **said}, stdout=log, stderr=log)
         url = f"http://127.0.0.1:{port}"
         try:
@@ -66,7 +65,7 @@ def wait_until_it_serves(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 
 @pytest.fixture
-def page(browser: Browser, server: str) -> Iterator[Page]:
+def page(browser: Browser, server: str, steady_api: Any) -> Iterator[Page]:
     """Open a signed-in tab; the test fails on any request to another host or CSP violation."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     tab = context.new_page()
@@ -82,6 +81,7 @@ def page(browser: Browser, server: str) -> Iterator[Page]:
         "console",
         lambda said: refused.append(said.text) if "Content Security Policy" in said.text else None,
     )
+    steady_api.sign_in_tokens.add("once")
     tab.goto(f"{server}/sign-in?token=once")
     settled(tab)
     yield tab
@@ -104,37 +104,41 @@ def dollars(api: Any, **wanted: str) -> str:
     return f"${Decimal(api.total(**wanted)) / 10**9:,.2f}"
 
 
-def test_spend_equals_the_api_and_the_token_leaves_the_address(api: Any, page: Page) -> None:
+def test_spend_equals_the_api_and_the_token_leaves_the_address(steady_api: Any, page: Page) -> None:
     assert "token" not in page.url
-    assert dollars(api) == spend(page)
+    assert dollars(steady_api) == spend(page)
     page.reload()
     settled(page)
-    assert dollars(api) == spend(page)  # the session outlives a reload
+    assert dollars(steady_api) == spend(page)  # the session outlives a reload
 
 
-def test_filters_stay_in_the_url_on_every_page_and_back(api: Any, page: Page, server: str) -> None:
+def test_filters_stay_in_the_url_on_every_page_and_back(
+    steady_api: Any, page: Page, server: str
+) -> None:
     page.goto(f"{server}/?range=30d&group=model&team=search")
     settled(page)
-    assert dollars(api, team="search") == spend(page)
+    assert dollars(steady_api, team="search") == spend(page)
     for name in PAGES:
         page.get_by_role("link", name=name).click()
         page.wait_for_url(
             lambda url: all(p in url for p in ("range=30d", "group=model", "team=search"))
         )
         settled(page)
-    assert dollars(api, team="search") == spend(page)
+    assert dollars(steady_api, team="search") == spend(page)
     page.go_back()
     page.wait_for_url("**/traces?*")
     assert "range=30d" in page.url
 
 
-def test_a_link_shows_the_same_number_in_a_fresh_tab(api: Any, page: Page, server: str) -> None:
+def test_a_link_shows_the_same_number_in_a_fresh_tab(
+    steady_api: Any, page: Page, server: str
+) -> None:
     page.goto(f"{server}/?tenant=acme")
     settled(page)
     shared = page.context.new_page()
     shared.goto(page.url)
     settled(shared)
-    assert dollars(api, tenant="acme") == spend(page) == spend(shared)
+    assert dollars(steady_api, tenant="acme") == spend(page) == spend(shared)
 
 
 def test_values_nobody_offers_leave_the_url(page: Page, server: str) -> None:

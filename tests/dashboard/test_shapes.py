@@ -74,7 +74,8 @@ def test_groups_beyond_the_palette_are_drawn_as_others_and_none_is_lost() -> Non
     [(2, 0, "$3.00"), (2, 1, "≥ $3.00"), (2, 2, "–")],  # noqa: RUF001 - the dash of tables
 )
 def test_cost_says_how_much_of_it_is_known(calls: int, unpriced: int, shown: str) -> None:
-    measures = {"calls": calls, "unpriced_calls": unpriced, "cost_usd": "3"}
+    known = "0" if calls == unpriced else "3"
+    measures = {"calls": calls, "unpriced_calls": unpriced, "cost_usd": known}
     assert shown == frames.cost_of(measures)
 
 
