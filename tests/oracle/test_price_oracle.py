@@ -199,10 +199,22 @@ ON_TIME: Facts = {
     "billing_model": "dear",
     "start_time": T0,
 }
+EDGES: list[tuple[Facts, dict[str, int]]] = [
+    ({**ON_TIME, "billing_model": model, "start_time": edge + step}, {"input_uncached": tokens})
+    for step in (timedelta(microseconds=-1), timedelta(0))
+    for model, tokens, edges in (
+        ("dated", 1_000, [T0 + timedelta(days=1), T0 + timedelta(days=2)]),
+        ("nightly", 1_000, [T0 + timedelta(minutes=m) for m in (30, 720, 780, 990)]),
+        *[("tiers", tokens, [T0]) for tokens in (200, 201, 2_000, 2_001)],
+    )
+    for edge in edges
+]
+"""An instant before and at each change of a price, and a token below and above each tier."""
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(FACTS, USAGE), max_size=25))
+@example(EDGES)
 @example([(ON_TIME, dict.fromkeys(ORDER, 2**40))])
 @example([(ON_TIME, {"output_text": 92_233}), (ON_TIME, {"output_text": 2**40})])
 def test_the_stage_equals_its_statement(rows: list[tuple[Facts, dict[str, int]]]) -> None:
