@@ -8,7 +8,10 @@ a hold of its own, because each may be billed (algorithms L14).
 import atexit
 import inspect
 import secrets
+import signal
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from types import FrameType
 from typing import Any, Final
 
 import msgspec
@@ -284,6 +287,23 @@ def _router() -> Any:
     return proxy_server.llm_router
 
 
+def _retire_on_sigterm(agent: Agent) -> None:
+    """Give the leases back when the proxy is told to end.
+
+    uvicorn drains on SIGTERM and then dies of it, so nothing registered with `atexit` runs. Its
+    handler stays in charge; ours only goes first. What still gets lost is in the journal.
+    """
+    theirs = signal.getsignal(signal.SIGTERM)
+    if not callable(theirs) or threading.current_thread() is not threading.main_thread():
+        return
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        agent.retire()
+        theirs(number, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
 def _check_signatures(handler: type) -> None:
     """Refuse to start when a hook's parameters are not LiteLLM's own.
 
@@ -307,6 +327,7 @@ def _check_signatures(handler: type) -> None:
 def _load() -> ControlplaneHandler:
     settings = load_agent_settings()
     handler = ControlplaneHandler(build_agent(settings))
+    _retire_on_sigterm(handler.agent)
     say("litellm_plugin_loaded", server=settings.server_url, scope=settings.scope)
     return handler
 

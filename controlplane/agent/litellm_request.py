@@ -40,6 +40,19 @@ PROVIDERS: Final = {
 }
 """LiteLLM's provider prefix → `gen_ai.provider.name`, where they differ."""
 
+PRICE_LISTS: Final = {
+    "azure_ai": "azure",
+    "bedrock": "aws",
+    "vertex_ai": "google",
+    "gemini": "google",
+    "xai": "x-ai",
+    "together_ai": "together",
+    "fireworks_ai": "fireworks",
+    "moonshot": "moonshotai",
+    "voyage": "voyageai",
+}
+"""LiteLLM's provider prefix → the provider id of the price list, where they differ."""
+
 REQUEST_TIMEOUT: Final = 408
 CLIENT_CLOSED: Final = 499
 CLIENT_ERRORS: Final = range(400, 500)
@@ -127,9 +140,17 @@ def _sent_metadata(data: Mapping[str, object]) -> Mapping[object, object]:
 
 
 def rate_names(upstream: str, group: str) -> tuple[str, ...]:
-    """Return the names that a deployment's model may have in a rate card, most exact first."""
+    """Return the names that a deployment's model may have in a rate card, most exact first.
+
+    A provider's price stands for its own models only: without a row of its own, `azure/gpt-4o` is
+    unpriced, whatever another provider asks for `gpt-4o`.
+    """
     model = group if "*" in upstream or not upstream else upstream
-    return tuple(dict.fromkeys((model, model.partition("/")[2] or model)))
+    prefix, slash, name = model.partition("/")
+    if not slash:
+        return (model,)
+    providers = (PROVIDERS.get(prefix, prefix), prefix, PRICE_LISTS.get(prefix, prefix))
+    return tuple(dict.fromkeys(f"{provider}/{name}" for provider in providers))
 
 
 def provider_of(candidates: tuple[tuple[str, ...], ...]) -> str | None:
@@ -137,8 +158,7 @@ def provider_of(candidates: tuple[tuple[str, ...], ...]) -> str | None:
     prefixes = {names[0].partition("/")[0] for names in candidates if "/" in names[0]}
     if len(prefixes) != 1 or not all("/" in names[0] for names in candidates):
         return None
-    prefix = prefixes.pop()
-    return PROVIDERS.get(prefix, prefix)
+    return prefixes.pop()
 
 
 def deployment_names(

@@ -73,6 +73,7 @@ class Agent:
         self._verify = verify
         self._tasks: list[asyncio.Task[None]] = []
         self._has_begun = self._has_ended = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._begin()
         _agents.add(self)
 
@@ -93,6 +94,7 @@ class Agent:
         """Drop what belongs to the parent: its leases, holds, tasks and sockets (L11)."""
         self._tasks = []
         self._has_begun = False
+        self._loop = None
         self.holder.abandon()
         self._begin()
 
@@ -100,6 +102,7 @@ class Agent:
         """Start the two tasks in this loop, once, and wait a little for the first policy."""
         if not self._tasks:
             self._has_begun = True
+            self._loop = asyncio.get_running_loop()
             self._tasks = [
                 asyncio.create_task(self.puller.run(self.syncer.wake), name="policy-poll"),
                 asyncio.create_task(self.syncer.run(self.puller), name="lease-sync"),
@@ -119,6 +122,11 @@ class Agent:
         self._tasks = []
         await asyncio.to_thread(self.goodbye)
         await self._client.aclose()
+
+    def retire(self) -> None:
+        """Begin to leave, from a signal handler: the leases go back while calls still end."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.syncer.retire)
 
     def goodbye(self) -> None:
         """Give the leases back and send what is owed, without a loop: for the end of a process.

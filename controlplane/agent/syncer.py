@@ -55,6 +55,7 @@ class Syncer:
         """Held while a sync is under way: to give up then could lose a lease in its answer."""
         self._last = Instant.of(clock)
         self._decoder = msgspec.json.Decoder(SyncReply)
+        self._is_retired = False
         self.standings: dict[str, Standing] = {}
         self.syncs = 0
         self.failures = 0
@@ -62,6 +63,11 @@ class Syncer:
     def wake(self) -> None:
         """Sync soon."""
         self._wake.set()
+
+    def retire(self) -> None:
+        """Ask for no lease any more and give back what is left; settles still go out."""
+        self._is_retired = True
+        self.wake()
 
     def settled(self) -> None:
         """A call ended: what it frees may serve one that waits."""
@@ -144,12 +150,15 @@ class Syncer:
         waiting, needs = self._needs()
         book = self._holder.book
         wants = book.wants(needs, elapsed_seconds=self._last.seconds_until(now), now=now)
+        if self._is_retired:
+            wants = ()
         self._last = now
         largest = {
             budget_id: max(need.held_nusd for need in waiting_here)
             for budget_id, waiting_here in needs.items()
         }
-        returns = self._holder.returns(book.give_back(largest, now))
+        closing = book.give_back_all() if self._is_retired else book.give_back(largest, now)
+        returns = self._holder.returns(closing)
         reply = await self._say(puller, wants=wants, returns=returns)
         for grant in reply.grants:
             self._holder.granted(grant, now)

@@ -80,12 +80,12 @@ def test_the_rate_names_of_a_group() -> None:
         return {"litellm_params": {"model": model}}
 
     names = deployment_names([at("azure/gpt-4o"), at("azure/gpt-4o")], "group")
-    assert (("azure/gpt-4o", "gpt-4o"),) == names
+    assert (("azure.ai.openai/gpt-4o", "azure/gpt-4o"),) == names
     assert "azure.ai.openai" == provider_of(names)
     assert (("group",),) == deployment_names([], "group")
     assert provider_of((("group",),)) is None
-    assert provider_of((("openai/a", "a"), ("azure/a", "a"))) is None
-    assert (("openai/x", "x"),) == deployment_names([at("openai/*")], "openai/x")
+    assert provider_of((("openai/a",), ("azure/a",))) is None
+    assert (("openai/x",),) == deployment_names([at("openai/*")], "openai/x")
 
 
 @pytest.mark.parametrize(

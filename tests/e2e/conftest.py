@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,57 @@ def start_program() -> Iterator[Program]:
     yield start
     for process in running:
         process.communicate(timeout=15)
+
+
+class System(msgspec.Struct, frozen=True):
+    """A whole control plane, started as an operator starts it."""
+
+    api: str
+    otlp: str
+    policy_keys: dict[str, str]
+    operator: str  # bearer of the signed-in operator
+    data_dir: Path
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Start the API and the collector through the command line, on free ports."""
+    folder = tmp_path_factory.mktemp("system")
+    env = {
+        **os.environ,
+        "CONTROLPLANE_API__PORT": "0",
+        "CONTROLPLANE_COLLECTOR__GRPC_PORT": "0",
+        "CONTROLPLANE_COLLECTOR__HTTP_PORT": "0",
+        "CONTROLPLANE_COLLECTOR__METRICS_PORT": "0",
+    }
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        ready: dict[str, Any] = {}
+        for role in ("api", "collector"):
+            command = [sys.executable, "-m", "controlplane", "serve", "--role", role]
+            command += ["--data-dir", str(folder / "data"), "--supervised"]
+            with (folder / f"{role}.log").open("wb") as log:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env
+                )
+            running.append(process)
+            assert process.stdout
+            line = process.stdout.readline()
+            assert line, (folder / f"{role}.log").read_text()[-3000:]
+            ready |= json.loads(line)
+        signed_in = httpx.post(
+            f"{ready['api']}/api/v1/session", json={"token": ready["sign_in_token"]}
+        )
+        yield System(
+            api=ready["api"],
+            otlp=ready["http"],
+            policy_keys=ready["policy_keys"],
+            operator=signed_in.raise_for_status().json()["bearer"],
+            data_dir=folder / "data",
+        )
+    finally:
+        for process in reversed(running):
+            process.communicate(timeout=30)
 
 
 @pytest.fixture(scope="session")

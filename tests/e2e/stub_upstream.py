@@ -24,7 +24,7 @@ class Stub(BaseHTTPRequestHandler):
     lock: ClassVar[threading.Lock] = threading.Lock()
     log: ClassVar[list[dict[str, Any]]] = []
     tries: ClassVar[dict[str, int]] = {}
-    draw: ClassVar[random.Random] = random.Random(7)  # noqa: S311 - a load generator
+    draw: ClassVar[random.Random] = random.Random(7)
 
     def log_message(self, format: str, *args: object) -> None:  # type: ignore[explicit-override]  # noqa: A002 - typing.override needs 3.12; the base names it so
         """Stay silent."""

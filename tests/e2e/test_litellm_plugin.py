@@ -77,7 +77,11 @@ def _publish(control_plane: dict[str, Any], **changes: object) -> None:
     document = {
         "dimension_map": {"tenant": "user", "team": "header.x-team"},
         "budgets": [_budget()],
-        "rate_card": {"gpt-4o": GPT_4O, "gpt-4o-mini": MINI, "gpt-4o-flaky": GPT_4O},
+        "rate_card": {
+            "openai/gpt-4o": GPT_4O,
+            "openai/gpt-4o-mini": MINI,
+            "openai/gpt-4o-flaky": GPT_4O,
+        },
     } | changes
     httpx.put(f"{control_plane['url']}/_rules", json=document).raise_for_status()
 
