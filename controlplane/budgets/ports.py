@@ -70,7 +70,7 @@ class LedgerTransaction(Protocol):
     def holds_of_calls(
         self, response_ids: Collection[str], call_ids: Collection[str]
     ) -> list[SettledHold]:
-        """Return the settled holds that carry one of these ids."""
+        """Return the settled holds that carry one of these ids; a call id may be a hold's own."""
         ...
 
     def save_lines(self, lines: Sequence[tuple[str, HoldLine]]) -> None:
@@ -167,6 +167,6 @@ class Budgets(Protocol):
         """Return by budget id what stands in the window of `at`; zero amounts when nothing does."""
         ...
 
-    def entries(self, window: WindowKey, *, limit: int, before: int | None = None) -> list[Entry]:
+    def entries(self, window: WindowKey, *, limit: int) -> list[Entry]:
         """Return entries of a window, newest first."""
         ...

@@ -152,21 +152,26 @@ def plan(
 
 
 class _HoldIndex:
-    """Finds the hold of a call; by the response's id, else by the gateway's when that is one."""
+    """Finds the holds of a call by the response's id and by the gateway's.
+
+    A hold without either is found by its own id, which its report then carries as the gateway's.
+    """
 
     def __init__(self, holds: Sequence[SettledHold]) -> None:
         self._by_response: dict[str, list[SettledHold]] = {}
         self._by_call: dict[str, list[SettledHold]] = {}
         for hold in holds:
+            self._by_call.setdefault(hold.call_id or hold.id, []).append(hold)
             if hold.response_id:
                 self._by_response.setdefault(hold.response_id, []).append(hold)
-            if hold.call_id:
-                self._by_call.setdefault(hold.call_id, []).append(hold)
 
     def find(self, response_id: str | None, call_id: str | None) -> list[SettledHold]:
         """Return the holds a call may have; more than one can not be told apart."""
-        exact = self._by_response.get(response_id or "", [])
-        return exact or self._by_call.get(call_id or "", [])
+        answered = self._by_response.get(response_id or "", [])
+        asked = self._by_call.get(call_id or "", [])
+        # Some engines number their responses from one: the gateway's id then tells them apart.
+        both = [hold for hold in answered if hold in asked]
+        return both or answered or asked
 
 
 def _apart(

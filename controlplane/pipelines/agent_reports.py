@@ -81,7 +81,8 @@ def _row(settle: Settle, caller: Principal, now: datetime) -> dict[str, object]:
         "request_model": settle.model,
         "billing_model": settle.model,
         "response_id": settle.response_id,
-        "gateway_call_id": settle.call_id,
+        # Its hold must be found again by the ledger, or the call would be charged twice.
+        "gateway_call_id": settle.call_id or settle.hold_id,
         "status": settle.status,
         "error_type": settle.error_type,
         "http_status": settle.http_status,

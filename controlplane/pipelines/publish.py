@@ -46,7 +46,8 @@ def publish(
 
     Raises:
         PolicyError: names the field; nothing was kept.
-        ConflictError: somebody published meanwhile, or a node has applied more than we know.
+        ConflictError: somebody published meanwhile, or a node has applied more than we know;
+            nothing was kept.
         UnavailableError: nothing was kept.
     """
     if rules is not None and rules.scope != scope:
@@ -60,14 +61,14 @@ def publish(
         issued_at=now,
     )
     newest = tools.policies.newest(scope)
-    if rules is not None:
-        tools.policies.save_rules(rules, now=now)
     if newest is not None and _says_the_same(newest, document):
+        if rules is not None:
+            tools.policies.save_rules(rules, now=now)
         return newest
     last = newest.generation if newest else Generation(1, 0)
     _refuse_when_behind(tools.policies, scope, last)
     signed = _sign(document, Generation(last.epoch, last.gen + 1), tools.signer)
-    tools.policies.add(signed)
+    tools.policies.add(signed, rules=rules)
     return signed
 
 

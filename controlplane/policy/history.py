@@ -62,11 +62,12 @@ class PolicyStore(Protocol):
         """Return the generations of a scope, newest first."""
         ...
 
-    def add(self, signed: SignedGeneration) -> None:
-        """Keep a generation, durable on return.
+    def add(self, signed: SignedGeneration, *, rules: PolicyRules | None = None) -> None:
+        """Keep a generation, and with it the rules it was made of; durable on return.
 
         Raises:
-            ConflictError: the pair is taken: somebody else has published meanwhile.
+            ConflictError: the pair is taken: somebody else has published meanwhile; nothing was
+                kept.
         """
         ...
 

@@ -216,6 +216,25 @@ def test_two_holds_that_can_not_be_told_apart_stay_as_settled(world: World) -> N
     assert before == world.amounts(budget)
 
 
+def test_a_hold_without_any_id_is_found_by_its_own(world: World) -> None:
+    """Its report carries the hold's id where a gateway's would be."""
+    budget = world.budget()
+    world.hold(budget, cost=100, hold_id="h1")
+    before = world.amounts(budget)
+    world.post({"enforced": True, "gateway_call_id": "h1"})
+    assert before == world.amounts(budget)
+
+
+def test_the_gateways_id_tells_equal_response_ids_apart(world: World) -> None:
+    """Some engines number their responses from one."""
+    budget = world.budget()
+    world.hold(budget, cost=100, hold_id="h1", response_id="1", call_id="g1")
+    world.hold(budget, cost=50, hold_id="h2", response_id="1", call_id="g2")
+    before = world.amounts(budget)
+    world.post({"enforced": True, "response_id": "1", "gateway_call_id": "g2", "cost_nusd": 60})
+    assert before + Amounts(enforced_nusd=10) == world.amounts(budget)
+
+
 def test_a_soft_budget_counts_enforced_calls_too(world: World) -> None:
     """Nothing was held from it, so the call is counted as seen."""
     hard = world.budget()

@@ -86,14 +86,12 @@ class BudgetRepository:
             found = amounts_of(connection, windows)
         return {key.budget_id: found.get(key, Amounts()) for key in windows}
 
-    def entries(self, window: WindowKey, *, limit: int, before: int | None = None) -> list[Entry]:
-        """Return entries of a window, newest first; `before` skips to a place in the ledger."""
+    def entries(self, window: WindowKey, *, limit: int) -> list[Entry]:
+        """Return entries of a window, newest first."""
         table = ledger_entry.c
         query = select(ledger_entry).where(
             table.budget_id == window.budget_id, table.window_start == window.start
         )
-        if before is not None:
-            query = query.where(table.seq < before)
         with reading(self._engine) as connection:
             rows = connection.execute(query.order_by(table.seq.desc()).limit(limit))
             return [

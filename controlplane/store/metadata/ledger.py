@@ -177,12 +177,13 @@ class SqlLedgerTransaction:
     def holds_of_calls(
         self, response_ids: Collection[str], call_ids: Collection[str]
     ) -> list[SettledHold]:
-        """Return the settled holds that carry one of these ids."""
+        """Return the settled holds that carry one of these ids; a call id may be a hold's own."""
         query = select(settled_hold)
         rows: dict[str, Row[tuple[object, ...]]] = {}
         for column, ids in (
             (settled_hold.c.response_id, response_ids),
             (settled_hold.c.call_id, call_ids),
+            (settled_hold.c.id, call_ids),
         ):
             for some in _portions(ids):
                 found = self._connection.execute(query.where(column.in_(some)))

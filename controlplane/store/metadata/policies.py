@@ -50,10 +50,8 @@ class PolicyRepository:
 
     def save_rules(self, rules: PolicyRules, *, now: datetime) -> None:
         """Replace the rules of their scope."""
-        body = msgspec.json.encode(rules).decode()
-        row = {"scope": rules.scope, "body": body, "changed_at": UtcMicros.to_micros(now)}
         with writing(self._engine) as connection:
-            connection.execute(_SAVE_RULES, row)
+            connection.execute(_SAVE_RULES, _rules_row(rules, now))
 
     def scopes(self) -> list[str]:
         """Return the scopes that have rules or a generation."""
@@ -80,11 +78,12 @@ class PolicyRepository:
         with reading(self._engine) as connection:
             return [_to_generation(row) for row in connection.execute(query)]
 
-    def add(self, signed: SignedGeneration) -> None:
-        """Keep a generation.
+    def add(self, signed: SignedGeneration, *, rules: PolicyRules | None = None) -> None:
+        """Keep a generation, and with it the rules it was made of.
 
         Raises:
-            ConflictError: the pair is taken: somebody else has published meanwhile.
+            ConflictError: the pair is taken: somebody else has published meanwhile; nothing was
+                kept.
         """
         row = {
             "scope": signed.scope,
@@ -97,6 +96,8 @@ class PolicyRepository:
         }
         with writing(self._engine) as connection:
             connection.execute(insert(policy_generation), row)
+            if rules is not None:
+                connection.execute(_SAVE_RULES, _rules_row(rules, signed.issued_at))
 
     def nodes(self, scope: str | None = None) -> list[NodeState]:
         """Return what each node said last, of one scope or all."""
@@ -135,6 +136,14 @@ def write_node(connection: Connection, report: NodeReport, *, now: datetime) -> 
             "seen_at": UtcMicros.to_micros(now),
         },
     )
+
+
+def _rules_row(rules: PolicyRules, now: datetime) -> dict[str, object]:
+    return {
+        "scope": rules.scope,
+        "body": msgspec.json.encode(rules).decode(),
+        "changed_at": UtcMicros.to_micros(now),
+    }
 
 
 def _to_generation(row: Row[tuple[object, ...]]) -> SignedGeneration:

@@ -1,0 +1,99 @@
+"""What a budget may be, and what a lease may be sized to."""
+
+from datetime import UTC, datetime
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given
+
+from controlplane.budgets.budget import Budget, check_budget
+from controlplane.budgets.lease import TRANSITIONS, LeaseEvent, LeaseState, lease_amount
+from controlplane.budgets.ledger import Amounts, Balance, standing
+from controlplane.core.calendar import Period
+from controlplane.core.errors import InvalidInputError
+
+NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
+BUDGET = Budget(
+    id="b",
+    name="Acme",
+    owner="ada",
+    tenant="acme",
+    limit_nusd=1_000,
+    period=Period.DAY,
+    zone="Asia/Kolkata",
+    counts_from=NOW,
+    match={"team": ("a",)},
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"id": ""}, "id"),
+        ({"name": "x" * 201}, "name"),
+        ({"owner": ""}, "owner"),
+        ({"tenant": ""}, "tenant"),
+        ({"limit_nusd": -1}, "limit_nusd"),
+        ({"limit_nusd": 2**63}, "limit_nusd"),
+        ({"match": {"tenant": ("globex",)}}, "match.tenant"),
+        ({"match": {"colour": ("red",)}}, "match.colour"),
+        ({"match": {"team": ()}}, "match.team"),
+        ({"zone": "Mars/Olympus"}, "zone"),
+        ({"zone": "/etc/passwd"}, "zone"),
+        ({"thresholds": (0,)}, "thresholds"),
+    ],
+)
+def test_wrong_field_is_named(change: dict[str, object], field: str) -> None:
+    """The first that can not be kept."""
+    check_budget(BUDGET)
+    with pytest.raises(InvalidInputError) as refused:
+        check_budget(msgspec.structs.replace(BUDGET, **change))
+    assert field == refused.value.field
+
+
+def test_clause_has_the_window_of_its_zone_and_its_tenant() -> None:
+    """A day in Kolkata begins at 18:30 UTC the day before."""
+    clause = BUDGET.clause(NOW)
+    assert datetime(2026, 11, 19, 18, 30, tzinfo=UTC) == clause.window_start
+    assert datetime(2026, 11, 20, 18, 30, tzinfo=UTC) == clause.window_end
+    assert {"team": ("a",), "tenant": ("acme",)} == clause.match
+
+
+nusd = st.integers(0, 10**15)
+
+
+@given(nusd, st.builds(Amounts, nusd, nusd, nusd, nusd))
+def test_standing_always_adds_up(limit: int, amounts: Amounts) -> None:
+    """limit + debt = the parts, and never both free and in debt."""
+    told = standing("b", BUDGET.window(NOW), Balance(limit, amounts))
+    parts = (
+        told.settled_enforced_nusd,
+        told.settled_unproven_nusd,
+        told.observed_unenforced_nusd,
+        told.leased_nusd,
+        told.free_nusd,
+    )
+    assert sum(parts) == limit + told.debt_nusd
+    assert min(*parts, told.debt_nusd) >= 0
+    assert 0 in {told.free_nusd, told.debt_nusd}
+
+
+@given(nusd, nusd, nusd, st.integers(0, 100))
+def test_lease_is_within_what_is_free_and_wanted(
+    want: int, need: int, free: int, holders: int
+) -> None:
+    """Never above free; the call at hand if it fits; else never above half of what is free."""
+    amount = lease_amount(want_nusd=want, need_nusd=need, free_nusd=free, holders=holders)
+    assert 0 <= amount <= min(free, max(want, need))
+    assert amount >= min(need, free)
+    assert amount <= max(need, free // 2)
+
+
+def test_every_state_can_be_settled_and_none_is_left_twice() -> None:
+    """A late settle is always heard; a return and an expiry each happen once."""
+    for state in LeaseState:
+        assert state == TRANSITIONS[state, LeaseEvent.SETTLE]
+    for event in (LeaseEvent.RETURN, LeaseEvent.EXPIRE):
+        reached = {TRANSITIONS[key] for key in TRANSITIONS if key[1] is event}
+        assert all((state, event) not in TRANSITIONS for state in reached)
