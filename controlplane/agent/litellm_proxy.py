@@ -6,12 +6,8 @@ a hold of its own, because each may be billed (algorithms L14).
 """
 
 import atexit
-import inspect
 import secrets
-import signal
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from types import FrameType
 from typing import Any, Final
 
 import msgspec
@@ -33,12 +29,13 @@ from controlplane.agent.litellm_request import (
     sent_fields,
     success_ending,
 )
+from controlplane.agent.litellm_start import check_hooks, retire_on_sigterm
 from controlplane.agent.log import say
 from controlplane.agent.main import build_agent
-from controlplane.agent.runtime import Agent, RefusedError, Request
+from controlplane.agent.runtime import Agent
 from controlplane.agent.settings import load_agent_settings
 from controlplane.agent.settle import Ending
-from controlplane.core.errors import ConfigError
+from controlplane.agent.ticket import RefusedError, Request
 
 POLICY_HEADER: Final = "x-controlplane-policy"
 MAX_CALLS: Final = 100_000
@@ -64,7 +61,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         super().__init__()
         self.agent = agent
         self._calls: dict[str, Call] = {}
-        _check_signatures(type(self))
+        check_hooks(type(self), CustomLogger)
         atexit.register(agent.goodbye)
 
     async def async_pre_call_hook(  # noqa: PLR0917 - LiteLLM's signature
@@ -287,47 +284,10 @@ def _router() -> Any:
     return proxy_server.llm_router
 
 
-def _retire_on_sigterm(agent: Agent) -> None:
-    """Give the leases back when the proxy is told to end.
-
-    uvicorn drains on SIGTERM and then dies of it, so nothing registered with `atexit` runs. Its
-    handler stays in charge; ours only goes first. What still gets lost is in the journal.
-    """
-    theirs = signal.getsignal(signal.SIGTERM)
-    if not callable(theirs) or threading.current_thread() is not threading.main_thread():
-        return
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        agent.retire()
-        theirs(number, frame)
-
-    signal.signal(signal.SIGTERM, terminate)
-
-
-def _check_signatures(handler: type) -> None:
-    """Refuse to start when a hook's parameters are not LiteLLM's own.
-
-    LiteLLM calls hooks by keyword, and a TypeError in one is only a line in its log while the
-    request goes through: enforcement would be off and nobody would know.
-
-    Raises:
-        ConfigError: names the hook.
-    """
-    for name in (name for name in vars(handler) if name.startswith("async_")):
-        theirs = inspect.signature(getattr(CustomLogger, name)).parameters
-        ours = inspect.signature(getattr(handler, name)).parameters
-        if list(theirs) != list(ours):
-            raise ConfigError(
-                f"litellm.{name}",
-                f"takes {list(theirs)} in this LiteLLM, the plug-in has {list(ours)}",
-                "Install the LiteLLM version that the plug-in was written for",
-            )
-
-
 def _load() -> ControlplaneHandler:
     settings = load_agent_settings()
     handler = ControlplaneHandler(build_agent(settings))
-    _retire_on_sigterm(handler.agent)
+    retire_on_sigterm(handler.agent)
     say("litellm_plugin_loaded", server=settings.server_url, scope=settings.scope)
     return handler
 

@@ -9,13 +9,12 @@ import asyncio
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import httpx
 import msgspec
 
 from controlplane.agent.admit import Claim, Refusal, claim, exhausted
-from controlplane.agent.bounds import Bound
 from controlplane.agent.consult import Consulted, Desk
 from controlplane.agent.holder import Holder
 from controlplane.agent.lease import Instant
@@ -23,42 +22,11 @@ from controlplane.agent.puller import Puller, Verify
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending, Hold
 from controlplane.agent.syncer import Syncer
+from controlplane.agent.ticket import RefusedError, Request, Ticket
 from controlplane.core.clock import Clock
 from controlplane.core.ids import IdFactory
 from controlplane.policy.document import BudgetClause, Mode, StaleMode
 from controlplane.policy.match import matches
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent front knows of a call before it is sent."""
-
-    request_id: str
-    facts: Mapping[str, str]
-    bound: Bound
-    candidates: Callable[[str], tuple[tuple[str, ...], ...]]
-    """Model group → per deployment that may serve it, its names in a rate card."""
-    provider: str
-    call_id: str | None = None
-
-
-class Ticket(msgspec.Struct, frozen=True, kw_only=True):
-    """An admitted call: what to change in it, and the hold to settle (None: nothing is held)."""
-
-    hold_id: str | None = None
-    model: str | None = None
-    output_tokens: int | None = None
-    weights: Mapping[str, int] | None = None
-    sticky: str | None = None
-    notes: tuple[str, ...] = ()
-
-
-class RefusedError(Exception):
-    """The call must not be sent."""
-
-    def __init__(self, refusal: Refusal, policy: str) -> None:
-        self.refusal = refusal
-        self.policy = policy
-        super().__init__(refusal.reason)
 
 
 class Agent:

@@ -17,9 +17,10 @@ import pytest
 from controlplane.agent.bounds import bound_request
 from controlplane.agent.clock import AgentClock
 from controlplane.agent.main import build_agent
-from controlplane.agent.runtime import Agent, RefusedError, Request, Ticket
+from controlplane.agent.runtime import Agent
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending
+from controlplane.agent.ticket import RefusedError, Request, Ticket
 from controlplane.core.clock import FakeClock
 from controlplane.core.ids import SequentialIds
 from controlplane.policy.bundle import Verifier
@@ -238,7 +239,7 @@ KILLED = """
 import asyncio, json, os, sys
 from controlplane.agent.bounds import bound_request
 from controlplane.agent.main import build_agent
-from controlplane.agent.runtime import Request
+from controlplane.agent.ticket import Request
 from controlplane.agent.settings import load_agent_settings
 from controlplane.agent.settle import Ending
 from datetime import UTC, datetime
