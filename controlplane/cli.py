@@ -79,6 +79,10 @@ def serve(
 
     from controlplane import settings
 
+    if role is not ServeRole.DASHBOARD:
+        # Streamlit installs pandas, and Arrow would import it at its first array: a second of
+        # CPU at every start for what no server here uses.
+        sys.modules["pandas"] = None  # type: ignore[assignment]  # Python's mark for "not there"
     # Only the module of this role: a collector has no use for Streamlit.
     module = import_module(f"controlplane.bootstrap.{ROLE_MODULES[role]}")
     module.run(settings.load(config, overrides={"data_dir": data_dir}), supervised=supervised)

@@ -17,15 +17,8 @@ from controlplane import telemetry
 from controlplane.core.clock import Clock
 from controlplane.core.errors import ControlPlaneError, LimitExceededError
 from controlplane.ingest.limits import Limits
-from controlplane.ingest.ports import (
-    ContentType,
-    KeyResolver,
-    Payload,
-    Sender,
-    Signal,
-    Spool,
-    SpoolEntry,
-)
+from controlplane.ingest.ports import ContentType, KeyResolver, Payload, Signal, Spool, SpoolEntry
+from controlplane.signals.sender import Sender
 
 NOT_STORED: Final = "signal_not_stored_yet"
 

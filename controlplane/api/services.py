@@ -15,11 +15,11 @@ from controlplane.auth.roles import Scope
 from controlplane.budgets.ports import Budgets
 from controlplane.core.clock import Clock
 from controlplane.core.ids import IdFactory
-from controlplane.ingest.ports import TenantMap
 from controlplane.pipelines.publish import PublishTools
 from controlplane.pipelines.sync import SyncTools
 from controlplane.pricing.price_book import Found
 from controlplane.signals.ports import SpanReader
+from controlplane.signals.sender import TenantMap
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from controlplane.attribution.rules import DIMENSIONS, AttributionRules, Rule
-from controlplane.ingest.ports import Sender
 from controlplane.signals.schema import ATTRIBUTED_SCHEMA
+from controlplane.signals.sender import Sender
 from controlplane.signals.vocabulary import KeyRole
 
 MAPPED_ROLES: Final = frozenset({KeyRole.PROXY, KeyRole.ENGINE})

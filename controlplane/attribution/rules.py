@@ -57,6 +57,7 @@ _BUILT_IN: Final[dict[str, tuple[str, ...]]] = {
     "feature": (
         "feature",
         "feature.name",
+        "metadata.requester_metadata.feature",
         "ai.telemetry.functionId",
         "traceloop.workflow.name",
         "gen_ai.agent.name",

@@ -16,10 +16,11 @@ from controlplane.bootstrap.parts import open_span_store, open_spool
 from controlplane.ingest.limits import DEFAULT_LIMITS
 from controlplane.ingest.normalize import normalize
 from controlplane.ingest.otlp import decode_requests, split_payload
-from controlplane.ingest.ports import KEYLESS_SENDER, Payload, SpoolEntry
+from controlplane.ingest.ports import Payload, SpoolEntry
 from controlplane.pricing import seed
 from controlplane.pricing.price import price
 from controlplane.pricing.price_book import PriceBook
+from controlplane.signals.sender import KEYLESS_SENDER
 
 REQUESTS_PER_BATCH: Final = 26
 """What the ingest loop takes at most: 8 MiB."""

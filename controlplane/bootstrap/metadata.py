@@ -10,8 +10,8 @@ from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import PrincipalKind
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.core.errors import InvalidInputError
-from controlplane.ingest.ports import TenantMap
 from controlplane.settings import Settings
+from controlplane.signals.sender import TenantMap
 from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.keys import KeyRepository, NewKey
 from controlplane.store.metadata.migrate import migrate

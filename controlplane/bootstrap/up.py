@@ -15,8 +15,8 @@ from controlplane.bootstrap.metadata import make_key, open_keys, open_metadata
 from controlplane.bootstrap.supervisor import Role, Supervisor
 from controlplane.core.errors import ConfigError
 from controlplane.core.ids import DEFAULT_TENANT
-from controlplane.ingest.ports import TenantMap
 from controlplane.settings import Settings, is_loopback
+from controlplane.signals.sender import TenantMap
 from controlplane.simulate.demo import DemoKeys
 from controlplane.simulate.demo_world import TENANTS
 from controlplane.store.metadata.keys import NewKey

@@ -17,18 +17,22 @@ FORMAT = "controlplane-export/1"
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One data file; `total_nusd` is the sum of its `cost_nusd` column, NULL costs left out."""
+    """One data file; `total_nusd` sums its cost column, `unpriced_rows` counts the NULLs in it."""
 
     name: str
     bytes: int
     sha256: str
     rows: int
-    total_nusd: int | None = None
-    unpriced_rows: int | None = None
+    total_nusd: int
+    unpriced_rows: int
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole export; `root` is the RFC 6962 root over the files in their order, in hex."""
+    """The whole export; `root` is the RFC 6962 root over the files in their order, in hex.
+
+    The question is kind, tenant and `[start, end)`; `rows`, `total_nusd` and `unpriced_rows` are
+    sums over the files. `csv_escaped`: texts that start like formulas have a quote in front.
+    """
 
     format: str = FORMAT
     export_id: str
@@ -40,6 +44,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_through: datetime | None
     software: str
     kid: str
+    csv_escaped: bool
+    rows: int
+    total_nusd: int
+    unpriced_rows: int
     files: tuple[FileEntry, ...]
     root: str
 

@@ -1,16 +1,18 @@
 """Calls and spans as files that other programs read: Parquet, and CSV for people."""
 
 from io import BytesIO
+from typing import Final
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from controlplane.core.money import NUSD_PER_USD, format_usd
+from controlplane.core.money import format_usd, parse_usd
 from controlplane.signals.hex_ids import span_hex, trace_hex
 
-ID_COLUMNS = ("trace_hi", "trace_lo", "span_id", "parent_span_id")
-USD_SCALE = 9
+ID_COLUMNS: Final = ("trace_hi", "trace_lo", "span_id", "parent_span_id")
+FORMULA_STARTS: Final = r"^[=+\-@\t\r\x00']"
+"""Texts that a spreadsheet could run (CWE-1236), and those that look escaped already."""
 
 
 def readable(table: pa.Table) -> pa.Table:
@@ -31,19 +33,23 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def to_csv(table: pa.Table) -> bytes:
-    """Write CSV; `*_nusd` columns become `*_usd`, exact decimals without exponent."""
-    frame = readable(table)
-    for name in [c for c in frame.column_names if c.endswith("_nusd")]:
-        usd = [None if nusd is None else format_usd(nusd) for nusd in frame[name].to_pylist()]
-        index = frame.column_names.index(name)
-        title = name.removesuffix("_nusd") + "_usd"
-        frame = frame.set_column(index, title, pa.array(usd, pa.string()))
-    if "attributes" in frame.column_names:
-        frame = frame.drop_columns(["attributes"])  # Parquet has them; CSV has no map
-    written: str = pl.DataFrame(pl.from_arrow(frame)).write_csv(
-        datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ"
+    """Write CSV; `*_nusd` columns become `*_usd`, exact decimals without exponent.
+
+    A text that starts like a formula gets a single quote in front; taking one off where a text
+    starts with one gives it back. Numbers are left alone.
+    """
+    flat = readable(table)
+    if "attributes" in flat.column_names:
+        flat = flat.drop_columns(["attributes"])  # Parquet has them; CSV has no map
+    text = pl.col(pl.String)
+    frame = pl.DataFrame(pl.from_arrow(flat)).with_columns(
+        pl.when(text.str.contains(FORMULA_STARTS)).then("'" + text).otherwise(text).name.keep()
     )
-    return written.encode()
+    for name in [name for name in frame.columns if name.endswith("_nusd")]:
+        usd = [None if nusd is None else format_usd(nusd) for nusd in frame[name].to_list()]
+        title = name.removesuffix("_nusd") + "_usd"
+        frame.replace_column(frame.columns.index(name), pl.Series(title, usd, pl.String))
+    return frame.write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ").encode()
 
 
 def totals(table: pa.Table) -> tuple[int, int]:
@@ -54,21 +60,23 @@ def totals(table: pa.Table) -> tuple[int, int]:
 
 
 def parse_csv_totals(body: bytes) -> tuple[int, int, int]:
-    """Return (rows, sum of `cost_usd` in nano-USD, rows without a cost) of our own CSV."""
+    """Return (rows, sum of `cost_usd` in nano-USD, rows without a cost) of our own CSV.
+
+    Raises:
+        InvalidInputError, polars' errors: it is not one.
+    """
     frame = pl.read_csv(BytesIO(body), infer_schema=False)
     costs = frame["cost_usd"].to_list()
-    known = [_nusd(cost) for cost in costs if cost is not None]
+    known = [parse_usd(cost, field="cost_usd") for cost in costs if cost is not None]
     return len(costs), sum(known), len(costs) - len(known)
 
 
 def parquet_totals(body: bytes) -> tuple[int, int, int]:
-    """Return (rows, sum of `cost_nusd`, rows without a cost) of our own Parquet."""
+    """Return (rows, sum of `cost_nusd`, rows without a cost) of our own Parquet.
+
+    Raises:
+        pa.ArrowException, KeyError, OSError: it is not one.
+    """
     table = pq.read_table(BytesIO(body), columns=["cost_nusd"])
     total, missing = totals(table)
     return table.num_rows, total, missing
-
-
-def _nusd(usd: str) -> int:
-    whole, _, rest = usd.partition(".")
-    sign = -1 if whole.startswith("-") else 1
-    return sign * (abs(int(whole)) * NUSD_PER_USD + int(rest.ljust(USD_SCALE, "0") or 0))

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 import msgspec
+import polars as pl
+import pyarrow as pa
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from controlplane.core.errors import InvalidInputError
 from controlplane.exports.manifest import (
     FORMAT,
     MANIFEST_NAME,
@@ -19,6 +23,15 @@ from controlplane.exports.manifest import (
     key_id,
 )
 from controlplane.exports.traces import parquet_totals, parse_csv_totals
+
+_UNREADABLE = (
+    InvalidInputError,
+    KeyError,
+    OSError,
+    UnicodeError,
+    pa.ArrowException,
+    pl.exceptions.PolarsError,
+)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -55,7 +68,7 @@ def verify_export(files: Mapping[str, bytes], *, trusted_key: bytes | None = Non
     pem = trusted_key or files.get(PUBLIC_KEY_NAME)
     try:
         public = load_pem_public_key(pem or b"")
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         return _failed(Finding("bad_public_key", "error", "no usable public key", PUBLIC_KEY_NAME))
     body = files[MANIFEST_NAME]
     if not isinstance(public, Ed25519PublicKey) or not is_signed(
@@ -93,8 +106,8 @@ def _compare(
         ok=all(finding.severity != "error" for finding in findings),
         export_id=manifest.export_id,
         files=len(manifest.files),
-        rows=sum(entry.rows for entry in manifest.files),
-        total_nusd=sum(entry.total_nusd or 0 for entry in manifest.files),
+        rows=manifest.rows,
+        total_nusd=manifest.total_nusd,
         findings=tuple(findings),
     )
 
@@ -107,6 +120,20 @@ def _about_manifest(manifest: Manifest, kid: str, *, pinned: bool) -> list[Findi
         findings.append(Finding("wrong_key_id", "error", f"{manifest.kid}, the key is {kid}"))
     if manifest.root != file_root(manifest.files):
         findings.append(Finding("wrong_root", "error", "the files' tree hash differs"))
+    if len({entry.name for entry in manifest.files}) < len(manifest.files):
+        findings.append(Finding("file_named_twice", "error", "the sums count it twice"))
+    said = (manifest.rows, manifest.total_nusd, manifest.unpriced_rows)
+    summed = tuple(
+        sum(column)
+        for column in zip(
+            (0, 0, 0),
+            *((e.rows, e.total_nusd, e.unpriced_rows) for e in manifest.files),
+            strict=True,
+        )
+    )
+    if said != summed:
+        told = f"{said} rows, nano-USD, unpriced; its files sum to {summed}"
+        findings.append(Finding("wrong_sum", "error", told, MANIFEST_NAME))
     if not pinned:
         told = "checked with the key found beside the data; compare it with the signer's own"
         findings.append(Finding("key_not_pinned", "warning", told, PUBLIC_KEY_NAME))
@@ -120,14 +147,15 @@ def _about_file(entry: FileEntry, body: bytes | None) -> list[Finding]:
         told = f"{len(body)} bytes, {entry.bytes} expected, or other bytes"
         return [Finding("changed_file", "error", told, entry.name)]
     read = parquet_totals if entry.name.endswith(".parquet") else parse_csv_totals
-    rows, total, unpriced = read(body)
+    try:
+        rows, total, unpriced = read(body)
+    except _UNREADABLE as wrong:
+        return [Finding("unreadable_file", "error", str(wrong).partition("\n")[0], entry.name)]
     findings = []
     if rows != entry.rows:
         findings.append(Finding("wrong_rows", "error", f"{rows}, said {entry.rows}", entry.name))
-    if entry.total_nusd is not None and (total, unpriced) != (
-        entry.total_nusd,
-        entry.unpriced_rows,
-    ):
-        told = f"{total} nano-USD, said {entry.total_nusd}"
+    if (total, unpriced) != (entry.total_nusd, entry.unpriced_rows):
+        told = f"{total} nano-USD and {unpriced} unpriced, "
+        told += f"said {entry.total_nusd} and {entry.unpriced_rows}"
         findings.append(Finding("wrong_total", "error", told, entry.name))
     return findings

@@ -33,8 +33,9 @@ from controlplane.ingest.limits import Limits
 from controlplane.ingest.otlp_json import split_json_request
 from controlplane.ingest.otlp_repair import repair_resource, repair_span
 from controlplane.ingest.otlp_split import SpanGroup, SplitRequest, split_request
-from controlplane.ingest.ports import Payload, Sender
+from controlplane.ingest.ports import Payload
 from controlplane.signals.schema import TIMESTAMP
+from controlplane.signals.sender import Sender
 
 _POOL: Final = ptars.HandlerPool([pb.DESCRIPTOR])
 _SPANS: Final = _POOL.get_for_message(pb.Span.DESCRIPTOR)

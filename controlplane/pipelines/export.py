@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -85,6 +85,10 @@ def export_traces(
             data_through=reader.data_through((request.tenant,)),
             software=stamp.software,
             kid=key_id(key.public_key()),
+            csv_escaped=request.file_format == "csv",
+            rows=sum(entry.rows for entry in entries),
+            total_nusd=sum(entry.total_nusd for entry in entries),
+            unpriced_rows=sum(entry.unpriced_rows for entry in entries),
             files=entries,
             root=file_root(entries),
         )
@@ -92,7 +96,9 @@ def export_traces(
         _put(made / PUBLIC_KEY_NAME, public_pem(key.public_key()))
         _put(made / MANIFEST_NAME, body)
         _put(made / SIGNATURE_NAME, signature)
+        _sync_directory(made)
         made.rename(out)
+        _sync_directory(out.parent)
     return manifest
 
 
@@ -110,28 +116,40 @@ def _write_file(path: Path, table: pa.Table, write: Callable[[pa.Table], bytes])
     )
 
 
-def _files_of(reader: SpanReader, request: ExportRequest) -> list[pa.Table]:
-    """Page through the calls, newest first, into tables of at most MAX_ROWS_PER_FILE rows."""
-    files: list[pa.Table] = []
+def _files_of(reader: SpanReader, request: ExportRequest) -> Iterator[pa.Table]:
+    """Yield the calls, newest first, in tables of at most MAX_ROWS_PER_FILE rows; at least one."""
     pages: list[pa.Table] = []
+    made = 0
+    for page in _pages_of(reader, request):
+        pages.append(page)
+        if sum(each.num_rows for each in pages) + MAX_PAGE_ROWS > MAX_ROWS_PER_FILE:
+            yield pa.concat_tables(pages)
+            pages, made = [], made + 1
+    rest = pa.concat_tables(pages) if pages else None
+    if rest is not None and (rest.num_rows or not made):
+        yield rest
+
+
+def _pages_of(reader: SpanReader, request: ExportRequest) -> Iterator[pa.Table]:
     before: tuple[datetime, str] | None = None
     while True:
-        page = reader.calls(
-            CallQuery(
-                tenants=(request.tenant,),
-                window=request.window,
-                before=before,
-                limit=MAX_PAGE_ROWS,
-            )
+        query = CallQuery(
+            tenants=(request.tenant,), window=request.window, before=before, limit=MAX_PAGE_ROWS
         )
-        pages.append(page)
-        if page.num_rows < MAX_PAGE_ROWS or sum(p.num_rows for p in pages) >= MAX_ROWS_PER_FILE:
-            files.append(pa.concat_tables(pages))
-            pages = []
+        page = reader.calls(query)
+        yield page
         if page.num_rows < MAX_PAGE_ROWS:
-            return files
+            return
         last = page.slice(page.num_rows - 1).to_pylist()[0]
         before = (last["start_time"], last["call_id"])
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _put(path: Path, body: bytes) -> None:

@@ -1,5 +1,6 @@
 """The closed list of what cost can be grouped and filtered by, and which grid answers it."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -19,6 +20,10 @@ class Dimension(msgspec.Struct, frozen=True):
     name: str
     columns: tuple[str, ...]
     in_cube: bool = True
+
+    def value_of(self, call: Mapping[str, str | None]) -> str | None:
+        """Read the dimension of one call; None is unattributed."""
+        return next((call[c] for c in self.columns if call[c] is not None), None)
 
 
 DIMENSIONS: Final[tuple[Dimension, ...]] = (

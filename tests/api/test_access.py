@@ -285,3 +285,16 @@ def test_malformed_body_names_the_field(api: Any, body: bytes, field: str) -> No
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
     assert field in [error["field"] for error in answer.json()["errors"]], answer.text
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "HEAD", "TRACE", "CONNECT"])
+def test_other_methods_open_no_side_door(api: Any, method: str) -> None:
+    with api.client() as client:
+        answer = client.request(method, "/api/v1/costs")
+    assert answer.status_code in {400, 401, 404, 405}
+
+
+def test_no_origin_is_allowed_to_read_across(api: Any, acme: str) -> None:
+    with api.client(acme) as client:
+        answer = client.get("/api/v1/me", headers={"origin": "https://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]

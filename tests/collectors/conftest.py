@@ -14,7 +14,8 @@ from collectors.spool import DEFAULT_MAX_BYTES, SqliteSpool
 from controlplane.bootstrap.system import SystemClock, UlidIds
 from controlplane.core.errors import AuthenticationError, ForbiddenError
 from controlplane.ingest.limits import Limits
-from controlplane.ingest.ports import KEYLESS_SENDER, KeyResolver, Sender, Spool
+from controlplane.ingest.ports import KeyResolver, Spool
+from controlplane.signals.sender import KEYLESS_SENDER, Sender
 from controlplane.signals.vocabulary import KeyRole
 from controlplane.telemetry import REGISTRY
 

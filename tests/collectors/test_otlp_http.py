@@ -22,7 +22,8 @@ from collectors.spool import SqliteSpool
 from controlplane.bootstrap.system import SystemClock
 from controlplane.core.errors import UnavailableError
 from controlplane.ingest.limits import Limits
-from controlplane.ingest.ports import KeyResolver, Sender, SpoolEntry
+from controlplane.ingest.ports import KeyResolver, SpoolEntry
+from controlplane.signals.sender import Sender
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
 JSON = {"content-type": "application/json"}

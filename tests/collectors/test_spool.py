@@ -12,7 +12,8 @@ import pytest
 from collectors.sealing import Sealer, UnreadableError
 from collectors.spool import SqliteSpool
 from controlplane.core.errors import ConfigError, SpoolFullError, UnavailableError
-from controlplane.ingest.ports import KEYLESS_SENDER, Payload, Sender, SpoolBatch, SpoolEntry
+from controlplane.ingest.ports import Payload, SpoolBatch, SpoolEntry
+from controlplane.signals.sender import KEYLESS_SENDER, Sender
 from controlplane.signals.vocabulary import KeyRole
 
 OpenSpool = Callable[..., SqliteSpool]

@@ -14,7 +14,7 @@ from controlplane.core.errors import (
     InvalidInputError,
     NotFoundError,
 )
-from controlplane.ingest.ports import KEYLESS_SENDER, Sender, TenantMap
+from controlplane.signals.sender import KEYLESS_SENDER, Sender, TenantMap
 from controlplane.signals.vocabulary import KeyRole
 from controlplane.store.metadata.engine import reading
 from controlplane.store.metadata.keys import KeyRepository, NewKey

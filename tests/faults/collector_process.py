@@ -22,10 +22,10 @@ from controlplane import log
 from controlplane.attribution.rules import with_organisation
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.ingest.limits import DEFAULT_LIMITS
-from controlplane.ingest.ports import KEYLESS_SENDER, Sender
 from controlplane.pipelines.ingest import ingest_batch
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanWriter, Written
+from controlplane.signals.sender import KEYLESS_SENDER, Sender
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.workers.ingest_loop import IngestLoop
 

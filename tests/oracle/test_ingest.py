@@ -25,7 +25,8 @@ from controlplane.ingest.dialects.registry import DIALECTS
 from controlplane.ingest.limits import DEFAULT_LIMITS
 from controlplane.ingest.normalize import normalize
 from controlplane.ingest.otlp import decode_requests
-from controlplane.ingest.ports import KEYLESS_SENDER, Payload
+from controlplane.ingest.ports import Payload
+from controlplane.signals.sender import KEYLESS_SENDER
 
 Reference = Callable[[ExportTraceServiceRequest], list[dict[str, Any]]]
 

@@ -17,18 +17,12 @@ from collectors.spool import SqliteSpool
 from controlplane.attribution.rules import with_organisation
 from controlplane.bootstrap.system import SystemClock, UlidIds
 from controlplane.ingest.limits import DEFAULT_LIMITS
-from controlplane.ingest.ports import (
-    KEYLESS_SENDER,
-    Payload,
-    Sender,
-    SpoolBatch,
-    SpoolEntry,
-    TenantMap,
-)
+from controlplane.ingest.ports import Payload, SpoolBatch, SpoolEntry
 from controlplane.pipelines.ingest import IngestOutcome, ingest_batch
 from controlplane.pricing import seed
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.queries import TraceQuery
+from controlplane.signals.sender import KEYLESS_SENDER, Sender, TenantMap
 from controlplane.signals.vocabulary import KeyRole
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.workers.ingest_loop import IngestLoop

@@ -12,8 +12,9 @@ import structlog
 from collectors.spool import SqliteSpool
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.core.ids import SequentialIds
-from controlplane.ingest.ports import KEYLESS_SENDER, Payload, SpoolBatch, SpoolEntry
+from controlplane.ingest.ports import Payload, SpoolBatch, SpoolEntry
 from controlplane.pipelines.ingest import IngestOutcome
+from controlplane.signals.sender import KEYLESS_SENDER
 from controlplane.telemetry import REGISTRY
 from controlplane.workers import ingest_loop
 from controlplane.workers.ingest_loop import IngestLoop

@@ -10,7 +10,14 @@ from controlplane.settings import load
 def _checks(folder: Path, **overrides: object) -> dict[str, Check]:
     given = {name.replace("__", "."): value for name, value in overrides.items()}
     free = dict.fromkeys(
-        ("collector.grpc_port", "collector.http_port", "collector.metrics_port", "api.port", "dashboard.port"), 0
+        (
+            "collector.grpc_port",
+            "collector.http_port",
+            "collector.metrics_port",
+            "api.port",
+            "dashboard.port",
+        ),
+        0,
     )
     settings = load(environ={}, overrides={"data_dir": folder / "data", **free, **given})
     return {check.name: check for check in examine(settings)}

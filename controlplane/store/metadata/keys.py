@@ -20,7 +20,7 @@ from controlplane.core.errors import (
     UnavailableError,
 )
 from controlplane.core.ids import DEFAULT_DOMAIN, DEFAULT_TENANT
-from controlplane.ingest.ports import Sender, TenantMap
+from controlplane.signals.sender import Sender, TenantMap
 from controlplane.signals.vocabulary import KeyRole
 from controlplane.store.metadata.engine import reading, writing
 from controlplane.store.metadata.tables import api_key

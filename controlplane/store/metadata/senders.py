@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Final
 
 from controlplane.core.errors import AuthenticationError
-from controlplane.ingest.ports import KEYLESS_SENDER, Sender
+from controlplane.signals.sender import KEYLESS_SENDER, Sender
 from controlplane.store.metadata.keys import KeyRepository
 
 REMEMBERED_FOR: Final = timedelta(seconds=2)

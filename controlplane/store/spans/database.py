@@ -44,7 +44,7 @@ class SpanDatabase:
     Connections are cheap cursors with a transaction each; use one in one thread at a time.
     """
 
-    def __init__(self, path: Path | None, *, threads: int = 2) -> None:
+    def __init__(self, path: Path | None, *, threads: int = 1) -> None:
         """Open or create the file at `path`, or a database in memory.
 
         Raises:

@@ -22,12 +22,13 @@ class DuckDbSpanStore:
     Writing and reading are safe from any thread; settling belongs to one.
     """
 
-    def __init__(self, path: Path | None, *, threads: int = 2) -> None:
+    def __init__(self, path: Path | None, *, threads: int = 1) -> None:
         """Open or create the file at `path`; None is a database in memory, for tests.
 
         Args:
             path: the database file; its directory must exist.
-            threads: how many cores one query may use.
+            threads: how many cores one query may use. More than one makes a write cost half as
+                much processor time again, and readers run beside each other anyway.
 
         Raises:
             StoreUnavailableError: another process holds the file, or it can not be read.

@@ -15,8 +15,8 @@ from controlplane.attribution.rules import (
     with_organisation,
 )
 from controlplane.core.errors import ConfigError
-from controlplane.ingest.ports import Sender, TenantMap
 from controlplane.signals.schema import ATTRIBUTED_SCHEMA, NORMALIZED_SCHEMA
+from controlplane.signals.sender import Sender, TenantMap
 from controlplane.signals.vocabulary import KeyRole
 
 PLAIN = {"": Sender()}

@@ -1,8 +1,17 @@
 """Drift: the gate on size, the correction for many tests, and its error rates."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
 
-from controlplane.detection.drift import GRID_BASE, MIN_ROWS, bin_of, drifted
+from controlplane.detection.drift import (
+    GRID_BASE,
+    MIN_ROWS,
+    _benjamini_hochberg,
+    bin_of,
+    drifted,
+)
 
 
 def _histogram(values: np.ndarray) -> np.ndarray:
@@ -68,3 +77,10 @@ def test_finding_names_both_medians() -> None:
     (found,) = drifted({"m": old}, {"m": new})
     assert (GRID_BASE**30.5, GRID_BASE**50.5) == (found.reference_median, found.current_median)
     assert 1.0 == found.statistic
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_the_correction_is_scipys(p_values: list[float]) -> None:
+    """Ours exists for the import's sake only."""
+    expected = stats.false_discovery_control(p_values)
+    np.testing.assert_allclose(_benjamini_hochberg(np.array(p_values)), expected)

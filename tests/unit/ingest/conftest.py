@@ -13,7 +13,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from controlplane.ingest.limits import DEFAULT_LIMITS, Limits
 from controlplane.ingest.normalize import normalize
 from controlplane.ingest.otlp import Decoded, decode_requests
-from controlplane.ingest.ports import KEYLESS_SENDER, Payload
+from controlplane.ingest.ports import Payload
+from controlplane.signals.sender import KEYLESS_SENDER
 
 RECEIVED_AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 START = 1_790_000_000_000_000_000

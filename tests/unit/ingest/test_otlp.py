@@ -16,8 +16,9 @@ from controlplane.ingest.limits import DEFAULT_LIMITS, Limits
 from controlplane.ingest.normalize import normalize
 from controlplane.ingest.otlp import Decoded, decode_requests, split_payload
 from controlplane.ingest.otlp_split import split_request
-from controlplane.ingest.ports import KEYLESS_SENDER, Payload
+from controlplane.ingest.ports import Payload
 from controlplane.signals.schema import NORMALIZED_SCHEMA
+from controlplane.signals.sender import KEYLESS_SENDER
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 LITELLM = CORPUS / "litellm-proxy" / "chat.part5.pb"
