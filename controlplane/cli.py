@@ -78,11 +78,12 @@ def serve(
     from importlib import import_module
 
     from controlplane import settings
+    from controlplane.bootstrap.lean_imports import keep_out
 
     if role is not ServeRole.DASHBOARD:
         # Streamlit installs pandas, and Arrow would import it at its first array: a second of
         # CPU at every start for what no server here uses.
-        sys.modules["pandas"] = None  # type: ignore[assignment]  # Python's mark for "not there"
+        keep_out("pandas")
     # Only the module of this role: a collector has no use for Streamlit.
     module = import_module(f"controlplane.bootstrap.{ROLE_MODULES[role]}")
     module.run(settings.load(config, overrides={"data_dir": data_dir}), supervised=supervised)
