@@ -62,7 +62,7 @@ def test_comparison_totals_the_window_before(api: Any, acme: str, reader: Any) -
 @pytest.mark.parametrize(
     ("params", "field", "words"),
     [
-        ({"rnage": "7d"}, "rnage", "Did you mean 'range'?"),
+        ({"ranges": "7d"}, "ranges", "Did you mean 'range'?"),
         ({"group_by": "colour"}, "group_by", "no dimension 'colour'"),
         ({"filter.colour": "red"}, "filter.colour", "no such parameter"),
         ({"range": "tomorrow"}, "range", "Use one of today"),

@@ -20,7 +20,7 @@ from controlplane.pipelines.export import WRITERS, ExportRequest
 ACCEPTED: Final = 202
 
 
-class ExportIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ExportOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to export: one tenant's calls; a window as everywhere."""
 
     tenant: str
@@ -51,7 +51,7 @@ class ExportController(Controller):
 
     @post("/", **needs(Scope.EXPORTS, 413), status_code=ACCEPTED, sync_to_thread=True)
     def start(
-        self, request: ApiRequest, data: JSONBody[ExportIn], services: Injected
+        self, request: ApiRequest, data: JSONBody[ExportOrder], services: Injected
     ) -> ExportView:
         """Start an export of one tenant's calls as Parquet or CSV with a signed manifest."""
         if data.format not in WRITERS:
