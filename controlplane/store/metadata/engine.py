@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from controlplane.core.errors import ConflictError, UnavailableError
@@ -25,24 +26,29 @@ MIGRATION_LOCK: Final = 7_131_002
 _WRITES: Final = "controlplane_writes"
 
 
-def open_engine(url: str) -> Engine:
-    """Return an engine for a `sqlite:///…` or `postgresql://…` URL; opens nothing yet."""
+def open_engine(url: str, *, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> Engine:
+    """Return an engine for a `sqlite:///…` or `postgresql://…` URL; connects to nothing yet.
+
+    Args:
+        url: SQLAlchemy URL; a SQLite file is made for its owner alone.
+        busy_timeout_ms: how long to wait for another writer.
+    """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        return _open_sqlite(parsed)
+        return _open_sqlite(parsed, busy_timeout_ms)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
-    options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={BUSY_TIMEOUT_MS}"
+    options = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={busy_timeout_ms}"
     return create_engine(parsed, pool_pre_ping=True, connect_args={"options": options})
 
 
-def _open_sqlite(url: URL) -> Engine:
+def _open_sqlite(url: URL, busy_timeout_ms: int) -> Engine:
     if url.database:
         # Ours alone, before SQLite would create it with the process's umask; its WAL inherits it.
         path = Path(url.database)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1_000})
+    engine = create_engine(url, connect_args={"timeout": busy_timeout_ms / 1_000})
     event.listen(engine, "connect", _set_pragmas)
     event.listen(engine, "begin", _begin)
     return engine
@@ -98,6 +104,8 @@ def _translated() -> Iterator[None]:
         raise ConflictError(f"the state has moved: {wrong.orig}") from wrong
     except OperationalError as wrong:
         raise UnavailableError(f"the metadata database can not answer: {wrong.orig}") from wrong
+    except PoolTimeoutError as wrong:
+        raise UnavailableError("every connection to the metadata database is in use") from wrong
     except DBAPIError as wrong:
         if wrong.connection_invalidated:
             raise UnavailableError("the metadata database went away") from wrong
