@@ -122,14 +122,21 @@ def _parse_spans(bodies: list[bytes]) -> tuple[pa.Table, Bools]:
 
 
 def _readable_span(body: bytes) -> bytes | None:
-    for candidate in (lambda: body, lambda: repair_span(body)):
-        try:
-            readable = candidate()
-            _SPANS.list_to_record_batch([readable])
-        except (ValueError, DecodeError):
-            continue
-        return readable
-    return None
+    if _is_span(body):
+        return body
+    try:
+        repaired = repair_span(body)
+    except DecodeError:
+        return None
+    return repaired if _is_span(repaired) else None
+
+
+def _is_span(body: bytes) -> bool:
+    try:
+        _SPANS.list_to_record_batch([body])
+    except ValueError:
+        return False
+    return True
 
 
 def _parse_resources(groups: list[tuple[int, SpanGroup]]) -> Column:

@@ -6,7 +6,7 @@ are numbers (names are accepted too), keys are lowerCamelCase, unknown keys are 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -136,7 +136,7 @@ def _any_value(value: object, *, depth: int) -> pb.AnyValue:
     return pb.AnyValue()
 
 
-_SCALARS: Final = {
+_SCALARS: Final[dict[str, Callable[[object], pb.AnyValue]]] = {
     "stringValue": lambda v: pb.AnyValue(string_value=_text(v)),
     "boolValue": lambda v: pb.AnyValue(bool_value=_bool(v)),
     "intValue": lambda v: pb.AnyValue(int_value=_integer(v)),
