@@ -57,6 +57,15 @@ def file_root(files: tuple[FileEntry, ...]) -> str:
     return root_hash([leaf_hash(msgspec.json.encode(file)) for file in files]).hex()
 
 
+def file_sums(files: tuple[FileEntry, ...]) -> tuple[int, int, int]:
+    """Return the files' rows, nano-USD and rows without a cost, summed."""
+    return (
+        sum(file.rows for file in files),
+        sum(file.total_nusd for file in files),
+        sum(file.unpriced_rows for file in files),
+    )
+
+
 def key_id(public: Ed25519PublicKey) -> str:
     """Return the short name of a key: the first 16 hex digits of its SHA-256."""
     raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)

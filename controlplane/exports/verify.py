@@ -19,6 +19,7 @@ from controlplane.exports.manifest import (
     FileEntry,
     Manifest,
     file_root,
+    file_sums,
     is_signed,
     key_id,
 )
@@ -123,14 +124,7 @@ def _about_manifest(manifest: Manifest, kid: str, *, pinned: bool) -> list[Findi
     if len({entry.name for entry in manifest.files}) < len(manifest.files):
         findings.append(Finding("file_named_twice", "error", "the sums count it twice"))
     said = (manifest.rows, manifest.total_nusd, manifest.unpriced_rows)
-    summed = tuple(
-        sum(column)
-        for column in zip(
-            (0, 0, 0),
-            *((e.rows, e.total_nusd, e.unpriced_rows) for e in manifest.files),
-            strict=True,
-        )
-    )
+    summed = file_sums(manifest.files)
     if said != summed:
         told = f"{said} rows, nano-USD, unpriced; its files sum to {summed}"
         findings.append(Finding("wrong_sum", "error", told, MANIFEST_NAME))

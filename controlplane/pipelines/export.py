@@ -21,6 +21,7 @@ from controlplane.exports.manifest import (
     FileEntry,
     Manifest,
     file_root,
+    file_sums,
     key_id,
     public_pem,
     sign,
@@ -34,11 +35,15 @@ MAX_ROWS_PER_FILE: Final = 250_000
 
 
 class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked for: one tenant's calls with a start in the window."""
+    """What is asked for: one tenant's calls with a start in the window.
+
+    A file ends where one page more could exceed `rows_per_file`, so it holds at least a page.
+    """
 
     tenant: str
     window: Window
     file_format: str = "parquet"
+    rows_per_file: int = MAX_ROWS_PER_FILE
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +80,7 @@ def export_traces(
             _write_file(made / f"calls-{number:05d}.{request.file_format}", table, write)
             for number, table in enumerate(_files_of(reader, request))
         )
+        rows, total, unpriced = file_sums(entries)
         manifest = Manifest(
             export_id=stamp.export_id,
             kind="traces",
@@ -86,9 +92,9 @@ def export_traces(
             software=stamp.software,
             kid=key_id(key.public_key()),
             csv_escaped=request.file_format == "csv",
-            rows=sum(entry.rows for entry in entries),
-            total_nusd=sum(entry.total_nusd for entry in entries),
-            unpriced_rows=sum(entry.unpriced_rows for entry in entries),
+            rows=rows,
+            total_nusd=total,
+            unpriced_rows=unpriced,
             files=entries,
             root=file_root(entries),
         )
@@ -117,12 +123,12 @@ def _write_file(path: Path, table: pa.Table, write: Callable[[pa.Table], bytes])
 
 
 def _files_of(reader: SpanReader, request: ExportRequest) -> Iterator[pa.Table]:
-    """Yield the calls, newest first, in tables of at most MAX_ROWS_PER_FILE rows; at least one."""
+    """Yield the calls, newest first, in the tables that become files; at least one."""
     pages: list[pa.Table] = []
     made = 0
     for page in _pages_of(reader, request):
         pages.append(page)
-        if sum(each.num_rows for each in pages) + MAX_PAGE_ROWS > MAX_ROWS_PER_FILE:
+        if sum(each.num_rows for each in pages) + MAX_PAGE_ROWS > request.rows_per_file:
             yield pa.concat_tables(pages)
             pages, made = [], made + 1
     rest = pa.concat_tables(pages) if pages else None

@@ -1,14 +1,19 @@
 """Evidence: what was changed is found and named, from the bytes alone."""
 
+import csv
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
+from io import BytesIO, StringIO
 
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from controlplane.exports.manifest import (
     MANIFEST_NAME,
@@ -17,11 +22,12 @@ from controlplane.exports.manifest import (
     FileEntry,
     Manifest,
     file_root,
+    file_sums,
     key_id,
     public_pem,
     sign,
 )
-from controlplane.exports.traces import parse_csv_totals, to_csv, to_parquet
+from controlplane.exports.traces import ID_COLUMNS, parse_csv_totals, to_csv, to_parquet
 from controlplane.exports.verify import verify_export
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -44,12 +50,25 @@ def _table() -> pa.Table:
     )
 
 
+def _parquet_without_costs() -> bytes:
+    buffer = BytesIO()
+    pq.write_table(pa.table({"a": [1]}), buffer)
+    return buffer.getvalue()
+
+
 def _export() -> dict[str, bytes]:
     bodies = {"calls-00000.parquet": to_parquet(_table()), "calls-00001.csv": to_csv(_table())}
     return _signed(bodies, total=TOTAL)
 
 
-def _signed(bodies: dict[str, bytes], *, total: int, rows: int = len(COSTS)) -> dict[str, bytes]:
+def _signed(
+    bodies: dict[str, bytes],
+    *,
+    total: int = TOTAL,
+    rows: int = len(COSTS),
+    twice: bool = False,
+    said: tuple[int, int, int] | None = None,
+) -> dict[str, bytes]:
     files = tuple(
         FileEntry(
             name=name,
@@ -59,8 +78,9 @@ def _signed(bodies: dict[str, bytes], *, total: int, rows: int = len(COSTS)) -> 
             total_nusd=total,
             unpriced_rows=2,
         )
-        for name, body in bodies.items()
+        for name, body in list(bodies.items()) * (2 if twice else 1)
     )
+    sums = said or file_sums(files)
     manifest = Manifest(
         export_id="exp_1",
         kind="traces",
@@ -71,6 +91,10 @@ def _signed(bodies: dict[str, bytes], *, total: int, rows: int = len(COSTS)) -> 
         data_through=NOW,
         software="test",
         kid=key_id(KEY.public_key()),
+        csv_escaped=True,
+        rows=sums[0],
+        total_nusd=sums[1],
+        unpriced_rows=sums[2],
         files=files,
         root=file_root(files),
     )
@@ -128,15 +152,55 @@ def test_every_change_is_found(change: Callable[[dict[str, bytes]], None], expec
     assert expected in [finding.code for finding in result.findings]
 
 
+def _codes(files: dict[str, bytes], **trusted: bytes) -> list[str]:
+    return [f.code for f in verify_export(files, **trusted).findings if f.severity == "error"]
+
+
+CSV = {"calls-00001.csv": to_csv(_table())}
+
+
 @pytest.mark.parametrize(
-    ("total", "rows", "expected"), [(TOTAL + 1, 5, "wrong_total"), (TOTAL, 6, "wrong_rows")]
+    ("files", "expected"),
+    [
+        (_signed(CSV, total=TOTAL + 1), ["wrong_total"]),
+        (_signed(CSV, rows=6), ["wrong_rows"]),
+        (_signed(CSV, said=(5, TOTAL + 1, 2)), ["wrong_sum"]),
+        (_signed(CSV, twice=True), ["file_named_twice"]),
+        (_signed({"a.parquet": b"PAR1 or not"}), ["unreadable_file"]),
+        (_signed({"a.parquet": _parquet_without_costs()}), ["unreadable_file"]),
+        (_signed({"a.csv": b"\xff\xfe\x00,"}), ["unreadable_file"]),
+        (_signed({"a.csv": b"model\ngpt-4o\n"}), ["unreadable_file"]),
+        (_signed({"a.csv": b"cost_usd\none dollar\n"}), ["unreadable_file"]),
+    ],
 )
-def test_a_signed_lie_is_found(total: int, rows: int, expected: str) -> None:
-    """A signature does not make a total right."""
-    files = _signed({"calls-00001.csv": to_csv(_table())}, total=total, rows=rows)
-    assert [expected, "key_not_pinned"] == sorted(
-        (finding.code for finding in verify_export(files).findings), reverse=True
-    )
+def test_a_signed_lie_is_found(files: dict[str, bytes], expected: list[str]) -> None:
+    """A signature makes neither a total right nor a file readable."""
+    assert expected == _codes(files)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("format", "controlplane-export/9", "unknown_format"),
+        ("kid", "0" * 16, "wrong_key_id"),
+        ("root", "0" * 64, "wrong_root"),
+        ("rows", "five", "bad_manifest"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_found(field: str, value: str, expected: str) -> None:
+    """Signed by the right key, and still not believed."""
+    files = _export()
+    body = msgspec.json.encode({**msgspec.json.decode(files[MANIFEST_NAME]), field: value})
+    files |= {MANIFEST_NAME: body, SIGNATURE_NAME: KEY.sign(body)}
+    assert [expected] == _codes(files)
+
+
+def test_a_key_of_another_kind_is_refused() -> None:
+    """An elliptic curve key can not have signed this."""
+    pem = ec.generate_private_key(ec.SECP256R1()).public_key()
+    other = pem.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    assert ["bad_signature"] == _codes(_export(), trusted_key=other)
+    assert ["bad_public_key"] == _codes(_export(), trusted_key=b"not a key")
 
 
 def test_another_signers_key_is_refused() -> None:
@@ -155,6 +219,32 @@ def test_csv_money_is_exact_usd_text() -> None:
     assert ["0.000000001", "", "2.5", "0.000043", ""] == last
     expected = int(sum(Decimal(text) for text in last if text) * 10**9)
     assert (5, expected, 2) == parse_csv_totals(to_csv(_table()))
+
+
+def test_csv_texts_are_safe_to_open_and_can_be_restored() -> None:
+    """Formulas get a quote, numbers do not (CWE-1236); one quote off gives every text back."""
+    texts = ["=cmd|' /C calc'!A0", "+1", "-1", "@sum", "\tx", "\rx", "'quoted", "gpt-4o", "", None]
+    table = pa.table(
+        {
+            **{name: pa.array([1] * len(texts), pa.uint64()) for name in ID_COLUMNS[:3]},
+            "request_model": texts,
+            "cost_nusd": pa.array([-1_500_000_000] * len(texts), pa.int64()),
+            "attributes": pa.array([[("k", "v")]] * len(texts), pa.map_(pa.string(), pa.string())),
+        }
+    )
+    rows = list(csv.DictReader(StringIO(to_csv(table).decode(), newline="")))
+    assert ["-1.5"] * len(texts) == [row["cost_usd"] for row in rows]
+    shown = [row["request_model"] for row in rows]
+    assert ["'" + str(text) for text in texts[:7]] == shown[:7]
+    assert [text or "" for text in texts] == [text.removeprefix("'") for text in shown]
+
+
+def test_the_same_rows_are_the_same_bytes() -> None:
+    """However they came in chunks: nothing of the moment is in a file."""
+    table = _table()
+    chunked = pa.concat_tables([table.slice(0, 2), table.slice(2)])
+    assert to_csv(table) == to_csv(chunked)
+    assert to_parquet(table) == to_parquet(chunked)
 
 
 def test_manifest_is_closed() -> None:
