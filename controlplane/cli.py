@@ -61,6 +61,9 @@ def up(
 ) -> None:
     """Start everything on loopback; Ctrl-C stops it."""
     from controlplane import settings
+    from controlplane.bootstrap.lean_imports import keep_out
+
+    keep_out("pandas")
     from controlplane.bootstrap.up import run
 
     run(settings.load(config, overrides={"data_dir": data_dir}), demo=demo, json=json)

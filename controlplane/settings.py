@@ -60,6 +60,7 @@ class ApiSettings(_Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 8080
     requests_per_minute: Positive = 6_000  # per principal
+    allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")  # of the Host header
 
 
 class DashboardSettings(_Section, frozen=True, kw_only=True):
@@ -215,12 +216,20 @@ def _read_yaml(path: Path) -> dict[str, object]:
     return tree
 
 
-def _from_environment(env: Mapping[str, str]) -> list[tuple[str, str]]:
+def _from_environment(env: Mapping[str, str]) -> list[tuple[str, object]]:
     return [
-        (name.removeprefix(ENV_PREFIX).lower().replace("__", "."), text)
+        (name.removeprefix(ENV_PREFIX).lower().replace("__", "."), _listed(text))
         for name, text in sorted(env.items())
         if name.startswith(ENV_PREFIX) and name != CONFIG_ENV and not name.startswith(RESERVED_ENV)
     ]
+
+
+def _listed(text: str) -> object:
+    """Read a JSON list of texts; anything else is itself, `[::1]` too."""
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except msgspec.DecodeError:
+        return text
 
 
 def _put(tree: dict[str, object], name: str, value: object) -> None:

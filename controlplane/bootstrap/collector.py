@@ -10,6 +10,7 @@ from collectors.spool import SqliteSpool
 from controlplane import log, telemetry
 from controlplane.bootstrap.data_files import load_book, load_rules
 from controlplane.bootstrap.metadata import open_keys, open_metadata
+from controlplane.bootstrap.places import HUB_SOCKET, SPOOL_DIR, SPOOL_KEY
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.ingest.limits import Limits
@@ -18,8 +19,6 @@ from controlplane.settings import Settings
 from controlplane.store.metadata.senders import SenderResolver
 from controlplane.store.spans.flight_client import FlightSpanWriter
 from controlplane.workers.ingest_loop import IngestLoop
-
-HUB_SOCKET = "hub.sock"
 
 
 def run(settings: Settings, *, supervised: bool) -> None:
@@ -33,11 +32,11 @@ def run(settings: Settings, *, supervised: bool) -> None:
     )
     engine = open_metadata(settings)
     keys = SenderResolver(open_keys(settings, engine), keyless=settings.keyless_allowed)
-    spool_dir = settings.data_dir / "spool"
+    spool_dir = settings.data_dir / SPOOL_DIR
     spool_dir.mkdir(exist_ok=True, mode=0o700)
     spool = SqliteSpool(
         spool_dir / "spool.sqlite",
-        key=secret_file(settings.secrets_dir / "spool-key"),
+        key=secret_file(settings.secrets_dir / SPOOL_KEY),
         ids=UlidIds(),
         max_bytes=told.spool_max_bytes,
     )

@@ -5,8 +5,9 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from controlplane.bootstrap.hub import SIGNING_KEY, SPANS_FILE, VERSION
+from controlplane.bootstrap.hub import VERSION
 from controlplane.bootstrap.offline import parse_instant
+from controlplane.bootstrap.places import SIGNING_KEY, SPANS_FILE
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError

@@ -19,9 +19,9 @@ from controlplane.api.services import HealthCheck, Services
 from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
-from controlplane.bootstrap.collector import HUB_SOCKET
 from controlplane.bootstrap.data_files import load_book
 from controlplane.bootstrap.metadata import open_keys, open_metadata
+from controlplane.bootstrap.places import EXPORTS_DIR, HUB_SOCKET, SIGNING_KEY, SPANS_FILE
 from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
@@ -46,8 +46,6 @@ from controlplane.store.spans.flight_server import SpanFlightServer
 from controlplane.workers.rounds import Rounds
 
 REPUBLISH_SECONDS = 30.0
-SPANS_FILE = "spans.duckdb"
-SIGNING_KEY = "signing-key"
 VERSION = package_version("inference-controlplane")
 CLOCK = SystemClock()
 IDS = UlidIds()
@@ -117,6 +115,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
     for one in rounds:
         one.stop()
     flight.close()
+    services.exports.close()
     stores.close()
 
 
@@ -155,13 +154,14 @@ def build_services(
         zone=settings.zone,
         checks=health_checks(stores),
         requests_per_minute=settings.api.requests_per_minute,
+        allowed_hosts=settings.api.allowed_hosts,
     )
 
 
 def export_jobs(settings: Settings, spans: DuckDbSpanStore) -> ExportJobs:
     """Return what runs exports, signed with the key that policies are signed with."""
     key = Ed25519PrivateKey.from_private_bytes(secret_file(settings.secrets_dir / SIGNING_KEY))
-    directory = settings.data_dir / "exports"
+    directory = settings.data_dir / EXPORTS_DIR
     directory.mkdir(exist_ok=True, mode=0o700)
     return ExportJobs(
         lambda request, out, stamp: export_traces(spans, request, out, key=key, stamp=stamp),

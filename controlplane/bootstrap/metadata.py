@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import PrincipalKind
+from controlplane.bootstrap.places import KEY_PEPPER
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.core.errors import InvalidInputError
 from controlplane.settings import Settings
@@ -43,7 +44,7 @@ def open_metadata(settings: Settings) -> Engine:
 
 def open_keys(settings: Settings, engine: Engine) -> KeyRepository:
     """Open the key table with the pepper that is kept apart from it."""
-    return KeyRepository(engine, pepper=secret_file(settings.secrets_dir / "api-key-pepper"))
+    return KeyRepository(engine, pepper=secret_file(settings.secrets_dir / KEY_PEPPER))
 
 
 def migrate_database(settings: Settings) -> str:

@@ -8,21 +8,12 @@ from types import FrameType
 
 import msgspec
 
-from controlplane.auth.principal import PrincipalKind
-from controlplane.bootstrap.demo import DemoOrder, environment
-from controlplane.bootstrap.hub import SPANS_FILE
-from controlplane.bootstrap.metadata import make_key, open_keys, open_metadata
+from controlplane.bootstrap.places import LOGS_DIR, SPANS_FILE
 from controlplane.bootstrap.supervisor import Role, Supervisor
 from controlplane.core.errors import ConfigError
-from controlplane.core.ids import DEFAULT_TENANT
 from controlplane.settings import Settings, is_loopback
-from controlplane.signals.sender import TenantMap
-from controlplane.simulate.demo import DemoKeys
-from controlplane.simulate.demo_world import TENANTS
-from controlplane.store.metadata.keys import NewKey
 
 POLL_SECONDS = 0.5
-LOGS = "logs"
 
 
 class Addresses(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,51 +45,16 @@ def run(settings: Settings, *, demo: bool, json: bool) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    order = _prepare(settings) if demo else None
-    supervisor = Supervisor(settings.data_dir / LOGS)
+    is_new = not (settings.data_dir / SPANS_FILE).exists()
+    supervisor = Supervisor(settings.data_dir / LOGS_DIR)
     try:
         addresses = _start(settings, supervisor)
         _say(addresses, demo=demo, json=json)
-        if order:
-            order = msgspec.structs.replace(order, otlp=addresses.otlp_http, api=addresses.api)
-            supervisor.start("demo", ["demo"], environment(order))
+        if demo:
+            _start_demo(settings, supervisor, addresses, history=is_new)
         _supervise(supervisor, stopping)
     finally:
         supervisor.stop()
-
-
-def _prepare(settings: Settings) -> DemoOrder:
-    """Make this run's demo keys; the history is sent once per data directory."""
-    new = not (settings.data_dir / SPANS_FILE).exists()
-    engine = open_metadata(settings)
-    keys = open_keys(settings, engine)
-
-    def key(kind: PrincipalKind, role: str, tenant: str = DEFAULT_TENANT) -> str:
-        mapped = TenantMap(DemoKeys().tenant_attribute) if role in {"proxy", "engine"} else None
-        operator = kind is PrincipalKind.SERVICE
-        wanted = NewKey(
-            kind=kind,
-            role=role,
-            name=f"demo {role}",
-            tenant=tenant,
-            tenant_map=mapped,
-            all_tenants=operator,
-        )
-        return make_key(keys, wanted).text
-
-    order = DemoOrder(
-        otlp="",
-        api="",
-        admin_key=key(PrincipalKind.SERVICE, "admin"),
-        keys=DemoKeys(
-            proxy=key(PrincipalKind.INGEST, "proxy"),
-            engine=key(PrincipalKind.INGEST, "engine"),
-            clients={name: key(PrincipalKind.INGEST, "client", name) for name in TENANTS},
-        ),
-        history=new,
-    )
-    engine.dispose()
-    return order
 
 
 def _start(settings: Settings, supervisor: Supervisor) -> Addresses:
@@ -125,6 +81,17 @@ def _start(settings: Settings, supervisor: Supervisor) -> Addresses:
     )
 
 
+def _start_demo(
+    settings: Settings, supervisor: Supervisor, addresses: Addresses, *, history: bool
+) -> None:
+    # Imported when the roles are up: databases and generators would hold up their start.
+    from controlplane.bootstrap.demo import environment  # noqa: PLC0415 - said above
+    from controlplane.bootstrap.demo_order import make_order  # noqa: PLC0415 - said above
+
+    order = make_order(settings, otlp=addresses.otlp_http, api=addresses.api, history=history)
+    supervisor.start("demo", ["demo"], environment(order))
+
+
 def _start_dashboard(supervisor: Supervisor, env: dict[str, str], api_url: str) -> Role:
     told = {**env, "CONTROLPLANE_DASHBOARD_API_URL": api_url}
     return supervisor.start("dashboard", ["serve", "--role", "dashboard", "--supervised"], told)
@@ -137,7 +104,8 @@ def role_environment(settings: Settings) -> dict[str, str]:
 
 def _flat(prefix: str, node: object) -> list[tuple[str, str]]:
     if not isinstance(node, dict):
-        return [] if node is None else [(prefix, str(node))]
+        text = msgspec.json.encode(node).decode() if isinstance(node, list | tuple) else str(node)
+        return [] if node is None else [(prefix, text)]
     separator = "_" if prefix == "CONTROLPLANE" else "__"
     return [
         pair

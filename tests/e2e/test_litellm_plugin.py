@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,9 @@ def _auth() -> dict[str, str]:
 
 
 @pytest.fixture
-def client(proxy: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{proxy}/v1", api_key=PROXY_KEY, max_retries=0)
+def client(proxy: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{proxy}/v1", api_key=PROXY_KEY, max_retries=0) as made:
+        yield made
 
 
 def _ask(client: openai.OpenAI, model: str = "gpt-4o", **options: Any) -> Any:

@@ -15,6 +15,7 @@ from controlplane.ingest.calls import settle
 from controlplane.pipelines.settle import rebuild, settle_tick
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity
 from controlplane.store.memory.span_store import MemorySpanStore
+from controlplane.store.spans import settle_tables
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
 AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
@@ -121,9 +122,10 @@ def _answers(store: Any) -> list[Any]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_any_interleaving_equals_a_rebuild_and_the_reference(
-    seed: int, tmp_path: Path, span_rows: Rows
+    seed: int, tmp_path: Path, span_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Late spans, resends, revisions, ticks in between, roll-ups, and a ledger that goes down."""
+    monkeypatch.setattr(settle_tables, "MAX_ACCOUNT_ROWS", 20)
     rng = random.Random(seed)
     store, reference = DuckDbSpanStore(None), MemorySpanStore()
     ledger, now, sent = Ledger(), AT, 0
@@ -199,6 +201,36 @@ def test_a_mark_made_during_a_roll_up_survives_it(
     assert 1 == store.roll_up(now=later + timedelta(hours=1))
     assert 0 == store.roll_up(now=later + timedelta(hours=2))
     assert [2] == store.costs(query).column("calls").to_pylist()
+
+
+def test_a_tick_that_fails_half_way_is_done_again(
+    span_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With and without groups before it: what the failed transaction made is not relied upon."""
+    store, execute = DuckDbSpanStore(None), settle_tables.SettleTables._execute
+    shared = {"tenant": "a", "response_id": "chatcmpl-0123456789"}
+    batches = [
+        [{**shared, "span_id": 1}],
+        [{"tenant": "a", "span_id": 9, "trace_lo": 9}],
+        [{**shared, "span_id": 2, "layer": "proxy"}],
+        [{"tenant": "a", "span_id": 10, "trace_lo": 10}],
+    ]
+
+    def fail(tables: settle_tables.SettleTables, name: str, **parameters: Any) -> None:
+        execute(tables, name, **parameters)
+        if name == "progress":
+            raise StoreUnavailableError("the disk is full")
+
+    for number, rows in enumerate(batches):
+        store.write(span_rows(*rows), batch_id=str(number))
+        monkeypatch.setattr(settle_tables.SettleTables, "_execute", fail)
+        with pytest.raises(StoreUnavailableError):
+            settle_tick(store, now=AT, ledger=None)
+        monkeypatch.undo()
+        settle_tick(store, now=AT, ledger=None)
+    assert [1, 1, 2] == sorted(call["reports"] for call in _calls(store))
+    (account,) = store.accounting(("a",)).to_pylist()
+    assert (4, 3, 1) == (account["stored"], account["calls"], account["suppressed"])
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from controlplane.bootstrap.up import role_environment
 from controlplane.core.errors import ConfigError
 from controlplane.settings import is_loopback, load
 
@@ -88,3 +89,10 @@ def test_environment_below_a_plain_value_is_refused(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({"api": 1}))
     with pytest.raises(ConfigError, match=r"api is not a section"):
         load(file, environ={"CONTROLPLANE_API__PORT": "2"})
+
+
+def test_settings_survive_the_environment_of_a_child(tmp_path: Path) -> None:
+    """`up` hands every setting on; a role reads exactly what its parent read."""
+    told = {"data_dir": tmp_path / "d", "api.port": 0, "api.host": "[::1]", "zone": "Asia/Tokyo"}
+    settings = load(environ={}, overrides={**told, "api.allowed_hosts": ["[::1]", "a.example"]})
+    assert settings == load(environ=role_environment(settings))

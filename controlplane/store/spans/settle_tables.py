@@ -22,13 +22,13 @@ MAX_TAKEN_SPANS: Final = 50_000
 """Spans of one settlement (at least one batch): bounds a tick after a restart or an import."""
 
 MAX_DUE_BUCKETS: Final = 2_000
+MAX_ACCOUNT_ROWS: Final = 20_000
 REST: Final = timedelta(seconds=5)
 LONGEST_WAIT: Final = timedelta(seconds=60)
 BUCKET: Final = timedelta(minutes=15)
 _DAY: Final = timedelta(days=1)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NEVER: Final = {"start": _EPOCH, "end": _EPOCH}
 _FILL_CUBE: Final = read_sql("fill_cube").format(
     dimensions=CALL_DIMENSIONS_SQL, measures=CALL_MEASURES_SQL
 )
@@ -45,6 +45,7 @@ class SettleTables:
     def __init__(self, database: SpanDatabase) -> None:
         self._connection = database.connect()
         self._has_keys_of = (0, 0)
+        self._has_groups = True  # the temporary tables do not exist yet
 
     def take(self) -> Unsettled:
         """See `SettleStore.take`."""
@@ -59,29 +60,30 @@ class SettleTables:
 
     def apply(self, settled: Settled, *, now: datetime) -> int:
         """See `SettleStore.apply`."""
-        with transaction(self._connection):
-            after, _ = self._batches()
-            if settled.through == after:
-                return 0
-            load(
-                self._connection,
-                regrouped=settled.calls,
-                suppressed=settled.suppressed,
-                examined=settled.examined,
-            )
-            batches = {"after": after, "through": settled.through}
-            if self._has_keys_of != (after, settled.through):
-                self._execute("new_keys", **batches)
-            self._connection.execute("INSERT INTO report_key FROM new_key")
-            changed = self._replace_calls(settled)
-            self._execute("new_lone", **batches)
-            self._execute("mark_dirty", now=now)
-            self._execute("count_calls")
-            self._execute("progress")
-            self._connection.execute("DELETE FROM tenant_progress")
-            self._connection.execute("INSERT INTO tenant_progress FROM progress")
-            self._connection.execute("UPDATE settle_state SET through = ?", [settled.through])
-            return changed + self._count("SELECT coalesce(sum(calls), 0) FROM new_lone")
+        try:
+            with transaction(self._connection):
+                return self._apply(settled, now)
+        except BaseException:
+            self._has_groups = True  # temporary tables were rolled back too
+            raise
+
+    def _apply(self, settled: Settled, now: datetime) -> int:
+        after, _ = self._batches()
+        if settled.through == after:
+            return 0
+        batches = {"after": after, "through": settled.through}
+        if self._has_keys_of != (after, settled.through):
+            self._execute("new_keys", **batches)
+        self._connection.execute("INSERT INTO report_key FROM new_key")
+        changed = self._replace_calls(settled)
+        self._execute("new_lone", **batches)
+        self._execute("mark_dirty", now=now)
+        self._execute("count_calls")
+        self._execute("progress")
+        self._connection.execute("DELETE FROM tenant_progress")
+        self._connection.execute("INSERT INTO tenant_progress FROM progress")
+        self._connection.execute("UPDATE settle_state SET through = ?", [settled.through])
+        return changed + self._count("SELECT coalesce(sum(calls), 0) FROM new_lone")
 
     def roll_up(self, *, now: datetime) -> int:
         """See `SettleStore.roll_up`."""
@@ -92,6 +94,7 @@ class SettleTables:
             waited=now - LONGEST_WAIT,
             max_buckets=MAX_DUE_BUCKETS,
         )
+        self._fold_accounts()
         return self._recompute()
 
     def unposted(self) -> pa.Table:
@@ -105,11 +108,20 @@ class SettleTables:
 
     def posted(self, version: int) -> None:
         """See `SettleStore.posted`."""
+        if version <= self._count("SELECT posted FROM settle_state"):
+            return
         with transaction(self._connection):
-            self._connection.execute(
-                "UPDATE settle_state SET posted = ? WHERE posted < ?", [version, version]
-            )
+            self._connection.execute("UPDATE settle_state SET posted = ?", [version])
             self._connection.execute("DELETE FROM replaced_call WHERE replaced_at <= ?", [version])
+
+    def _fold_accounts(self) -> None:
+        """Replace many additions to the emitters' accounts by their sums."""
+        if self._count("SELECT count(*) FROM emitter_count") <= MAX_ACCOUNT_ROWS:
+            return
+        with transaction(self._connection):
+            self._execute("account_sums")
+            self._connection.execute("DELETE FROM emitter_count")
+            self._connection.execute("INSERT INTO emitter_count FROM account_sum")
 
     def _batches(self) -> tuple[int, int]:
         """Return the watermark and the last batch to settle next."""
@@ -128,13 +140,12 @@ class SettleTables:
 
     def _replace_calls(self, settled: Settled) -> int:
         """Put the calls settled in the place of what their reports were; count the changes."""
-        bounds = _bounds(settled.examined)
-        for name in ("old_members", "old_calls"):
-            self._execute(name, **bounds)
-        for name in ("unchanged", "lone_still", "kept_calls", "drop_kept", "new_calls"):
-            self._execute(name)
         if not settled.examined.num_rows:
+            self._forget_groups()
             return 0
+        self._has_groups = True
+        self._compare_calls(settled)
+        bounds = _bounds(settled.examined)
         for name in ("delete_calls", "delete_members", "flag_grouped"):
             self._execute(name, **bounds)
         self._connection.execute("INSERT INTO call_member BY NAME FROM suppressed")
@@ -146,6 +157,25 @@ class SettleTables:
         return self._count(
             "SELECT count(*) FROM (SELECT call_id FROM old_call UNION SELECT call_id FROM new_call)"
         )
+
+    def _compare_calls(self, settled: Settled) -> None:
+        """Leave in `old_call` and `new_call` what goes and what comes, unchanged calls in none."""
+        load(
+            self._connection,
+            regrouped=settled.calls,
+            suppressed=settled.suppressed,
+            examined=settled.examined,
+        )
+        for name in ("old_members", "old_calls"):
+            self._execute(name, **_bounds(settled.examined))
+        for name in ("unchanged", "lone_still", "kept_calls", "drop_kept", "new_calls"):
+            self._execute(name)
+
+    def _forget_groups(self) -> None:
+        """Empty what the last groups left behind; nothing to do after a tick without any."""
+        if self._has_groups:
+            self._connection.execute(read_sql("no_groups"))
+            self._has_groups = False
 
     def _recompute(self) -> int:
         """Recompute the buckets in `due`, a day at a time so that each scan prunes."""
@@ -172,6 +202,4 @@ class SettleTables:
 def _bounds(examined: pa.Table) -> dict[str, datetime]:
     """Where the calls and members of these reports can be: a day around their start times."""
     starts = [at for at in examined.column("start_time").to_pylist() if at is not None]
-    if not starts:
-        return dict(_NEVER)
     return {"start": min(starts) - _DAY, "end": max(starts) + _DAY}

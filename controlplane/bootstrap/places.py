@@ -1,0 +1,13 @@
+"""Names of what lies in the data directory and in the keys directory."""
+
+from typing import Final
+
+HUB_SOCKET: Final = "hub.sock"
+SPANS_FILE: Final = "spans.duckdb"
+SPOOL_DIR: Final = "spool"
+LOGS_DIR: Final = "logs"
+EXPORTS_DIR: Final = "exports"
+
+SIGNING_KEY: Final = "signing-key"
+SPOOL_KEY: Final = "spool-key"
+KEY_PEPPER: Final = "api-key-pepper"
