@@ -1,0 +1,4 @@
+CREATE OR REPLACE TEMP TABLE old_member AS FROM call_member LIMIT 0;
+CREATE OR REPLACE TEMP TABLE suppressed AS FROM call_member LIMIT 0;
+CREATE OR REPLACE TEMP TABLE old_call AS SELECT *, false AS is_lone FROM grouped_call LIMIT 0;
+CREATE OR REPLACE TEMP TABLE new_call AS FROM grouped_call LIMIT 0;

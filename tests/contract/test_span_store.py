@@ -1,0 +1,353 @@
+"""Every engine keeps the promises of `signals/ports.py` and `pipelines/ports.py`."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pytest
+
+from controlplane.core.calendar import Window
+from controlplane.core.errors import InvalidInputError
+from controlplane.pipelines.settle import settle_tick
+from controlplane.signals.ports import SpanReader, SpanWriter, Written
+from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
+from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA
+
+AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
+DAY = Window(AT - timedelta(hours=10), AT + timedelta(hours=14))
+HOUR = timedelta(hours=1)
+TENANTS = ("default",)
+
+Rows = Callable[..., pa.Table]
+
+
+class Store(Protocol):
+    """The fixture's shape."""
+
+    store: Any
+    writer: SpanWriter
+
+
+def _settle(spans: Store, *, now: datetime = AT + 2 * HOUR) -> None:
+    settle_tick(spans.store, now=now, ledger=None)
+
+
+def _total(reader: SpanReader, **query: Any) -> list[dict[str, Any]]:
+    return reader.costs(CostQuery(tenants=TENANTS, window=DAY, **query)).to_pylist()
+
+
+def test_a_batch_is_stored_and_its_replay_changes_nothing(spans: Store, span_rows: Rows) -> None:
+    batch = span_rows({"span_id": 1}, {"span_id": 2})
+    assert Written(stored=2, duplicates=0, replayed=False) == spans.writer.write(
+        batch, batch_id="a"
+    )
+    assert Written(stored=0, duplicates=2, replayed=True) == spans.writer.write(batch, batch_id="a")
+
+
+def test_a_span_resent_in_another_batch_is_dropped_and_a_revision_is_kept(
+    spans: Store, span_rows: Rows
+) -> None:
+    spans.writer.write(span_rows({"span_id": 1, "content_hash": 7}), batch_id="a")
+    written = spans.writer.write(
+        span_rows(
+            {"span_id": 1, "content_hash": 7},
+            {"span_id": 1, "content_hash": 8},
+            {"span_id": 1, "content_hash": 8},
+            {"span_id": 1, "content_hash": 7, "domain": "other"},
+            {"span_id": 1, "content_hash": 7, "start_time": AT + HOUR},
+        ),
+        batch_id="b",
+    )
+    assert Written(stored=3, duplicates=2, replayed=False) == written
+
+
+def test_an_empty_batch_is_recorded(spans: Store) -> None:
+    empty = SPAN_SCHEMA.empty_table()
+    assert Written(stored=0, duplicates=0, replayed=False) == spans.writer.write(
+        empty, batch_id="a"
+    )
+    assert spans.writer.write(empty, batch_id="a").replayed
+
+
+def test_a_call_is_answered_with_everything_its_report_said(spans: Store, span_rows: Rows) -> None:
+    said = {
+        "team": "search",
+        "user_id": "u1",
+        "response_id": "chatcmpl-0123456789",
+        "is_stream": True,
+        "http_status": 200,
+        "cached_input_tokens": 64,
+        "cache_read": 64,
+        "input_uncached": 36,
+        "price_id": "p",
+        "attributed_by": '{"team":"r1"}',
+    }
+    spans.writer.write(span_rows(said), batch_id="a")
+    _settle(spans)
+    (call,) = spans.store.calls(CallQuery(tenants=TENANTS, window=DAY)).to_pylist()
+    assert said == {name: call[name] for name in said}
+    assert (AT, 1, "client", False) == (
+        call["start_time"],
+        call["reports"],
+        call["layers"],
+        call["enforced"],
+    )
+    assert 1_000 == call["cost_nusd"]
+
+
+def test_one_call_reported_by_three_layers_is_billed_once(spans: Store, span_rows: Rows) -> None:
+    shared = {"response_id": "chatcmpl-0123456789", "trace_lo": 5}
+    spans.writer.write(
+        span_rows(
+            {**shared, "span_id": 1, "feature": "chat", "cost_nusd": 900},
+            {**shared, "span_id": 3, "layer": "engine", "cost_nusd": 5, "queue_us": 40},
+        ),
+        batch_id="a",
+    )
+    _settle(spans)
+    assert [{"calls": 1, "cost_nusd": 900}] == [
+        {name: row[name] for name in ("calls", "cost_nusd")} for row in _total(spans.store)
+    ]
+    spans.writer.write(
+        span_rows({**shared, "span_id": 2, "layer": "proxy", "team": "t", "cost_nusd": 1_000}),
+        batch_id="b",
+    )
+    _settle(spans)
+    (call,) = spans.store.calls(CallQuery(tenants=TENANTS, window=DAY)).to_pylist()
+    expected = {
+        "span_id": 2,
+        "cost_nusd": 1_000,
+        "reports": 3,
+        "layers": "client,engine,proxy",
+        "team": "t",
+        "feature": "chat",
+        "queue_us": 40,
+    }
+    assert expected == {name: call[name] for name in expected}
+    suppressed = spans.store.suppressed([call["call_id"]])
+    assert SUPPRESSED_SCHEMA == suppressed.schema
+    assert [(1, "billed_by_proxy"), (3, "billed_by_proxy")] == [
+        (row["span_id"], row["reason"]) for row in suppressed.to_pylist()
+    ]
+    assert [1] == [row["calls"] for row in _total(spans.store)]
+
+
+def test_a_trace_names_the_call_of_each_span_and_why_it_does_not_bill(
+    spans: Store, span_rows: Rows
+) -> None:
+    shared = {"response_id": "chatcmpl-0123456789", "trace_lo": 5}
+    spans.writer.write(
+        span_rows(
+            {
+                **shared,
+                "span_id": 1,
+                "attributes": [("a", 'quote " and \\ and \n'), ("b", "")],
+            },
+            {**shared, "span_id": 2, "layer": "proxy", "attributes": [("plain", "x")]},
+            {
+                **shared,
+                "span_id": 3,
+                "report_kind": "aggregate",
+                "response_id": None,
+                "cost_nusd": None,
+                "cost_state": None,
+                "attributes": [],
+            },
+            {**shared, "span_id": 4, "report_kind": "none", "start_time": AT + HOUR},
+            {**shared, "span_id": 9, "tenant": "other"},
+        ),
+        batch_id="a",
+    )
+    _settle(spans)
+    answer = spans.store.trace(TraceQuery(tenants=TENANTS, trace_hi=0, trace_lo=5))
+    assert [*SPAN_SCHEMA.names, "call_id", "suppressed_reason"] == answer.schema.names
+    rows = answer.to_pylist()
+    assert [1, 2, 3, 4] == [row["span_id"] for row in rows]
+    assert rows[0]["call_id"] == rows[1]["call_id"] is not None
+    assert ["billed_by_proxy", None, "aggregate", None] == [r["suppressed_reason"] for r in rows]
+    assert [None, None] == [row["call_id"] for row in rows[2:]]
+    assert [
+        [("a", 'quote " and \\ and \n'), ("b", "")],
+        [("plain", "x")],
+        [],
+        None,
+    ] == [row["attributes"] for row in rows]
+    assert 0 == spans.store.trace(TraceQuery(tenants=TENANTS, trace_hi=1, trace_lo=5)).num_rows
+
+
+def test_a_revision_replaces_what_the_span_said_before(spans: Store, span_rows: Rows) -> None:
+    pending = {"content_hash": 1, "duration_us": 0, "usage_state": "absent", "cost_nusd": None}
+    ended = {"content_hash": 2, "cost_nusd": 77}
+    for batch_id, row in (("a", ended), ("b", {**pending, "cost_state": "unpriced"})):
+        spans.writer.write(span_rows(row), batch_id=batch_id)
+        _settle(spans)
+        (total,) = _total(spans.store)
+        assert (1, 77, 0) == (total["calls"], total["cost_nusd"], total["unpriced_calls"])
+
+
+def test_costs_are_restricted_to_tenants_and_window(spans: Store, span_rows: Rows) -> None:
+    spans.writer.write(
+        span_rows(
+            {"span_id": 1, "tenant": "other"},
+            {"span_id": 2, "start_time": DAY.start},
+            {"span_id": 3, "start_time": DAY.end},
+            {"span_id": 4, "start_time": DAY.end - timedelta(microseconds=1)},
+        ),
+        batch_id="a",
+    )
+    _settle(spans)
+    (total,) = _total(spans.store)
+    assert 2 == total["calls"]
+    assert [] == spans.store.costs(CostQuery(tenants=(), window=DAY)).to_pylist()
+    assert [] == spans.store.calls(CallQuery(tenants=("x",), window=DAY)).to_pylist()
+
+
+def test_states_of_cost_are_counted_apart(spans: Store, span_rows: Rows) -> None:
+    unpriced = {"cost_nusd": None, "cost_state": "unpriced"}
+    spans.writer.write(
+        span_rows(
+            {"span_id": 1, **unpriced, "input_tokens": 7, "output_tokens": None},
+            {"span_id": 2, "status": "error", "cost_nusd": 0, "cost_state": "free"},
+            {"span_id": 3, "cached_input_tokens": 5},
+        ),
+        batch_id="a",
+    )
+    _settle(spans)
+    assert [
+        {
+            "calls": 3,
+            "errors": 1,
+            "unpriced_calls": 1,
+            "unpriced_tokens": 7,
+            "input_tokens": 207,
+            "cached_input_tokens": 5,
+            "output_tokens": 20,
+            "cost_nusd": 1_000,
+        }
+    ] == _total(spans.store)
+
+
+def test_groups_are_ordered_by_cost_and_unattributed_is_a_group(
+    spans: Store, span_rows: Rows
+) -> None:
+    spans.writer.write(
+        span_rows(
+            {"span_id": 1, "team": "a", "cost_nusd": 5},
+            {"span_id": 2, "team": "b", "cost_nusd": 9},
+            {"span_id": 3, "cost_nusd": 5},
+        ),
+        batch_id="a",
+    )
+    _settle(spans)
+    by_team = _total(spans.store, group_by=("team",))
+    assert [("b", 9), ("a", 5), (None, 5)] == [(r["team"], r["cost_nusd"]) for r in by_team]
+    kept = _total(spans.store, group_by=("team",), filters={"team": ("a", None)})
+    assert ["a", None] == [row["team"] for row in kept]
+
+
+@pytest.mark.parametrize(
+    ("granularity", "starts"),
+    [
+        (Granularity.QUARTER_HOUR, [AT, AT + timedelta(minutes=45)]),
+        (Granularity.HOUR, [AT - timedelta(minutes=30), AT + timedelta(minutes=30)]),
+        (Granularity.DAY, [datetime(2026, 11, 19, 18, 30, tzinfo=UTC)]),
+        (Granularity.MONTH, [datetime(2026, 10, 31, 18, 30, tzinfo=UTC)]),
+    ],
+)
+def test_buckets_are_the_zones(
+    spans: Store, span_rows: Rows, granularity: Granularity, starts: list[datetime]
+) -> None:
+    """India is half an hour off: its hours and days are made of quarter hours."""
+    spans.writer.write(
+        span_rows({"span_id": 1}, {"span_id": 2, "start_time": AT + timedelta(minutes=50)}),
+        batch_id="a",
+    )
+    _settle(spans)
+    rows = _total(spans.store, granularity=granularity, zone="Asia/Kolkata")
+    assert starts == [row["bucket_start"] for row in rows]
+    assert 2 == sum(row["calls"] for row in rows)
+
+
+def test_dimensions_outside_the_cube_are_answered_over_a_bounded_window(
+    spans: Store, span_rows: Rows
+) -> None:
+    spans.writer.write(
+        span_rows({"span_id": 1, "user_id": "u"}, {"span_id": 2, "user_id": "v"}), batch_id="a"
+    )
+    _settle(spans)
+    assert {"u", "v"} == {row["user"] for row in _total(spans.store, group_by=("user",))}
+    long = Window(AT - timedelta(days=40), AT)
+    with pytest.raises(InvalidInputError, match="at most 31 days"):
+        spans.store.costs(CostQuery(tenants=TENANTS, window=long, group_by=("user",)))
+    with pytest.raises(InvalidInputError, match="Use one of"):
+        _total(spans.store, group_by=("colour",))
+
+
+def test_pages_of_calls_follow_each_other_without_gap_or_repeat(
+    spans: Store, span_rows: Rows
+) -> None:
+    rows = [{"span_id": n, "start_time": AT + timedelta(seconds=n // 3)} for n in range(1, 21)]
+    spans.writer.write(span_rows(*rows), batch_id="a")
+    _settle(spans)
+    whole = spans.store.calls(CallQuery(tenants=TENANTS, window=DAY, limit=100))
+    assert CALL_SCHEMA == whole.schema
+    seen: list[dict[str, Any]] = []
+    before = None
+    while True:
+        page = spans.store.calls(
+            CallQuery(tenants=TENANTS, window=DAY, limit=6, before=before)
+        ).to_pylist()
+        if not page:
+            break
+        seen += page
+        before = (page[-1]["start_time"], page[-1]["call_id"])
+    assert whole.to_pylist() == seen
+    assert 20 == len(seen)
+
+
+def test_accounts_balance(spans: Store, span_rows: Rows) -> None:
+    shared = {"response_id": "chatcmpl-0123456789", "trace_lo": 5}
+    assert spans.store.data_through(TENANTS) is None
+    spans.writer.write(
+        span_rows(
+            {**shared, "span_id": 1, "service_name": "app"},
+            {**shared, "span_id": 2, "service_name": "gate", "layer": "proxy"},
+            {"span_id": 3, "report_kind": "none", "start_time": AT + HOUR},
+            {"span_id": 4, "tenant": "other"},
+        ),
+        batch_id="a",
+    )
+    _settle(spans)
+    rows = spans.store.accounting(TENANTS).to_pylist()
+    assert [("app", 2, 0, 1, AT + HOUR), ("gate", 1, 1, 0, AT)] == [
+        (r["service_name"], r["stored"], r["calls"], r["suppressed"], r["last_event_time"])
+        for r in rows
+    ]
+    assert spans.store.data_through(TENANTS) == AT
+
+
+def test_rolled_up_buckets_answer_as_their_calls_do(spans: Store, span_rows: Rows) -> None:
+    """Before, during and after a bucket is summed, and when a late span opens it again."""
+    spans.writer.write(span_rows({"span_id": 1}), batch_id="a")
+    _settle(spans, now=AT)
+    spans.writer.write(span_rows({"span_id": 2, "start_time": AT + HOUR}), batch_id="b")
+    for hours in (1, 2, 3):
+        _settle(spans, now=AT + hours * HOUR)
+        assert [2] == [row["calls"] for row in _total(spans.store)]
+    spans.writer.write(span_rows({"span_id": 3}), batch_id="c")
+    for hours in (4, 5):
+        _settle(spans, now=AT + hours * HOUR)
+        assert [(3, 3_000)] == [(r["calls"], r["cost_nusd"]) for r in _total(spans.store)]
+
+
+def test_an_agents_settle_enforces_the_call_it_joins(spans: Store, span_rows: Rows) -> None:
+    shared = {"response_id": "chatcmpl-0123456789"}
+    spans.writer.write(span_rows({**shared, "span_id": 1, "layer": "proxy"}), batch_id="a")
+    spans.writer.write(
+        span_rows({**shared, "span_id": 2, "trace_lo": 9, "layer": "agent", "key_role": "agent"}),
+        batch_id="b",
+    )
+    _settle(spans)
+    (call,) = spans.store.calls(CallQuery(tenants=TENANTS, window=DAY)).to_pylist()
+    assert (True, "agent,proxy", 2) == (call["enforced"], call["layers"], call["reports"])
