@@ -14,7 +14,6 @@ from controlplane.signals.vocabulary import PriceProvenance
 
 MAX_REMEMBERED: Final = 20_000
 """Names looked up before the memory starts anew."""
-MAX_REMEMBERED: Final = 10_000
 _COMPACT_DATE: Final = re.compile(r"-(20\d\d)(\d\d)(\d\d)$")
 _ANY_DATE: Final = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
 

@@ -48,7 +48,7 @@ def test_config_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
 
 def test_agent_and_dashboard_variables_are_not_server_settings() -> None:
     """Other programs' prefixes do not stop the server."""
-    env = {"CONTROLPLANE_AGENT_URL": "x", "CONTROLPLANE_DASHBOARD_API": "y"}
+    env = {"CONTROLPLANE_AGENT_URL": "x", "CONTROLPLANE_DASHBOARD_API_URL": "y"}
     assert load(environ=env) == load(environ={})
 
 
