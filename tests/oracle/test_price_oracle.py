@@ -66,6 +66,7 @@ MODELS: dict[str, list[Row]] = {
         Row("first", [(-1, PLAIN)], until=date(2026, 6, 3)),
         Row("second", [(-1, ODD)], since=date(2026, 6, 2)),
     ],
+    "retired": [Row("retired", [(-1, PLAIN)], since=date(2026, 6, 1), until=date(2026, 6, 2))],
     "nightly": [
         Row("day", [(-1, PLAIN)]),
         Row("night", [(-1, ODD)], hours=(time(16, 30), time(0, 30))),
@@ -204,6 +205,7 @@ EDGES: list[tuple[Facts, dict[str, int]]] = [
     for step in (timedelta(microseconds=-1), timedelta(0))
     for model, tokens, edges in (
         ("dated", 1_000, [T0 + timedelta(days=1), T0 + timedelta(days=2)]),
+        ("retired", 1_000, [T0, T0 + timedelta(days=1)]),
         ("nightly", 1_000, [T0 + timedelta(minutes=m) for m in (30, 720, 780, 990)]),
         *[("tiers", tokens, [T0]) for tokens in (200, 201, 2_000, 2_001)],
     )

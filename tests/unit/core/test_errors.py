@@ -14,6 +14,7 @@ from controlplane.core.errors import (
     NotFoundError,
     PayloadError,
     PolicyError,
+    RateLimitedError,
     SpoolFullError,
     StoreUnavailableError,
 )
@@ -27,6 +28,12 @@ CASES: list[tuple[ControlPlaneError, str, int, bool]] = [
     (PolicyError("rules[0]", "no id"), "rules[0]: no id", 422, False),
     (LimitExceededError("max_spans", 5, 9), "max_spans: at most 5, got 9.", 413, False),
     (LimitExceededError("max_spans", 5), "max_spans: at most 5. Send less", 413, False),
+    (
+        RateLimitedError("requests a minute", 60, retry_after_seconds=9),
+        "requests a minute: at most 60. Retry after 9 s",
+        429,
+        True,
+    ),
     (AuthenticationError("expired_key", "Make one"), "expired key. Make one", 401, False),
     (ForbiddenError("scope x"), "this key lacks scope x.", 403, False),
     (NotFoundError("budget", "b1"), "budget 'b1' does not exist", 404, False),

@@ -1,6 +1,6 @@
 """Nano-USD: text both ways, one rounding, splits that sum."""
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 import pytest
 from hypothesis import given
@@ -46,8 +46,6 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
 @given(st.integers(-(2**80), 2**80), st.integers(1, 2**60))
 def test_division_rounds_half_to_even(numerator: int, denominator: int) -> None:
     """Against Decimal with more digits than either number has."""
-    from decimal import localcontext  # noqa: PLC0415 - local to the oracle
-
     with localcontext() as context:
         context.prec = 120
         exact = Decimal(numerator) / Decimal(denominator)
