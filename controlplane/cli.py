@@ -239,6 +239,7 @@ def keys_create(  # noqa: PLR0913 - one option each
     kind: Annotated[str, typer.Option(help="ingest, proxy, user or service.")],
     role: Annotated[str, typer.Option(help="A role name, see the API documentation.")],
     tenant: Annotated[str, typer.Option()] = "default",
+    all_tenants: Annotated[bool, typer.Option(help="Acts for every tenant.")] = False,
     tenant_attribute: Annotated[
         str | None,
         typer.Option(help="Proxy and engine keys: span attribute that names the tenant."),
@@ -250,17 +251,24 @@ def keys_create(  # noqa: PLR0913 - one option each
 ) -> None:
     """Make a key; its text is shown this once."""
     from controlplane import settings
-    from controlplane.bootstrap.metadata import create_key
+    from controlplane.bootstrap.metadata import KeyRequest
+    from controlplane.bootstrap.metadata import create_key as create
 
-    made = create_key(
-        settings.load(config, overrides={"data_dir": data_dir}),
+    asked = KeyRequest(
         kind=kind,
         role=role,
         tenant=tenant,
+        all_tenants=all_tenants,
         tenant_attribute=tenant_attribute,
         expires_days=expires_days,
     )
-    _print_json(made) if json else _print(made.text)
+    made = create(settings.load(config, overrides={"data_dir": data_dir}), asked)
+    if json:
+        _print_json(made)
+    else:
+        _print(made.text)
+        for kid, public in made.policy_keys.items() if kind == "proxy" else ():
+            _print(f"CONTROLPLANE_AGENT_POLICY_KEYS={kid}={public}")
 
 
 @bench_app.command("ingest")

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from controlplane.attribution.rules import DIMENSIONS, AttributionRules, Rule
+from controlplane.attribution.tags import tag_values
 from controlplane.signals.schema import ATTRIBUTED_SCHEMA
 from controlplane.signals.sender import Sender
 from controlplane.signals.vocabulary import KeyRole
@@ -92,14 +93,22 @@ def _dimension(
 ) -> tuple[Strings, npt.NDArray[np.int64]]:
     positions = np.full(tail.rows, _UNSET, dtype=np.int64)
     by = np.full(tail.rows, _UNSET, dtype=np.int64)
+    tagged: list[tuple[npt.NDArray[np.bool_], Strings]] = []
     for number, rule in enumerate(rules):
         found = tail.find(rule.attribute)
-        take = (positions == _UNSET) & (found != _UNSET)
+        take = (by == _UNSET) & (found != _UNSET)
         if rule.roles:
             take &= np.isin(np.array(roles, dtype=object), [role.value for role in rule.roles])
-        positions[take] = found[take]
+        if rule.tag is not None and take.any():
+            values = tag_values(tail.take(np.where(take, found, _UNSET)), rule.tag)
+            take = values.is_valid().to_numpy(zero_copy_only=False)
+            tagged.append((take, values))
+        else:
+            positions[take] = found[take]
         by[take] = number
     column = tail.take(positions)
+    for taken, values in tagged:
+        column = pc.if_else(pa.array(taken), values, column)
     for number, rule in enumerate(rules):
         if rule.values and bool((by == number).any()):
             column = _translate(column, by == number, rule.values)

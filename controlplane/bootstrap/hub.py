@@ -20,7 +20,7 @@ from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
 from controlplane.bootstrap.data_files import load_book
-from controlplane.bootstrap.metadata import open_keys, open_metadata
+from controlplane.bootstrap.metadata import open_keys, open_metadata, open_signer
 from controlplane.bootstrap.places import EXPORTS_DIR, HUB_SOCKET, SIGNING_KEY, SPANS_FILE
 from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
@@ -33,7 +33,6 @@ from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.sync import SyncTools
-from controlplane.policy.bundle import Signer
 from controlplane.pricing.price_book import PriceBook
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
@@ -90,7 +89,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
     """Serve until stopped."""
     log.configure(level=settings.log_level)
     stores, book, sessions = open_stores(settings), load_book(settings), Sessions()
-    signer = Signer(secret_file(settings.secrets_dir / SIGNING_KEY))
+    signer = open_signer(settings)
     publishing = PublishTools(
         policies=stores.policies,
         budgets=stores.budgets,

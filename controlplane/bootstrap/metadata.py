@@ -8,9 +8,10 @@ from sqlalchemy import Engine
 
 from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import PrincipalKind
-from controlplane.bootstrap.places import KEY_PEPPER
+from controlplane.bootstrap.places import KEY_PEPPER, SIGNING_KEY
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.core.errors import InvalidInputError
+from controlplane.policy.bundle import Signer
 from controlplane.settings import Settings
 from controlplane.signals.sender import TenantMap
 from controlplane.store.metadata.engine import open_engine
@@ -28,6 +29,19 @@ class MadeKey(msgspec.Struct, frozen=True):
     role: str
     tenant: str
     text: str
+    policy_keys: dict[str, str]
+    """What an agent pins: the public keys that policies are signed with, kid → base64."""
+
+
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key is asked for on the command line."""
+
+    kind: str
+    role: str
+    tenant: str
+    all_tenants: bool
+    tenant_attribute: str | None
+    expires_days: int
 
 
 def open_metadata(settings: Settings) -> Engine:
@@ -61,30 +75,35 @@ def make_key(keys: KeyRepository, wanted: NewKey) -> KeyText:
     return keys.create(wanted, key_id=key_id, secret_bytes=secret, now=SystemClock().now())
 
 
-def create_key(
-    settings: Settings,
-    *,
-    kind: str,
-    role: str,
-    tenant: str,
-    tenant_attribute: str | None,
-    expires_days: int,
-) -> MadeKey:
+def create_key(settings: Settings, asked: KeyRequest) -> MadeKey:
     """Make a key from the command line.
 
     Raises:
         InvalidInputError: kind and role do not go together.
     """
-    if kind not in set(PrincipalKind) - {PrincipalKind.SESSION}:
-        raise InvalidInputError("kind", f"{kind!r}", "Use ingest, proxy, user or service")
+    if asked.kind not in set(PrincipalKind) - {PrincipalKind.SESSION}:
+        raise InvalidInputError("kind", f"{asked.kind!r}", "Use ingest, proxy, user or service")
     engine = open_metadata(settings)
     wanted = NewKey(
-        kind=PrincipalKind(kind),
-        role=role,
-        tenant=tenant,
-        tenant_map=TenantMap(tenant_attribute) if tenant_attribute else None,
-        expires_at=SystemClock().now() + timedelta(days=expires_days),
+        kind=PrincipalKind(asked.kind),
+        role=asked.role,
+        tenant=asked.tenant,
+        all_tenants=asked.all_tenants,
+        tenant_map=TenantMap(asked.tenant_attribute) if asked.tenant_attribute else None,
+        expires_at=SystemClock().now() + timedelta(days=asked.expires_days),
     )
     made = make_key(open_keys(settings, engine), wanted)
     engine.dispose()
-    return MadeKey(id=made.key_id, kind=kind, role=role, tenant=tenant, text=made.text)
+    return MadeKey(
+        id=made.key_id,
+        kind=asked.kind,
+        role=asked.role,
+        tenant=asked.tenant,
+        text=made.text,
+        policy_keys=open_signer(settings).pinned,
+    )
+
+
+def open_signer(settings: Settings) -> Signer:
+    """Open the key that policies and exports are signed with."""
+    return Signer(secret_file(settings.secrets_dir / SIGNING_KEY))

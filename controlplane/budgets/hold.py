@@ -51,11 +51,6 @@ class SettledHold(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str | None = None
     lines: tuple[HoldLine, ...] = ()
 
-    @property
-    def exceeds_hold(self) -> bool:
-        """Whether the call cost more than its ceiling: the bound of its class is wrong (L3)."""
-        return any(line.charge.enforced_nusd > self.held_nusd for line in self.lines)
-
 
 def corrected(line: HoldLine, cost_nusd: int) -> tuple[HoldLine, Amounts]:
     """Charge what a trace proves instead; returns the line and the difference to post."""

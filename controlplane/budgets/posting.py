@@ -191,26 +191,23 @@ def _apart(
         if not lines:
             continue
         covered.append(row["row"])
-        proven = row["sign"] > 0 and row["cost_nusd"] is not None
-        if len(lines) == 1 and proven:
-            _correct(made, *lines[0], row=row, now=now)
+        cost, version = row["cost_nusd"], row["version"]
+        if len(lines) == 1 and row["sign"] > 0 and cost is not None:
+            _correct(made, *lines[0], cost_nusd=cost, version=version, now=now)
     return indexed.filter(~pl.col("row").is_in(covered)).drop("row")
 
 
 def _correct(
-    made: Plan, hold: SettledHold, line: HoldLine, *, row: Mapping[str, object], now: datetime
+    made: Plan, hold: SettledHold, line: HoldLine, *, cost_nusd: int, version: int, now: datetime
 ) -> None:
-    cost = row["cost_nusd"]
-    if not isinstance(cost, int):
-        return
-    after, change = corrected(line, cost)
+    after, change = corrected(line, cost_nusd)
     if change == Amounts():
         return
     made.lines.append((hold.id, after))
     made.corrections.append(
         Entry(
             window=line.window,
-            key=f"correct:{hold.id}:{row['version']}",
+            key=f"correct:{hold.id}:{version}",
             kind=EntryKind.CORRECT,
             at=now,
             change=change,

@@ -5,7 +5,7 @@ order of arrival changes nothing (requirements/algorithms C1-C6, C9). Reports jo
 
 1. the gateway's call id, or the response's id: across layers, near in time or in one trace;
 2. an ancestor edge in one trace: across layers, one to one, no ids that contradict;
-3. declared pairs inside the client layer (`declared_pairs`), always in one trace.
+3. declared pairs inside the client layer (`declared_pairs`): by id, ancestry, or side by side.
 
 The strongest edges join first; a join that would put two reports of one layer into a call without
 being declared is refused, so identical parallel calls stay apart. Equal numbers alone never join.
@@ -160,16 +160,18 @@ def crosses_layers(one: Report, other: Report) -> bool:
 
 
 def _is_declared(one: Report, other: Report) -> bool:
-    """Whether two reports of one layer may share a call: stacked libraries in one trace."""
-    return (
-        one.trace == other.trace
-        and one.layer == other.layer == Layer.CLIENT
-        and one.scope != other.scope
-        and (
-            depth_of(one.scope) != depth_of(other.scope)
-            or (one.response_id is not None and one.response_id == other.response_id)
-        )
-    )
+    """Whether two reports of one layer may share a call: libraries stacked in one process.
+
+    They need not share a trace: an instrumentor below a framework that keeps no context starts
+    its own. Then the response's id must be one, and the two near.
+    """
+    if not one.layer == other.layer == Layer.CLIENT or one.scope == other.scope:
+        return False
+    same_id = one.response_id is not None and one.response_id == other.response_id
+    stacked = depth_of(one.scope) != depth_of(other.scope)
+    if one.trace == other.trace:
+        return stacked or same_id
+    return stacked and same_id and one.domain == other.domain and _is_near(one, other)
 
 
 def _may_be_one(
@@ -209,9 +211,9 @@ def _id_edges(keyed: Iterable[tuple[str | None, Report]], *, strength: int) -> I
 def _joins_by_id(one: Report, other: Report) -> bool:
     if abs(one.start_us - other.start_us) > REACH_US:
         return False
-    if one.trace == other.trace:
-        return crosses_layers(one, other) or _is_declared(one, other)
-    return crosses_layers(one, other) and _is_near(one, other)
+    if crosses_layers(one, other):
+        return one.trace == other.trace or _is_near(one, other)
+    return _is_declared(one, other)
 
 
 def _is_near(one: Report, other: Report) -> bool:

@@ -48,12 +48,13 @@ def one_trace(a: Row, b: Row) -> bool:
 
 def stacked(a: Row, b: Row) -> bool:
     """Two client libraries that may report one call."""
-    if not one_trace(a, b) or {a["layer"], b["layer"]} != {"client"}:
-        return False
-    if a["scope_name"] == b["scope_name"]:
+    if {a["layer"], b["layer"]} != {"client"} or a["scope_name"] == b["scope_name"]:
         return False
     same_id = a["response_id"] is not None and a["response_id"] == b["response_id"]
-    return same_id or DEPTH[a["scope_name"]] != DEPTH[b["scope_name"]]
+    deeper = DEPTH[a["scope_name"]] != DEPTH[b["scope_name"]]
+    if one_trace(a, b):
+        return same_id or deeper
+    return same_id and deeper and a["domain"] == b["domain"] and near(a, b)
 
 
 def end(row: Row) -> datetime:
@@ -73,9 +74,9 @@ def id_joins(a: Row, b: Row, name: str) -> bool:
         return False
     if len(a[name].split("-")[-1]) < 8:
         return False
-    if one_trace(a, b):
-        return other_layer(a, b) or stacked(a, b)
-    return other_layer(a, b) and near(a, b)
+    if other_layer(a, b):
+        return one_trace(a, b) or near(a, b)
+    return stacked(a, b)
 
 
 def nearest_report_above(row: Row, spans: list[Row], reports: list[Row]) -> Row | None:

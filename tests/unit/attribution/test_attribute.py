@@ -1,5 +1,7 @@
 """Who pays: the key's tenant, the rules' order, and what decided."""
 
+import json
+
 import msgspec
 import pyarrow as pa
 import pytest
@@ -44,6 +46,14 @@ def _by_hand(
     for dimension in DIMENSIONS:
         for rule in rules.rules:
             text = attributes.get(rule.attribute)
+            if text and rule.tag:
+                listed = json.loads(text) if text.startswith("[") else text.split(",")
+                named = [
+                    tag.strip().removeprefix(f"{rule.tag}:")
+                    for tag in listed
+                    if tag.strip().startswith(f"{rule.tag}:")
+                ]
+                text = next(iter(named), None)
             if rule.dimension == dimension and text:
                 values[dimension] = rule.values.get(text, text)
                 by[dimension] = rule.id
@@ -53,8 +63,10 @@ def _by_hand(
 
 ATTRIBUTES = st.dictionaries(
     st.sampled_from([*(rule.attribute for rule in BUILT_IN.rules), "other"]),
-    st.sampled_from(["", "a", "b", "é"]),
-    max_size=6,
+    st.sampled_from(
+        ["", "a", "b", "é", "team:x, feature:y", '["feature:z", "team:t:u"]', "team:,customer: c"]
+    ),
+    max_size=8,
 )
 
 

@@ -196,6 +196,19 @@ def test_a_framework_over_an_instrumentor_is_one_client_call() -> None:
     )
 
 
+def test_stacked_libraries_that_share_no_trace_join_by_id() -> None:
+    """LangChain's instrumentor keeps no context: OpenAI's below it starts a trace of its own."""
+    framework = report(0, scope="openinference.instrumentation.langchain", response_id=ID)
+    instrumentor = report(1, scope="openinference.instrumentation.openai", response_id=ID)
+    elsewhere = instrumentor._replace(trace_lo=2, start_us=AT + 10)
+    assert 1 == len(count_once([framework, elsewhere], {}))
+    assert 2 == len(count_once([framework, elsewhere._replace(response_id="other-identity")], {}))
+    later = elsewhere._replace(start_us=AT + 70 * SECOND, end_us=AT + 71 * SECOND)
+    assert 2 == len(count_once([framework, later], {}))
+    alike = framework._replace(row=2, span_id=9, scope="openinference.instrumentation.crewai")
+    assert 2 == len(count_once([framework, alike._replace(trace_lo=2)], {}))
+
+
 def test_an_sdk_and_its_instrumentor_are_one_call_even_when_it_failed() -> None:
     native = "com.anthropic.sdk.python"
     failed = {"status": "error", "usage_state": "absent", "tokens": 0, "cost_nusd": 0}
