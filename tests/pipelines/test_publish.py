@@ -132,6 +132,21 @@ def test_a_restored_database_stops_until_its_epoch_is_bumped(
     assert Generation(2, 2) == after.generation
 
 
+def test_scope_with_rules_only_is_left_until_it_is_published(tools: PublishTools) -> None:
+    """Nothing rolls over, and there is no epoch to bump."""
+    tools.policies.save_rules(RULES, now=NOW)
+    assert [] == republish_due(NOW, tools=tools)
+    with pytest.raises(PolicyError, match="no generation"):
+        bump_epoch("default", NOW, tools=tools)
+
+
+def test_new_words_for_the_same_policy_are_kept(tools: PublishTools) -> None:
+    """The stored rules are the ones last given, generation or not."""
+    first = publish("default", NOW, tools=tools, rules=RULES)
+    assert first == publish("default", LATER, tools=tools, rules=RULES)
+    assert RULES == tools.policies.rules("default")
+
+
 def test_two_publishers_do_not_share_a_number(tools: PublishTools) -> None:
     """The slower one is told, and nothing of it is kept."""
     first = publish("default", NOW, tools=tools, rules=RULES)

@@ -349,6 +349,12 @@ def test_impossible_generation_is_refused(tools: SyncTools) -> None:
         say(tools, applied=Generation(2**40, 1))
 
 
+def test_negative_hold_is_refused(tools: SyncTools) -> None:
+    """It would put money back that was never there."""
+    with pytest.raises(InvalidInputError):
+        say(tools, settle=(settle("h", "l", held_nusd=-1),))
+
+
 def test_node_state_is_the_last_word(tools: SyncTools, metadata_engine: Engine) -> None:
     """Applied and refused generations are kept per node with the server's own time."""
     say(tools, applied=Generation(1, 4), capabilities=("deny", "lease"))

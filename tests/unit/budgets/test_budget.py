@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given
 
 from controlplane.budgets.budget import Budget, check_budget
-from controlplane.budgets.lease import TRANSITIONS, LeaseEvent, LeaseState, lease_amount
-from controlplane.budgets.ledger import Amounts, Balance, standing
+from controlplane.budgets.lease import (
+    TRANSITIONS,
+    Lease,
+    LeaseEvent,
+    LeaseState,
+    expired,
+    lease_amount,
+)
+from controlplane.budgets.ledger import Amounts, Balance, WindowKey, standing
 from controlplane.core.calendar import Period
 from controlplane.core.errors import InvalidInputError
 
@@ -88,6 +95,25 @@ def test_lease_is_within_what_is_free_and_wanted(
     assert 0 <= amount <= min(free, max(want, need))
     assert amount >= min(need, free)
     assert amount <= max(need, free // 2)
+
+
+def test_what_has_expired_does_not_expire_again() -> None:
+    """Its money moved to unproven once; a second sweep moves nothing."""
+    lease = Lease(
+        id="l",
+        window=WindowKey("b", NOW),
+        holder="h",
+        amount_nusd=10,
+        open_nusd=7,
+        state=LeaseState.GRANTED,
+        granted_at=NOW,
+        expires_at=NOW,
+        sweep_at=NOW,
+    )
+    step = expired(lease)
+    assert step is not None
+    assert Amounts(leased_nusd=-7, unproven_nusd=7) == step.change
+    assert expired(step.lease) is None
 
 
 def test_every_state_can_be_settled_and_none_is_left_twice() -> None:

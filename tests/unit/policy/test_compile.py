@@ -113,6 +113,18 @@ def test_wrong_rule_is_named(rules: tuple[Rule, ...], field: str) -> None:
     assert refused.value.fix
 
 
+def test_good_rules_of_every_action_compile() -> None:
+    """Each kind once, with everything it may say."""
+    rules = (
+        Deny(id="deny", match={"model": ("bad*",)}, status=403),
+        Throttle(id="throttle", rpm=1),
+        Cap(id="cap", max_tokens=1),
+        Route(id="route", weights={"a": 0, "b": 1}, sticky="user_id"),
+        Downgrade(id="down", to="small", budget="b", above_ratio=0.0),
+    )
+    assert rules == build(*rules, budgets=(budget(),)).rules
+
+
 @pytest.mark.parametrize(
     ("left", "right", "ties"),
     [
