@@ -48,12 +48,9 @@ def _by_hand(
             text = attributes.get(rule.attribute)
             if text and rule.tag:
                 listed = json.loads(text) if text.startswith("[") else text.split(",")
-                named = [
-                    tag.strip().removeprefix(f"{rule.tag}:")
-                    for tag in listed
-                    if tag.strip().startswith(f"{rule.tag}:")
-                ]
-                text = next(iter(named), None)
+                split = [tag.strip().partition(":") for tag in listed]
+                named = [value.strip() for name, _, value in split if name == rule.tag]
+                text = next(filter(None, named), None)
             if rule.dimension == dimension and text:
                 values[dimension] = rule.values.get(text, text)
                 by[dimension] = rule.id
@@ -135,6 +132,40 @@ def test_a_rule_for_one_role_ignores_the_others() -> None:
     for role, expected in ((KeyRole.PROXY, "x"), (KeyRole.CLIENT, None)):
         table = attribute(_spans([("", {"t": "x"})], role), rules, senders=PLAIN)
         assert [expected] == table["team"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        (
+            {"team.id": "t-self", "metadata.user_api_key_team_alias": "search"},
+            {"team": "search"},  # the gateway's word before the program's
+        ),
+        (
+            {"metadata.user_api_key_team_alias": "", "metadata.user_api_key_team_id": "t-1"},
+            {"team": "t-1"},  # LiteLLM says '' where it has nothing
+        ),
+        (
+            {"litellm.metadata.user_api_key_alias": "ci", "litellm.api_key.hash": "9f"},
+            {"api_key": "ci"},
+        ),
+        ({"metadata.user_api_key_end_user_id": "u-1"}, {"user_id": "u-1"}),
+        (
+            {"langfuse.trace.tags": '["team:search", "feature:summarise"]'},
+            {"team": "search", "feature": "summarise"},
+        ),
+        (
+            {"langsmith.span.tags": "seq:step:1, feature:rag", "gen_ai.agent.name": "bot"},
+            {"feature": "rag"},  # a tag is meant, an agent's name is a guess
+        ),
+        ({"gen_ai.agent.name": "bot"}, {"feature": "bot"}),
+        ({"deployment.environment": "lab"}, {"environment": "lab"}),
+    ],
+)
+def test_what_producers_say_is_found(attributes: dict[str, str], expected: dict[str, str]) -> None:
+    """The built-in rules on attributes as recorded from producers."""
+    row = attribute(_spans([("", attributes)]), BUILT_IN, senders=PLAIN).to_pylist()[0]
+    assert expected == {name: row[name] for name in DIMENSIONS if row[name] is not None}
 
 
 @pytest.mark.parametrize(
