@@ -5,6 +5,7 @@ one half-even division over the rows of a price. Products that could pass 58 bit
 Python's unbounded integers instead: exact in every case, slow only for hostile ones.
 """
 
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -34,6 +35,8 @@ Numbers = npt.NDArray[np.int64] | npt.NDArray[np.object_]
 PER_CALL: Final = "requests"
 NOT_BILLED: Final = frozenset({ErrorType.RATE_LIMITED.value, ErrorType.CLIENT_ERROR.value})
 """Failures that a provider refuses before it works: free when they carry no usage (C5)."""
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MINUTE_US: Final = 60_000_000
 SAFE_ITEM: Final = 2**58
 """Line items below it can be added over all buckets without leaving int64."""
 _FACTS: Final = ("report_kind", "provider", "billing_model", "start_time", "status")
@@ -63,8 +66,16 @@ class _Sheet:
             (self.quantities[b] for b in INPUT_BUCKETS if b in self.quantities), start=zero
         )
         self.cost = np.zeros(frame.height, dtype=np.int64)
+        self._minutes: Integers | None = None
         self._outcomes: dict[Outcome, int] = {}
         self._outcome_of = np.full(frame.height, -1, dtype=np.int64)
+
+    def minutes(self) -> Integers:
+        """Return the minute each row started in, from the epoch."""
+        if self._minutes is None:
+            starts = self.frame["start_time"].to_physical().fill_null(0).to_numpy()
+            self._minutes = starts // MINUTE_US
+        return self._minutes
 
     def put(self, rows: Integers, outcome: Outcome) -> None:
         """Give rows an outcome."""
@@ -109,6 +120,8 @@ def price(spans: pa.Table, book: PriceBook) -> pa.Table:
 
 
 def _without_usage(sheet: _Sheet, calls: pl.DataFrame) -> None:
+    if calls.is_empty():
+        return
     impossible = pl.col("usage_state") == UsageState.IMPOSSIBLE.value
     failed = pl.col("status") == Status.ERROR.value
     refused = failed & pl.col("error_type").is_in(sorted(NOT_BILLED)) & ~impossible
@@ -124,7 +137,7 @@ def _without_usage(sheet: _Sheet, calls: pl.DataFrame) -> None:
 
 
 def _price_model(sheet: _Sheet, rows: Integers, prices: ModelPrices) -> None:
-    for row, chosen in _by_validity(sheet.frame, rows, prices):
+    for row, chosen in _by_validity(sheet, rows, prices):
         if row is None:
             sheet.put(chosen, Outcome(CostState.UNPRICED, "no_price_at_time"))
             continue
@@ -137,17 +150,16 @@ def _price_model(sheet: _Sheet, rows: Integers, prices: ModelPrices) -> None:
 
 
 def _by_validity(
-    frame: pl.DataFrame, rows: Integers, prices: ModelPrices
+    sheet: _Sheet, rows: Integers, prices: ModelPrices
 ) -> list[tuple[PriceRow | None, Integers]]:
     if len(prices.rows) == 1 and prices.rows[0].validity.is_always:
         return [(prices.rows[0], rows)]
     # Prices change on minutes at the finest, so a minute is looked up once.
-    minutes = frame["start_time"].gather(rows).dt.truncate("1m")
-    distinct = {minute: prices.at(minute) for minute in minutes.unique().to_list()}
-    chosen = [distinct[minute] for minute in minutes.to_list()]
+    distinct, which = np.unique(sheet.minutes()[rows], return_inverse=True)
+    valid = [prices.at(EPOCH + timedelta(minutes=int(minute))) for minute in distinct]
     return [
-        (row, rows[np.array([one is row for one in chosen])])
-        for row in {id(one): one for one in chosen}.values()
+        (row, rows[np.array([one is row for one in valid])[which]])
+        for row in {id(one): one for one in valid}.values()
     ]
 
 
