@@ -32,7 +32,7 @@ from controlplane.pipelines.export import export_traces
 from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import settle_tick
-from controlplane.pipelines.sync import SyncTools
+from controlplane.pipelines.sync import SyncTools, sweep
 from controlplane.pricing.price_book import PriceBook
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
@@ -45,6 +45,7 @@ from controlplane.store.spans.flight_server import SpanFlightServer
 from controlplane.workers.rounds import Rounds
 
 REPUBLISH_SECONDS = 30.0
+SWEEP_SECONDS = 5.0
 VERSION = package_version("inference-controlplane")
 CLOCK = SystemClock()
 IDS = UlidIds()
@@ -134,7 +135,7 @@ def build_services(
             settles, caller, book=book, writer=stores.spans, now=now
         ),
         ids=IDS,
-        terms=LeaseTerms(ttl_seconds=settings.budgets.lease_ttl_seconds),
+        terms=lease_terms(settings),
     )
     return Services(
         reader=stores.spans,
@@ -155,6 +156,11 @@ def build_services(
         requests_per_minute=settings.api.requests_per_minute,
         allowed_hosts=settings.api.allowed_hosts,
     )
+
+
+def lease_terms(settings: Settings) -> LeaseTerms:
+    """Return how long leases live."""
+    return LeaseTerms(ttl_seconds=settings.budgets.lease_ttl_seconds)
 
 
 def export_jobs(settings: Settings, spans: DuckDbSpanStore) -> ExportJobs:
@@ -179,6 +185,11 @@ def build_rounds(settings: Settings, stores: Stores, publishing: PublishTools) -
             "settle",
             lambda: settle_tick(stores.spans, now=CLOCK.now(), ledger=posting),
             seconds=settings.settle_interval_seconds,
+        ),
+        Rounds(
+            "sweep",
+            lambda: sweep(stores.ledger, terms=lease_terms(settings), now=CLOCK.now()),
+            seconds=SWEEP_SECONDS,
         ),
         Rounds(
             "republish",

@@ -1,11 +1,13 @@
 """What a bucket should have cost: a robust seasonal expectation for many series at once.
 
 Arrays are `float64[series, bucket]`, oldest bucket first, of equal width; only the past is used.
+NaN is "the series had not begun": a new team is not compared with the nothing before it.
 Floats are right here: an expectation is a statistic, not money that anyone is billed.
 Source of the phase-local scale: the lab notes on on-call KPIs, where it was the single most
 useful guard against noise at busy hours.
 """
 
+import warnings
 from typing import Final
 
 import numpy as np
@@ -27,26 +29,35 @@ def expectation(values: Series, at: int) -> tuple[Series, Series]:
     days at the same time of day. Both are NaN for a series whose history is shorter than
     MIN_DAYS: a cold start stays quiet.
     """
-    phases = _same_phase(values, at)
-    if phases.shape[1] == 0:
-        unknown = np.full(values.shape[0], np.nan)
-        return unknown, unknown
-    expected = np.median(phases, axis=1)
-    local = MAD_TO_SIGMA * np.median(np.abs(phases - expected[:, None]), axis=1)
+    weekly = _phases(values, at, [7 * BUCKETS_PER_DAY * week for week in (1, 2)])
+    daily = _phases(values, at, [BUCKETS_PER_DAY * day for day in range(1, 8)])
+    by_week, week_scale = _center(weekly)
+    by_day, day_scale = _center(daily)
+    has_weeks = (weekly.shape[1] > 0) & ~np.isnan(weekly).any(axis=1)
+    has_days = (~np.isnan(daily)).sum(axis=1) >= MIN_DAYS * (2 * PHASE_HALF_WIDTH + 1)
+    expected = np.where(has_weeks, by_week, by_day)
+    local = np.where(has_weeks, week_scale, day_scale)
     past = values[:, max(0, at - BUCKETS_PER_DAY * DAYS_OF_HISTORY) : at]
-    steps = np.abs(np.diff(past, axis=1))
-    general = MAD_TO_SIGMA * np.median(steps, axis=1)
-    return expected, np.sqrt(local**2 + general**2)
+    general = MAD_TO_SIGMA * _median(np.abs(np.diff(past, axis=1)))
+    known = has_weeks | has_days
+    return np.where(known, expected, np.nan), np.where(known, np.hypot(local, general), np.nan)
 
 
-def _same_phase(values: Series, at: int) -> Series:
-    days = min(at // BUCKETS_PER_DAY, DAYS_OF_HISTORY)
-    if days < MIN_DAYS:
-        return values[:, :0]
-    weeks = [7 * BUCKETS_PER_DAY * week for week in (1, 2)]
-    periods = (
-        weeks if days >= DAYS_OF_HISTORY else [BUCKETS_PER_DAY * day for day in range(1, days + 1)]
-    )
+def _phases(values: Series, at: int, periods: list[int]) -> Series:
+    """Return the buckets of the same time of day, `periods` ago and a little around."""
     offsets = np.arange(-PHASE_HALF_WIDTH, PHASE_HALF_WIDTH + 1)
     columns = np.concatenate([at - period + offsets for period in periods])
     return values[:, columns[(columns >= 0) & (columns < at)]]
+
+
+def _center(phases: Series) -> tuple[Series, Series]:
+    middle = _median(phases)
+    return middle, MAD_TO_SIGMA * _median(np.abs(phases - middle[:, None]))
+
+
+def _median(values: Series) -> Series:
+    """Return the median of what is known in each row; NaN where nothing is."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a row of NaN is an answer, not a fault
+        middle: Series = np.nanmedian(values, axis=1)
+    return middle

@@ -76,12 +76,10 @@ def rebuild(source: SpanSource, target: RebuildTarget, *, now: datetime) -> int:
 
 def _post(store: SettleStore, ledger: LedgerPoster, *, now: datetime) -> tuple[int, bool]:
     changes = store.unposted()
-    if changes.num_rows == 0:
-        return 0, False
-    newest = pc.max(changes.column("version")).as_py()
     try:
-        ledger.post(changes, now)
+        ledger.post(changes, now)  # without rows too: calls whose wait for an agent is over
     except UnavailableError:
         return 0, True
-    store.posted(newest)
+    if changes.num_rows:
+        store.posted(pc.max(changes.column("version")).as_py())
     return changes.num_rows, False

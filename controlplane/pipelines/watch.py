@@ -155,6 +155,8 @@ def _matrix(table: pa.Table, window: Window) -> tuple[list[str | None], Series]:
     for row in rows:
         bucket = int((row["bucket_start"] - window.start) / BUCKET)
         costs[index[row["team"]], bucket] += row["cost_nusd"]
+    before_first = np.logical_not(np.logical_or.accumulate(costs > 0, axis=1))
+    costs[before_first] = np.nan
     return teams, costs
 
 

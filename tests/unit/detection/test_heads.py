@@ -56,6 +56,15 @@ def test_cold_start_is_quiet() -> None:
     assert [] == cost_excess(values, values.shape[1] - 1)
 
 
+def test_a_new_series_is_compared_with_its_own_days_only() -> None:
+    """Nothing before the beginning is no zero: five days of $1 expect $1, not something less."""
+    values = np.full((1, 20 * BUCKETS_PER_DAY), np.nan)
+    values[0, 15 * BUCKETS_PER_DAY :] = 100.0 * CENTS
+    expected, _ = expectation(values, values.shape[1] - 1)
+    assert 100.0 * CENTS == expected[0]
+    assert [] == cost_excess(values, values.shape[1] - 1)
+
+
 def test_pennies_are_quiet() -> None:
     """A huge ratio below the money floor is not worth telling."""
     values = np.zeros((1, 10 * BUCKETS_PER_DAY))
