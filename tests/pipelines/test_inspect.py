@@ -27,15 +27,7 @@ UNCOUNTED = {
 }
 """Scenarios whose number of calls no reader of the payload can know."""
 
-IN_TWO_TRACES = "count_once joins two client reports only inside one trace"
 NOT_YET = {
-    "openinference-langchain+openai/agent": IN_TWO_TRACES,
-    "openinference-langchain+openai/chain": IN_TWO_TRACES,
-    "traceloop-anthropic/cached": IN_TWO_TRACES,
-    "traceloop-anthropic/cached-stream": IN_TWO_TRACES,
-    "traceloop-anthropic/chat": IN_TWO_TRACES,
-    "traceloop-anthropic/chat-stream": IN_TWO_TRACES,
-    "traceloop-anthropic/tool-call": IN_TWO_TRACES,
     "synth/vllm/n3-three-spans-one-request": "count_once does not join sequences of one request",
 }
 """Scenarios that are counted wrongly today; strict, so that a fix must take them out."""
