@@ -1,6 +1,8 @@
 """What every test may ask for."""
 
+import json
 import os
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +20,9 @@ from controlplane.signals.schema import SPAN_SCHEMA
 from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.migrate import migrate
 
+PROOFS = Path(__file__).parent / "proofs"
+CODE = ("controlplane", "collectors", "dashboard", "migrations")
+
 # Examples are judged by what they show, never by how busy the machine is; CI repeats the same ones.
 settings.register_profile("shared", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("shared")
@@ -27,6 +32,32 @@ settings.load_profile("shared")
 def full_size() -> bool:
     """Whether this is `make prove`: the same tests at the size of the claim."""
     return os.environ.get("CONTROLPLANE_TEST_FULL") == "1"
+
+
+@pytest.fixture(scope="session")
+def write_proof(full_size: bool) -> Callable[[str, Mapping[str, object]], None]:  # noqa: FBT001 - a fixture
+    """Keep the figures of a full-size run as `tests/proofs/<name>.json`; another writes nothing.
+
+    Date and commit are those of the code; figures of changed code say so.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(PROOFS.parents[1]), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def write(name: str, figures: Mapping[str, object]) -> None:
+        if not full_size:
+            return
+        proof = {
+            "date": git("log", "-1", "--format=%cI"),
+            "commit": git("log", "-1", "--format=%H"),
+            "code_changed_since": bool(git("status", "--porcelain", "--", *CODE)),
+            "load_average": os.getloadavg(),
+            **figures,
+        }
+        (PROOFS / f"{name}.json").write_text(json.dumps(proof, indent=2) + "\n")
+
+    return write
 
 
 @pytest.fixture(scope="session")
