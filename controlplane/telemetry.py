@@ -33,9 +33,6 @@ SPOOL_ENTRIES = Gauge(
 SETTLE_SECONDS = Histogram(
     "controlplane_settle_seconds", "Duration of one settle tick.", registry=REGISTRY
 )
-SETTLE_LAG_SECONDS = Gauge(
-    "controlplane_settle_lag_seconds", "Age of the oldest report not settled.", registry=REGISTRY
-)
 WORKER_ERRORS = Counter(
     "controlplane_worker_errors_total", "Failed rounds of a worker.", ["worker"], registry=REGISTRY
 )

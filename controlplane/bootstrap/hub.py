@@ -11,7 +11,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine, text
 
-from controlplane import log
+from controlplane import log, telemetry
 from controlplane.api.app import create_app
 from controlplane.api.exports import ExportJobs
 from controlplane.api.server import ApiServer
@@ -180,10 +180,15 @@ def build_rounds(settings: Settings, stores: Stores, publishing: PublishTools) -
     posting = LedgerPosting(
         stores.ledger, unenforced_grace_seconds=settings.budgets.unenforced_grace_seconds
     )
+
+    @telemetry.SETTLE_SECONDS.time()
+    def settle() -> None:
+        settle_tick(stores.spans, now=CLOCK.now(), ledger=posting)
+
     return [
         Rounds(
             "settle",
-            lambda: settle_tick(stores.spans, now=CLOCK.now(), ledger=posting),
+            settle,
             seconds=settings.settle_interval_seconds,
         ),
         Rounds(
