@@ -60,8 +60,8 @@ def _exception_type(attributes: Sequence[bytes]) -> str | None:
             pair = pb.KeyValue.FromString(encoded)
         except DecodeError:
             continue
-        if pair.key == _EXCEPTION_TYPE:
-            return pair.value.string_value or None
+        if pair.key == _EXCEPTION_TYPE and pair.value.string_value:
+            return pair.value.string_value
     return None
 
 
