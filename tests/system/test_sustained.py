@@ -30,6 +30,10 @@ MARK_SECONDS = 0.25
 LOOK_SECONDS = 0.15  # the markers; it adds to what is measured as freshness
 ASK_SECONDS = 0.25
 DRAIN_SECONDS = 120.0
+PROMISED = (2.0, 200.0)
+"""p95 of freshness in seconds and of an API answer in milliseconds, on two cores of our own."""
+TOLERATED = (20.0, 5_000.0)
+"""The same on a machine that does other things."""
 TEAM = "markers"
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]  # containers: no user namespace, small shm
 ASKED: list[tuple[str, dict[str, str | int]]] = [
@@ -139,13 +143,14 @@ def test_sustained_load_is_fresh_and_quick(
     finally:
         program.end(signal.SIGINT)
         program.clear_away()
-    with capsys.disabled():
-        sys.stdout.write(json.dumps(figures) + "\n")
-    write_proof("sustained", figures)
+    limits = PROMISED if full_size else TOLERATED
     judged = (figures["freshness_seconds"]["p95"], figures["api_milliseconds"]["p95"])
-    limits = (2.0, 200.0) if full_size else (20.0, 5_000.0)
-    assert judged[0] <= limits[0]
-    assert judged[1] <= limits[1]
+    within = [value <= limit for value, limit in zip(judged, limits, strict=True)]
+    told = {"limits": limits, "is_within_limits": all(within), **figures}
+    with capsys.disabled():
+        sys.stdout.write(json.dumps(told) + "\n")
+    write_proof("sustained", told)
+    assert [True, True] == within, f"{judged} is over {limits}"
 
 
 def _measure(system: Any, program: Any, markers: Markers, *, seconds: float) -> dict[str, Any]:
@@ -161,6 +166,7 @@ def _measure(system: Any, program: Any, markers: Markers, *, seconds: float) -> 
         load_after = os.getloadavg()
     drained = _drained(system, calls=sent["spans"] + len(markers.acked))
     markers.look()
+    assert markers.acked.keys() == markers.seen.keys()
     api = [took for each in reader.seconds.values() for took in each]
     return {
         "seconds": seconds,
