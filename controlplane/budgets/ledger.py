@@ -4,13 +4,18 @@
 most one of them above zero. A balance is the sum of entries and nothing else.
 """
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from controlplane.core.calendar import Window
 from controlplane.policy.wire import Standing
+
+MAX_ACCOUNT_NUSD: Final = 2**62 - 1
+"""Where an account stops (4.6 billion USD): from end to end a change still fits 64 bits."""
 
 
 class Amounts(msgspec.Struct, frozen=True):
@@ -82,6 +87,32 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     kind: EntryKind
     at: datetime
     change: Amounts
+
+
+def within_range(entries: Iterable[Entry], amounts: Mapping[WindowKey, Amounts]) -> list[Entry]:
+    """Cut changes that would take an account out of the range that databases hold.
+
+    Only nonsense gets there. It must neither stop the ledger nor become a float in SQLite; and a
+    balance stays the sum of its entries.
+    """
+    standing_now = dict(amounts)
+    kept = []
+    for entry in entries:
+        before = standing_now.get(entry.window, Amounts())
+        after = _bounded(before + entry.change)
+        standing_now[entry.window] = after
+        kept.append(msgspec.structs.replace(entry, change=_difference(after, before)))
+    return kept
+
+
+def _bounded(amounts: Amounts) -> Amounts:
+    parts = msgspec.structs.astuple(amounts)
+    return Amounts(*(max(-MAX_ACCOUNT_NUSD, min(MAX_ACCOUNT_NUSD, part)) for part in parts))
+
+
+def _difference(after: Amounts, before: Amounts) -> Amounts:
+    pairs = zip(msgspec.structs.astuple(after), msgspec.structs.astuple(before), strict=True)
+    return Amounts(*(one - other for one, other in pairs))
 
 
 def standing(budget_id: str, window: Window, balance: Balance) -> Standing:

@@ -145,9 +145,10 @@ def plan(
             continue
         loose = _apart(made, rows, budget, holds=holds, now=now)
         may_wait = budget.mode is Mode.HARD and budget.id in known.leased_budgets
-        ready = now - timedelta(seconds=grace_seconds) if may_wait else None
         waiting = {w.call_id: w for w in known.waiting if w.window.budget_id == budget.id}
-        _post_unenforced(made, loose, budget, waiting=waiting, ready=ready, grace=grace_seconds)
+        _post_unenforced(
+            made, loose, budget, waiting=waiting, now=now, grace=grace_seconds if may_wait else None
+        )
     return made
 
 
@@ -221,8 +222,8 @@ def _post_unenforced(
     budget: Budget,
     *,
     waiting: Mapping[str, WaitingCall],
-    ready: datetime | None,
-    grace: float,
+    now: datetime,
+    grace: float | None,
 ) -> None:
     """Sum what changed per minute, leaving out what waits and what waited for this."""
     window_of = _window_starts(budget)
@@ -230,7 +231,8 @@ def _post_unenforced(
         back = rows.filter((pl.col("sign") < 0) & pl.col("call_id").is_in(list(waiting)))
         made.settled_waits += [waiting[call_id] for call_id in back["call_id"]]
         rows = rows.join(back, on=("call_id", "sign"), how="anti")
-    if ready is not None:
+    if grace is not None:
+        ready = now - timedelta(seconds=grace)
         late = (pl.col("sign") > 0) & ~pl.col("enforced") & (pl.col("ended") > ready)
         late &= pl.col("cost_nusd").is_not_null()
         for row in rows.filter(late).iter_rows(named=True):
@@ -241,7 +243,8 @@ def _post_unenforced(
                     minute=row["minute"],
                     version=row["version"],
                     cost_nusd=row["cost_nusd"],
-                    due_at=row["ended"] + timedelta(seconds=grace),
+                    # A client that says its call ends next year is seen now (L5).
+                    due_at=min(row["ended"], now) + timedelta(seconds=grace),
                 )
             )
         rows = rows.filter(~late | late.is_null())

@@ -4,6 +4,7 @@ A report's totals overlap (cached tokens lie inside input tokens); buckets never
 sum over buckets. Shared by ingest, pricing and the agent.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -127,3 +128,13 @@ def decompose(usage: ReportedUsage) -> dict[str, int]:
                 "part_exceeds_whole", f"{whole} {said[whole]} < parts {said[whole] - parts[rest]}"
             )
     return {name: parts[name] for name in BUCKET_NAMES if parts.get(name)}
+
+
+def is_possible(buckets: Mapping[str, int]) -> bool:
+    """Whether exclusive buckets are ones we know, each within 0 and MAX_QUANTITY.
+
+    A bucket without a name here has no price either: it must not be counted as free.
+    """
+    return buckets.keys() <= set(BUCKET_NAMES) and all(
+        0 <= quantity <= MAX_QUANTITY for quantity in buckets.values()
+    )

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from controlplane.auth.principal import Principal
 from controlplane.core.ids import DEFAULT_DOMAIN, DEFAULT_TENANT
-from controlplane.core.tokens import BUCKET_NAMES, INPUT_BUCKETS, OUTPUT_BUCKETS
+from controlplane.core.tokens import BUCKET_NAMES, INPUT_BUCKETS, OUTPUT_BUCKETS, is_possible
 from controlplane.ingest.dialects.providers import canonical_provider
 from controlplane.policy.wire import Settle
 from controlplane.pricing.price import price
@@ -25,6 +25,7 @@ from controlplane.signals.vocabulary import KeyRole, Layer, ReportKind, UsageSta
 
 DIALECT: Final = "agent"
 RULE: Final = "agent:policy-dimension-map"
+IMPOSSIBLE: Final = "quantity_out_of_range"
 _DIMENSIONS: Final = [
     field.name for field in ATTRIBUTED if field.name not in {"tenant", "attributed_by"}
 ]
@@ -97,6 +98,8 @@ def _usage(settle: Settle) -> dict[str, object]:
     if not settle.usage:
         state = UsageState.UNKNOWN if settle.usage is None else UsageState.ABSENT
         return {"usage_state": state.value}
+    if not is_possible(settle.usage):
+        return {"usage_state": UsageState.IMPOSSIBLE.value, "usage_reason": IMPOSSIBLE}
     buckets = {name: settle.usage.get(name) for name in BUCKET_NAMES}
     return {
         **buckets,

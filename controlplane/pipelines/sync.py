@@ -1,7 +1,7 @@
 """One node's word → settled holds, leases and standings, in one transaction of the ledger."""
 
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ from controlplane.budgets.ledger import WindowKey, standing
 from controlplane.budgets.ports import Ledger, LedgerTransaction
 from controlplane.core.errors import ForbiddenError, InvalidInputError, LimitExceededError
 from controlplane.core.ids import IdFactory
+from controlplane.core.tokens import is_possible
 from controlplane.policy.history import NodeReport
 from controlplane.policy.wire import (
     MAX_SYNC_ITEMS,
@@ -32,6 +33,12 @@ MAX_STANDINGS: Final = 100
 MAX_SWEPT: Final = 1_000
 MAX_GENERATION: Final = 2**31 - 1
 """Largest number that the generation columns hold."""
+MAX_HOLD_NUSD: Final = 10**15
+"""A million USD: no call costs more, and thousands of them still fit a balance."""
+MAX_HOLD_ID: Final = 200
+EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
+LATEST: Final = datetime(2500, 1, 1, tzinfo=UTC)
+"""What every calendar, database and dashboard can still name, with room for windows and waits."""
 
 PriceUsage = Callable[[Settle], int | None]
 """Nano-USD of a settle's buckets at its own time; None: no price is known."""
@@ -59,7 +66,7 @@ def sync(request: SyncRequest, caller: Principal, now: datetime, *, tools: SyncT
 
     Raises:
         LimitExceededError: a list is too long.
-        InvalidInputError: a negative hold, or a generation that can not be.
+        InvalidInputError: a hold, a time or a generation that can not be.
         ForbiddenError: a budget of a tenant that the caller does not act for.
         UnavailableError: nothing was changed; say it again.
     """
@@ -98,8 +105,10 @@ def outcome_of(settle: Settle, price_usage: PriceUsage) -> Outcome:
         if settle.usage is not None and settle.status == "error":
             return Outcome(0, ChargeReason.REFUSED_UPSTREAM)
         return Outcome(None, ChargeReason.UNKNOWN_USAGE)
+    if not is_possible(settle.usage):
+        return Outcome(None, ChargeReason.UNKNOWN_USAGE)
     cost = price_usage(settle)
-    if cost is None or cost < 0:
+    if cost is None or not 0 <= cost <= MAX_HOLD_NUSD:
         return Outcome(None, ChargeReason.UNPRICED)
     return Outcome(cost, ChargeReason.PRICED)
 
@@ -128,8 +137,28 @@ def _check_request(request: SyncRequest) -> None:
         0 <= applied.epoch <= MAX_GENERATION and 0 <= applied.gen <= MAX_GENERATION
     ):
         raise InvalidInputError("applied", f"{applied.etag()} is no generation")
-    if any(settle.held_nusd < 0 for settle in request.settle):
-        raise InvalidInputError("settle.held_nusd", "is negative", "A hold is what a call may cost")
+    for settle in request.settle:
+        _check_settle(settle)
+
+
+def _check_settle(settle: Settle) -> None:
+    """Refuse what would break the ledger or the span store for everybody."""
+    if not 0 < len(settle.hold_id) <= MAX_HOLD_ID:
+        raise InvalidInputError(
+            "settle.hold_id", f"has {len(settle.hold_id)} characters", f"Give 1 to {MAX_HOLD_ID}"
+        )
+    if not 0 <= settle.held_nusd <= MAX_HOLD_NUSD:
+        raise InvalidInputError(
+            "settle.held_nusd", f"is not 0 to {MAX_HOLD_NUSD}", "A hold is what a call may cost"
+        )
+    for name in ("started_at", "ended_at"):
+        at: datetime = getattr(settle, name)
+        if at.tzinfo is None or not EARLIEST <= at < LATEST:
+            raise InvalidInputError(
+                f"settle.{name}",
+                "has no offset, or is no time of a call",
+                f"Give RFC 3339 with an offset, {EARLIEST:%Y} to {LATEST:%Y}",
+            )
 
 
 def _node_report(request: SyncRequest) -> NodeReport:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, tu
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.hold import HoldLine, SettledHold
 from controlplane.budgets.lease import CHARGED_AS_LEASED, Lease, LeaseState
-from controlplane.budgets.ledger import Amounts, Entry, WindowKey
+from controlplane.budgets.ledger import Amounts, Entry, WindowKey, within_range
 from controlplane.budgets.ports import LedgerTransaction
 from controlplane.budgets.posting import WaitingCall
 from controlplane.policy.history import NodeReport
@@ -83,6 +83,7 @@ class SqlLedgerTransaction:
         """Post entries and carry the balances forward."""
         if not entries:
             return
+        entries = within_range(entries, self.amounts({entry.window for entry in entries}))
         totals: dict[WindowKey, Amounts] = {}
         for entry in entries:
             totals[entry.window] = totals.get(entry.window, Amounts()) + entry.change

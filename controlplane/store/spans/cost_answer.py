@@ -9,7 +9,7 @@ import pyarrow as pa
 from controlplane.core.calendar import Window
 from controlplane.signals.queries import CostQuery, Granularity
 from controlplane.signals.schema import TIMESTAMP
-from controlplane.store.spans.cube import CALL_ANSWER_SQL, CUBE_ANSWER_SQL, value_of
+from controlplane.store.spans.cube import CALL_ANSWER_SQL, CUBE_ANSWER_SQL, bounded, value_of
 from controlplane.store.spans.database import load, read_sql
 from controlplane.store.spans.filters import filter_sql
 from controlplane.usage.cost_plan import BUCKET, CostPlan
@@ -18,7 +18,7 @@ from controlplane.usage.dimensions import MEASURES
 MAX_SCANS: Final = 32
 """Separate ranges of calls read for buckets that still move; more are read as one."""
 
-_SUMS: Final = ", ".join(f"sum({name})::BIGINT AS {name}" for name in MEASURES)
+_SUMS: Final = ", ".join(f"{bounded(f'sum({name})')} AS {name}" for name in MEASURES)
 
 
 def cost_answer(

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from controlplane.core.money import MAX_NUSD
 from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.usage.dimensions import CUBE_DIMENSIONS, MEASURES, Dimension
 
@@ -19,10 +20,18 @@ _MEASURE_SQL: Final = {
     },
 }
 
-# DuckDB sums BIGINT in 128 bits; the cast back raises, where it would not fit, and never wraps.
+
+def bounded(total: str) -> str:
+    """Write a 128-bit sum as BIGINT, stopped at the largest one.
+
+    DuckDB's cast alone would raise there, and one sender's nonsense would end every settlement.
+    """
+    return f"least({total}, {MAX_NUSD})::BIGINT"
+
+
 _SUMS: Final = {
-    **{name: f"({_MEASURE_SQL[name]})::BIGINT" for name in MEASURES},
-    **{name: f"coalesce(sum({name}), 0)::BIGINT" for name in BUCKET_NAMES},
+    **{name: bounded(_MEASURE_SQL[name]) for name in MEASURES},
+    **{name: bounded(f"coalesce(sum({name}), 0)") for name in BUCKET_NAMES},
 }
 
 
@@ -40,5 +49,5 @@ CALL_MEASURES_SQL: Final = ", ".join(f"{sql} AS {name}" for name, sql in _SUMS.i
 CALL_ANSWER_SQL: Final = ", ".join(f"{_SUMS[name]} AS {name}" for name in MEASURES)
 """Of calls, the sums that a cost answer needs."""
 
-CUBE_ANSWER_SQL: Final = ", ".join(f"sum({name})::BIGINT AS {name}" for name in MEASURES)
+CUBE_ANSWER_SQL: Final = ", ".join(f"{bounded(f'sum({name})')} AS {name}" for name in MEASURES)
 """Of cube rows, the same."""

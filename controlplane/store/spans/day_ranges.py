@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from controlplane.core.calendar import Window
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_DAY = (datetime.min.replace(tzinfo=UTC) - _EPOCH).days
+_LAST_DAY = (datetime.max.replace(tzinfo=UTC) - _EPOCH).days
 
 
 def reach_of(days: Iterable[int]) -> list[Window]:
@@ -16,10 +18,14 @@ def reach_of(days: Iterable[int]) -> list[Window]:
     """
     windows: list[Window] = []
     for day in sorted(set(days)):
-        start = _EPOCH + timedelta(days=day - 1)
-        end = start + timedelta(days=3)
+        start, end = _instant(day - 1), _instant(day + 2)
         if windows and start <= windows[-1].end:
             windows[-1] = Window(windows[-1].start, end)
         else:
             windows.append(Window(start, end))
     return windows
+
+
+def _instant(day: int) -> datetime:
+    """Return a day's first instant, or the nearest that can be written."""
+    return _EPOCH + timedelta(days=min(max(day, _FIRST_DAY), _LAST_DAY))

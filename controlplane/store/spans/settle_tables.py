@@ -79,7 +79,7 @@ class SettleTables:
         self._execute("new_lone", **batches)
         self._execute("mark_dirty", now=now)
         self._execute("count_calls")
-        self._execute("progress")
+        self._execute("progress", now=now)
         self._connection.execute("DELETE FROM tenant_progress")
         self._connection.execute("INSERT INTO tenant_progress FROM progress")
         self._connection.execute("UPDATE settle_state SET through = ?", [settled.through])

@@ -1,5 +1,6 @@
+-- A start in the future says nothing about what has arrived: progress stops at the clock.
 CREATE OR REPLACE TEMP TABLE progress AS
-SELECT tenant, max(seen) AS data_through
+SELECT tenant, max(least(seen, $now)) AS data_through
 FROM (
     SELECT tenant, newest AS seen FROM new_lone
     UNION ALL SELECT tenant, start_time FROM new_call
