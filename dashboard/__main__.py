@@ -1,6 +1,8 @@
 """`python -m dashboard`: serve until stopped; settings come from `CONTROLPLANE_DASHBOARD_*`."""
 
 import sys
+import threading
+from importlib import import_module
 from typing import Any
 
 from dashboard import settings
@@ -29,12 +31,19 @@ def server_options(told: settings.DashboardSettings) -> dict[str, Any]:
     }
 
 
+def _preload() -> None:
+    """Import what the first page needs while the person still looks for the link."""
+    for module in ("altair", "pandas", "pyarrow", "dashboard.charts"):
+        import_module(module)
+
+
 def main() -> None:
     """Serve; a wrong setting ends with a sentence that names it."""
     try:
         told = settings.current()
     except ValueError as wrong:
         sys.exit(str(wrong))
+    threading.Thread(target=_preload, name="preload", daemon=True).start()
     create_app(told).run(config=server_options(told))
 
 

@@ -18,6 +18,28 @@ def badge(filters: Filters) -> None:
     _badge(filters)
 
 
+def wait_for_first(filters: Filters) -> None:
+    """While nothing has arrived yet, look every second and draw the page when something has."""
+    if _through(filters) is None:
+        _look_again(filters)
+
+
+@st.fragment(run_every="1s")
+def _look_again(filters: Filters) -> None:
+    data.forget()
+    if _through(filters) is not None:
+        st.rerun()
+
+
+def _through(filters: Filters) -> str | None:
+    try:
+        meta = data.table("data-quality", tuple(("tenant", t) for t in filters.tenants)).meta
+    except ApiProblem:
+        return None  # not there yet, or a session that has ended: the panels say which
+    through = meta.get("data_through")
+    return through if isinstance(through, str) else None
+
+
 @st.fragment(run_every="10s")
 def _badge(filters: Filters) -> None:
     try:

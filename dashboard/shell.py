@@ -25,6 +25,7 @@ def draw() -> None:
         freshness.badge(asked)
         st.caption(spoken.plain(asked.summary()))
     chosen.run()
+    freshness.wait_for_first(asked)
 
 
 def _pages(asked: Filters) -> list[st.Page]:
