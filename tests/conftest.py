@@ -45,17 +45,21 @@ def write_proof(full_size: bool) -> Callable[[str, Mapping[str, object]], None]:
         command = ["git", "-C", str(PROOFS.parents[1]), *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    def write(name: str, figures: Mapping[str, object]) -> None:
-        if not full_size:
-            return
-        proof = {
+    # Read before anything runs: others may commit while a long proof is measured.
+    measured = (
+        {
             "date": git("log", "-1", "--format=%cI"),
             "commit": git("log", "-1", "--format=%H"),
             "code_changed_since": bool(git("status", "--porcelain", "--", *CODE)),
-            "load_average": os.getloadavg(),
-            **figures,
         }
-        (PROOFS / f"{name}.json").write_text(json.dumps(proof, indent=2) + "\n")
+        if full_size
+        else {}
+    )
+
+    def write(name: str, figures: Mapping[str, object]) -> None:
+        if measured:
+            proof = {**measured, "load_average": os.getloadavg(), **figures}
+            (PROOFS / f"{name}.json").write_text(json.dumps(proof, indent=2) + "\n")
 
     return write
 
