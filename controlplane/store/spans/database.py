@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -33,8 +34,9 @@ _PACKAGE: Final = resources.files("controlplane.store.spans")
 IN_MEMORY: Final = ":memory:"
 
 
+@cache
 def read_sql(name: str) -> str:
-    """Return the text of a query file in `sql/`."""
+    """Return the text of a query file in `sql/`, read once: an upgrade in place changes nothing."""
     return (_PACKAGE / "sql" / f"{name}.sql").read_text()
 
 
