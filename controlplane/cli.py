@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from controlplane.core.errors import ConfigError, ControlPlaneError
+from controlplane.core.errors import ConfigError, ControlPlaneError, InvalidInputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 keys_app = typer.Typer(no_args_is_help=True, help="API and ingest keys.")
@@ -35,6 +35,13 @@ class ServeRole(enum.StrEnum):
     COLLECTOR = "collector"
     API = "api"
     DASHBOARD = "dashboard"
+
+
+class InspectedSignal(enum.StrEnum):
+    """What an inspected file can hold."""
+
+    TRACES = "traces"
+    METRICS = "metrics"
 
 
 ROLE_MODULES = {
@@ -154,7 +161,9 @@ def doctor(*, data_dir: DataDir = None, config: Config = None, json: Json = Fals
 def inspect(
     files: Annotated[list[Path], typer.Argument(help="OTLP payloads of one run, in any order.")],
     *,
-    signal: Annotated[str | None, typer.Option(help="traces or metrics; else by name.")] = None,
+    signal: Annotated[
+        InspectedSignal | None, typer.Option(help="What the files hold; else told by their names.")
+    ] = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -301,7 +310,7 @@ def main() -> None:
         app()
     except ControlPlaneError as wrong:
         sys.stderr.write(f"controlplane: {wrong}\n")
-        sys.exit(2 if isinstance(wrong, ConfigError) else 1)
+        sys.exit(2 if isinstance(wrong, ConfigError | InvalidInputError) else 1)
 
 
 def _print(text: str) -> None:

@@ -10,7 +10,8 @@ from collectors.spool import SqliteSpool
 from controlplane import log, telemetry
 from controlplane.bootstrap.data_files import load_book, load_rules
 from controlplane.bootstrap.metadata import open_keys, open_metadata
-from controlplane.bootstrap.places import HUB_SOCKET, SPOOL_DIR, SPOOL_KEY
+from controlplane.bootstrap.one_owner import own
+from controlplane.bootstrap.places import COLLECTOR_LOCK, HUB_SOCKET, SPOOL_DIR, SPOOL_KEY
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.ingest.limits import Limits
@@ -24,6 +25,7 @@ from controlplane.workers.ingest_loop import IngestLoop
 def run(settings: Settings, *, supervised: bool) -> None:
     """Receive until stopped; what is acknowledged but not stored yet keeps in the spool."""
     log.configure(level=settings.log_level)
+    own(settings.data_dir / COLLECTOR_LOCK, by="a collector")
     told = settings.collector
     limits = Limits(
         max_compressed_bytes=told.max_compressed_bytes,

@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import PrincipalKind
+from controlplane.bootstrap.one_owner import ready_directory
 from controlplane.bootstrap.places import KEY_PEPPER, SIGNING_KEY
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.core.errors import InvalidInputError
@@ -48,9 +49,10 @@ def open_metadata(settings: Settings) -> Engine:
     """Open the metadata database at this version's schema.
 
     Raises:
+        ConfigError: the data directory can not be written.
         UnavailableError: it can not be reached, or is of a newer version.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ready_directory(settings.data_dir)
     engine = open_engine(settings.metadata_url)
     migrate(engine)
     return engine

@@ -7,6 +7,8 @@ SPANS_FILE: Final = "spans.duckdb"
 SPOOL_DIR: Final = "spool"
 LOGS_DIR: Final = "logs"
 EXPORTS_DIR: Final = "exports"
+UP_LOCK: Final = "up.lock"
+COLLECTOR_LOCK: Final = "collector.lock"
 
 SIGNING_KEY: Final = "signing-key"
 SPOOL_KEY: Final = "spool-key"

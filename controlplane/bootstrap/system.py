@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from controlplane.bootstrap.one_owner import ready_directory
+
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 _RANDOM_BITS = 80
 _ID_CHARACTERS = 26
@@ -39,9 +41,12 @@ def secret_file(path: Path, *, size: int = 32) -> bytes:
     """Read the secret at `path`, made at random with mode 0600 when it is absent.
 
     Two processes may race for the first use: the exclusive link decides, both read the winner's.
+
+    Raises:
+        ConfigError: its directory can not be written.
     """
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ready_directory(path.parent, key="keys_dir")
         mine = path.with_name(f"{path.name}.{os.getpid()}")
         descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -8,7 +8,8 @@ from types import FrameType
 
 import msgspec
 
-from controlplane.bootstrap.places import LOGS_DIR, SPANS_FILE
+from controlplane.bootstrap.one_owner import own
+from controlplane.bootstrap.places import LOGS_DIR, SPANS_FILE, UP_LOCK
 from controlplane.bootstrap.supervisor import Role, Supervisor
 from controlplane.core.errors import ConfigError
 from controlplane.settings import Settings, is_loopback
@@ -33,11 +34,14 @@ def run(settings: Settings, *, demo: bool, json: bool) -> None:
 
     Raises:
         ConfigError: a host is not loopback: that needs keys and TLS, so `serve` and not `up`.
+        UnavailableError: another `up` runs on the same data.
         RoleFailedError: a role did not start; its log has the reason.
     """
     for name, host in (("api", settings.api.host), ("dashboard", settings.dashboard.host)):
         if not is_loopback(host):
             raise ConfigError(f"{name}.host", f"{host} is not loopback", "Use `serve` for that")
+    # Before anything of the other is touched: its logs would be cut, its spool opened twice.
+    own(settings.data_dir / UP_LOCK, by="`controlplane up`")
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:

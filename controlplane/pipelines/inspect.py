@@ -81,6 +81,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 _UNREADABLE: Final = "unreadable_file"
+_METRICS: Final = "metrics_file"
 
 
 class InspectReport(msgspec.Struct, frozen=True):
@@ -93,7 +94,8 @@ class InspectReport(msgspec.Struct, frozen=True):
     @property
     def readable(self) -> bool:
         """Whether any file could be read."""
-        return self.spans > 0 or all(finding.code != _UNREADABLE for finding in self.findings)
+        codes = {finding.code for finding in self.findings}
+        return self.spans > 0 or _METRICS in codes or _UNREADABLE not in codes
 
 
 _COPIED: Final = (
@@ -123,9 +125,7 @@ def inspect_files(
         if body is None:
             continue
         if (signal or ("metrics" if ".metrics." in path.name else "traces")) != "traces":
-            findings.append(
-                _about_file("metrics_file", path, "metrics hold no calls", severity="info")
-            )
+            findings.append(_about_file(_METRICS, path, "metrics hold no calls", severity="info"))
             continue
         spans = _spans(path, body, findings, limits=limits)
         if spans is not None:

@@ -54,7 +54,7 @@ def test_an_unknown_model_has_no_total() -> None:
 def test_wrong_usage_is_one_sentence_on_stderr(usage: str, words: str) -> None:
     """No traceback, nothing on stdout."""
     status, out, err = _price("--json", usage=usage)
-    assert (1, "") == (status, out)
+    assert (2, "") == (status, out)
     assert words in err
     assert 1 == err.count("\n")
 
@@ -126,3 +126,28 @@ def test_help_names_every_command_of_the_contract() -> None:
     shown = _run("--help").stdout
     for command in ("up", "serve", "agent", "inspect", "price", "check-config", "doctor", "verify"):
         assert command in shown
+
+
+def test_one_readable_file_is_enough_for_inspect(tmp_path: Path) -> None:
+    """Metrics are recognised and hold no calls; what can not be read beside them is a finding."""
+    (tmp_path / "broken.pb").write_bytes(b"\xff")
+    metrics = CORPUS / "litellm-proxy" / "chat.metrics.pb"
+    done = _run("inspect", str(tmp_path / "broken.pb"), str(metrics), "--json")
+    codes = {finding["code"] for finding in json.loads(done.stdout)["findings"]}
+    assert (0, {"unreadable_file", "metrics_file"}) == (done.returncode, codes)
+    assert 1 == _run("inspect", str(tmp_path / "broken.pb"), "--json").returncode
+
+
+def test_a_signal_nobody_knows_is_refused() -> None:
+    """Not taken for metrics, which hold no calls."""
+    done = _run("inspect", "--signal", "trace", "README.md", "--json")
+    assert (2, "") == (done.returncode, done.stdout)
+
+
+@pytest.mark.parametrize("command", [["up"], ["serve", "--role", "collector"], ["migrate"]])
+def test_a_data_dir_that_can_not_be_is_one_sentence(tmp_path: Path, command: list[str]) -> None:
+    """A file is in its place."""
+    (tmp_path / "taken").write_text("")
+    done = _run(*command, "--data-dir", str(tmp_path / "taken"))
+    assert (2, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+    assert "data_dir" in done.stderr
