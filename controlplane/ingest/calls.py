@@ -49,6 +49,7 @@ _READ: Final = (
     *("domain", "trace_hi", "trace_lo", "span_id", "duration_us", "content_hash", "layer"),
     *("key_role", "scope_name", "response_id", "gateway_call_id", "status", "usage_state"),
     *("input_tokens", "output_tokens", "billing_model", "cost_nusd", "cost_state"),
+    "tenant",
     *_DETAILS,
 )
 
@@ -94,7 +95,7 @@ def _reports(table: pa.Table) -> list[Report]:
         *(read[name] for name in ("status", "usage_state")),
         tokens,
         details,
-        *(read[name] for name in ("billing_model", "cost_nusd", "cost_state")),
+        *(read[name] for name in ("billing_model", "cost_nusd", "cost_state", "tenant")),
     ]
     return [Report(*row) for row in zip(range(table.num_rows), *columns, strict=True)]
 

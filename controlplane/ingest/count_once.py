@@ -67,6 +67,7 @@ class Report(NamedTuple):
     billing_model: str | None
     cost_nusd: int | None
     cost_state: str | None
+    tenant: str = ""
 
     @property
     def identity(self) -> Identity:
@@ -332,9 +333,12 @@ def _billing_order(report: Report) -> tuple[bool, bool, int, int, int, Identity]
 def _dearest_equal(ranked: Sequence[Report]) -> Report:
     """Let no unknown sender lower the bill of another over the same model (C4).
 
-    A reply from the gateway's cache is free whatever the client believes (C2).
+    A reply from the gateway's cache is free whatever the client believes (C2). Between clients of
+    different tenants nobody vouches for either: the dearer word stands, and its sender pays it.
     """
     first = ranked[0]
+    if first.key_role == KeyRole.CLIENT:
+        return _dearest_tenant(ranked)
     if first.is_known or first.cost_state != CostState.PRICED:
         return first
     best = first
@@ -342,6 +346,20 @@ def _dearest_equal(ranked: Sequence[Report]) -> Report:
         if (
             report.usage_state == UsageState.EXACT
             and report.billing_model == first.billing_model
+            and (report.cost_nusd or 0) > (best.cost_nusd or 0)
+        ):
+            best = report
+    return best
+
+
+def _dearest_tenant(ranked: Sequence[Report]) -> Report:
+    """Return the first report, unless another tenant's client key says that the call cost more."""
+    best = first = ranked[0]
+    for report in ranked[1:]:
+        if (
+            report.key_role == KeyRole.CLIENT
+            and report.tenant != first.tenant
+            and report.usage_state == UsageState.EXACT
             and (report.cost_nusd or 0) > (best.cost_nusd or 0)
         ):
             best = report

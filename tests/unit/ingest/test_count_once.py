@@ -295,3 +295,31 @@ def test_every_order_of_six_reports_gives_the_same_calls() -> None:
     assert {(1,), (2, 0, 5, 4)} == set(groups(first))
     for order in permutations(reports):
         assert first == count_once(order, edges)
+
+
+@pytest.mark.parametrize("scope", ["vllm.llm_engine", "litellm"])
+@pytest.mark.parametrize(("cost", "state"), [(1, "priced"), (0, "free"), (None, "unpriced")])
+def test_no_tenants_client_lowers_the_bill_of_another(
+    scope: str, cost: int | None, state: str
+) -> None:
+    """C4: with another's response id, a declared layer above and more details than the real one."""
+    real = report(0, response_id=ID, key_role="client", tenant="victim")
+    forged = report(1, response_id=ID, key_role="client", tenant="forger", trace_lo=2)._replace(
+        scope=scope,
+        layer="proxy" if scope == "litellm" else "engine",
+        cost_nusd=cost,
+        cost_state=state,
+        tokens=1,
+        details=3,
+    )
+    for reports in permutations([real, forged]):
+        assert [(0, 1)] == groups(count_once(reports, {}))
+
+
+def test_a_client_that_claims_anothers_call_dearer_pays_for_it() -> None:
+    """C4: and the clients of one tenant keep the report that says most."""
+    real = report(0, response_id=ID, key_role="client", tenant="victim")
+    dearer = report(1, response_id=ID, key_role="client", layer="engine", cost_nusd=2_000)
+    own = report(2, response_id=ID, key_role="client", layer="engine", cost_nusd=10, details=3)
+    assert [(1, 0)] == groups(count_once([real, dearer._replace(tenant="forger")], {}))
+    assert [(2, 0)] == groups(count_once([real, own._replace(tenant="victim")], {}))
