@@ -17,6 +17,8 @@ from controlplane.usage.dimensions import MEASURES
 
 MAX_SCANS: Final = 32
 """Separate ranges of calls read for buckets that still move; more are read as one."""
+MAX_SINGLE: Final = 4
+"""Moving buckets that are each read on their own."""
 
 _SUMS: Final = ", ".join(f"{bounded(f'sum({name})')} AS {name}" for name in MEASURES)
 
@@ -79,7 +81,14 @@ def _from_calls(
     scan: Window,
 ) -> pa.Table:
     parameters = {**bounds, "scan_start": scan.start, "scan_end": scan.end}
+    # A bucket on its own names itself: half of the work would go into working out each call's.
+    is_one = scan.end - scan.start == BUCKET and plan.from_cube.contains(scan.start)
+    if is_one:
+        parameters["bucket"] = scan.start
+        del parameters["cube_start"], parameters["cube_end"]
     sql = read_sql("call_answer").format(
+        bucket="$bucket" if is_one else "bucket_of(start_time)",
+        is_outside="false" if is_one else "start_time < $cube_start OR start_time >= $cube_end",
         groups="".join(f"{value_of(group)} AS {group.name}, " for group in plan.groups),
         sums=CALL_ANSWER_SQL,
         filters=filter_sql(plan.filters, parameters),
@@ -99,7 +108,9 @@ def _scans(connection: duckdb.DuckDBPyConnection, query: CostQuery, plan: CostPl
 
 
 def _runs(buckets: list[datetime]) -> list[Window]:
-    """Merge adjacent buckets into ranges."""
+    """Merge adjacent buckets into ranges, unless they are few."""
+    if len(buckets) <= MAX_SINGLE:
+        return [Window(at, at + BUCKET) for at in buckets]
     runs: list[Window] = []
     for at in buckets:
         if runs and runs[-1].end == at:

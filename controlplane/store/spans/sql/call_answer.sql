@@ -4,10 +4,10 @@ SELECT * EXCLUDE (of_tenant, is_outside)
 FROM (
     SELECT
         tenant AS of_tenant,
-        start_time < $cube_start OR start_time >= $cube_end AS is_outside,
+        {is_outside} AS is_outside,
         bucket, {groups}{sums}
     FROM (
-        SELECT *, bucket_of(start_time) AS bucket
+        SELECT *, {bucket} AS bucket
         FROM call
         WHERE start_time >= $scan_start AND start_time < $scan_end
             AND tenant = ANY($tenants){filters}
