@@ -5,6 +5,7 @@ An attribute with an empty text or no value says nothing and is treated as absen
 '' for unset). Where a span repeats a key, its last value stands.
 """
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
@@ -30,9 +31,12 @@ class AttributeTable:
     """The attributes of `rows` spans (or resources), read by key.
 
     A position is the index of an attribute in the flattened lists; ABSENT where a row has none.
+    Of a row's attributes the first `max_per_row` are read, and wherever it stands a key of `always`.
     """
 
-    def __init__(self, lists: Column, *, max_per_row: int) -> None:
+    def __init__(
+        self, lists: Column, *, max_per_row: int, always: Collection[str] = frozenset()
+    ) -> None:
         lists = contiguous(lists)
         flat = lists.flatten()
         self.rows: int = len(lists)
@@ -42,11 +46,10 @@ class AttributeTable:
         self.names: list[str] = keys.dictionary.to_pylist()
         self.code_of: Int32s = np.asarray(keys.indices.to_numpy(), dtype=np.int32)
         self._read_values(flat.field("value"))
-        within = (
-            self.live
-            if lengths.max(initial=0) <= max_per_row
-            else self._first(max_per_row, lengths)
-        )
+        within = self.live
+        if lengths.max(initial=0) > max_per_row:
+            needed = np.array([name in always for name in self.names], dtype=np.bool_)
+            within = self._first(max_per_row, lengths) | needed[self.code_of]
         self._group(np.flatnonzero(within & self.live))
 
     def _read_values(self, values: Column) -> None:

@@ -21,7 +21,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Body after decompression; checked while decompressing, not after."""
     max_spans_per_request: int = 100_000
     max_attributes_per_span: int = 512
-    """Span attributes beyond these are not read; resource attributes are bounded the same."""
+    """Span attributes beyond these are read only if they say what a call is or used; resource
+    attributes are bounded the same, without exception."""
     max_tail_attributes: int = 64
     """Attributes without a column that are kept in the `attributes` map, first come first kept."""
     max_tail_value_chars: int = 1024

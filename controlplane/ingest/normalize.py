@@ -29,7 +29,7 @@ from controlplane.ingest.dialects.operations import (
     kind_of_operation,
 )
 from controlplane.ingest.dialects.providers import canonical_provider, split_model_path
-from controlplane.ingest.dialects.registry import DIALECTS
+from controlplane.ingest.dialects.registry import DIALECTS, READ_KEYS
 from controlplane.ingest.limits import DEFAULT_LIMITS, Limits
 from controlplane.ingest.names import Names
 from controlplane.ingest.otlp import Decoded
@@ -65,7 +65,9 @@ def normalize(decoded: Decoded, *, limits: Limits = DEFAULT_LIMITS) -> pa.Table:
     """Answer one NORMALIZED_SCHEMA row per decoded span, in order."""
     spans = decoded.spans
     attributes = AttributeTable(
-        spans.column("attributes"), max_per_row=limits.max_attributes_per_span
+        spans.column("attributes"),
+        max_per_row=limits.max_attributes_per_span,
+        always=READ_KEYS,
     )
     resources = AttributeTable(decoded.resources, max_per_row=limits.max_attributes_per_span)
     resource_of = np.asarray(spans.column("resource").to_numpy(), dtype=np.int32)

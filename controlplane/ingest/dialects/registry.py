@@ -46,3 +46,11 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
     GENERIC,
 )
 """The last one claims what is left."""
+
+READ_KEYS: Final[frozenset[str]] = frozenset(
+    key
+    for dialect in DIALECTS
+    for keys in (*dialect.keys.values(), tuple(blob.key for blob in dialect.blobs))
+    for key in keys
+) | frozenset(dialect.requires for dialect in DIALECTS if dialect.requires)
+"""Every attribute that says what a call is and costs; these are read whatever else a span holds."""
