@@ -71,8 +71,9 @@ class Puller:
         try:
             self._verify(stored.body, stored.signature)
             document = _parse(stored.body, self._settings.scope)
+            self._forward(document, stored.body)
         except ControlPlaneError:
-            return  # a file that was tampered with; the server will send a good one
+            return  # tampered with, or an old one put back; the server will send a good one
         now = Instant.of(self._clock)
         age = max(0.0, (now.wall - stored.confirmed_at).total_seconds())
         confirmed = Instant(stored.confirmed_at, now.monotonic - age)

@@ -143,3 +143,18 @@ def test_secrets_on_disk_are_for_the_owner_alone(
 ) -> None:
     _take(make_puller(), _body(5), clock)
     assert {0o600} == {path.stat().st_mode & 0o777 for path in tmp_path.glob("*.json")}
+
+
+def test_an_older_policy_put_back_on_disk_is_not_applied(
+    make_puller: Callable[[], Puller], clock: FakeClock, tmp_path: Path
+) -> None:
+    """Its signature holds: only the generation tells (algorithms D2)."""
+    puller = make_puller()
+    _take(puller, _body(4), clock)
+    (path,) = tmp_path.glob("policy-*.json")
+    old = path.read_bytes()
+    _take(puller, _body(5), clock)
+    path.write_bytes(old)
+    puller = make_puller()
+    assert puller.applied is None
+    assert _take(puller, _body(5), clock)
