@@ -1,6 +1,6 @@
 """Attribute values of any type as text columns."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,15 @@ from controlplane.ingest.scalars import array_json
 
 Positions = npt.NDArray[Any]
 
+_BYTES_A_CHAR: Final = 64
+
 
 def texts_at(table: AttributeTable, positions: Positions, *, max_chars: int) -> Column:
     """Write the values at positions as text of at most `max_chars`.
 
     Numbers and flags are written by Arrow (the shortest text that reads back), arrays of scalars
-    as JSON. NULL for a map, and for an array that can not be read or is longer than its text may
-    be.
+    as JSON. NULL for a map, and for an array that can not be read or is far longer than its text
+    may be.
     """
     textual = table.is_text[positions]
     if textual.all():
@@ -44,8 +46,8 @@ def texts_at(table: AttributeTable, positions: Positions, *, max_chars: int) -> 
 def _array_texts(arrays: Column, *, max_chars: int) -> Column:
     """Write each distinct array once: finish reasons and tags repeat."""
     encoded = arrays.dictionary_encode()
-    # Two bytes of framing a value: an array longer than this has a longer text than is kept.
-    longest = 4 * max_chars
+    # Its text is cut like any other; only one that is not worth decoding for that is left out.
+    longest = _BYTES_A_CHAR * max_chars
     texts = [array_json(value, max_bytes=longest) for value in encoded.dictionary.to_pylist()]
     return pa.array(texts, pa.string()).take(encoded.indices)
 

@@ -384,7 +384,9 @@ def _normalized(span: Span, scope: str, resource: dict[str, Any]) -> dict[str, A
         "name": span.name,
         "kind": KINDS[span.kind],
         "scope_name": scope,
-        "service_name": as_name(resource.get("service.name")) or "",
+        "service_name": (as_name(resource.get("service.name")) or "")[
+            : DEFAULT_LIMITS.max_tail_value_chars
+        ],
         "dialect": row.dialect.name,
         "layer": row.dialect.layer.value,
         "operation": operation,
