@@ -165,6 +165,10 @@ def window(given: Given, *, now: datetime, in_zone: str, default: str = DEFAULT_
     return asked
 
 
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 2200
+
+
 def instant(name: str, text: str) -> datetime:
     """Read RFC 3339 with an offset as aware UTC.
 
@@ -176,8 +180,11 @@ def instant(name: str, text: str) -> datetime:
         at = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
         if at.tzinfo is None:
             raise InvalidInputError(name, "has no offset", 'Write it like "2026-11-01T00:00:00Z"')
-        return at.astimezone(UTC)
+        utc = at.astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidInputError(
             name, f"{text!r} is not RFC 3339", 'Write it like "2026-11-01T00:00:00Z"'
         ) from None
+    if not FIRST_YEAR <= utc.year < LAST_YEAR:  # a period around it must exist in every zone
+        raise InvalidInputError(name, f"{text!r} is out of range", "Ask for 1970 to 2199")
+    return utc

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.api.params import instant
 from controlplane.api.ranges import PRESETS, QUARTER_HOUR, align_up, preset
 from controlplane.core.errors import InvalidInputError
 
@@ -76,3 +77,10 @@ def test_other_words_are_refused_with_the_list(name: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         preset(name, now=datetime(2026, 1, 1, tzinfo=UTC), zone="UTC")
     assert caught.value.field == "range"
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00Z", "9999-12-31T00:00:00Z"])
+def test_years_without_a_calendar_around_them_are_refused(text: str) -> None:
+    """A day of Tokyo around the first instant there is does not exist."""
+    with pytest.raises(InvalidInputError, match=r"start: .* Ask for 1970 to 2199"):
+        instant("start", text)
