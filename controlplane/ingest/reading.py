@@ -157,7 +157,8 @@ class FieldReader:
 
     def _as_nusd(self, at: Int32s) -> Read:
         """Round the easy amounts at once; those near a tie or large go through decimals."""
-        amounts = self._attributes.doubles[at] * _NUSD_PER_USD
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large is no amount
+            amounts = self._attributes.doubles[at] * _NUSD_PER_USD
         with np.errstate(invalid="ignore"):
             easy = self._attributes.is_double[at] & (np.abs(amounts) < _EXACT_NUSD)
             easy &= np.abs(np.abs(amounts - np.floor(amounts)) - 0.5) > 0.01  # noqa: PLR2004 - ten times the error
