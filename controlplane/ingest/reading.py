@@ -149,7 +149,8 @@ class FieldReader:
 
     def _as_micros(self, at: Int32s, *, unit: float) -> Read:
         readable = self._attributes.is_double[at]
-        micros, in_range = _bounded(self._attributes.doubles[at] * unit, readable)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large is no duration
+            micros, in_range = _bounded(self._attributes.doubles[at] * unit, readable)
         rounded = np.rint(micros).astype(np.int64)
         return self._rest(
             at, rounded, readable=in_range, convert_one=partial(as_micros, micros_per_unit=unit)
