@@ -17,7 +17,7 @@ CODE = sorted(
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 70
 VAGUE = {"utils", "helpers", "common", "manager", "misc", "base"}
-HOUSE = r"(/work/|/root/|/home/\w+/)"
+HOUSE = r"/(work|root|home/\w+)/"
 
 
 def _id(path: Path) -> str:
