@@ -1,6 +1,6 @@
 """`python -m controlplane` and the `controlplane` console script."""
 
-from controlplane.cli import main
+from controlplane.cli.main import main
 
 if __name__ == "__main__":
     main()

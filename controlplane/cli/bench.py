@@ -1,0 +1,35 @@
+"""Benchmarks, beside peers where they are installed."""
+
+from typing import Annotated
+
+import typer
+
+from controlplane.cli.options import Json, group, print_json, print_text
+
+app = typer.Typer()
+bench_app = group("Benchmarks; ratios against peers where installed.")
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.command("ingest")
+def bench_ingest(
+    *,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Load per measurement.")] = 10.0,
+    json: Json = False,
+) -> None:
+    """Spans per CPU-second of every stage and of the whole, beside Rotel and Phoenix."""
+    from controlplane.bench.ingest import run
+    from controlplane.bootstrap.text import figures
+
+    result = run(seconds=seconds)
+    print_json(result) if json else print_text(figures(result))
+
+
+@bench_app.command("startup")
+def bench_startup(*, json: Json = False) -> None:
+    """Seconds from `up --demo` to the first chart in a browser, cold and warm."""
+    from controlplane.bench.startup import run
+    from controlplane.bootstrap.text import figures
+
+    result = run()
+    print_json(result) if json else print_text(figures(result))

@@ -1,0 +1,49 @@
+"""API and ingest keys."""
+
+from typing import Annotated
+
+import typer
+
+from controlplane.cli.options import Config, DataDir, Json, group, print_json, print_text
+
+app = typer.Typer()
+keys_app = group("API and ingest keys.")
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command("create")
+def keys_create(  # noqa: PLR0913 - one option each
+    *,
+    kind: Annotated[str, typer.Option(help="ingest, proxy, user or service.")],
+    role: Annotated[str, typer.Option(help="A role name, see the API documentation.")],
+    tenant: Annotated[str, typer.Option()] = "default",
+    all_tenants: Annotated[bool, typer.Option(help="Acts for every tenant.")] = False,
+    tenant_attribute: Annotated[
+        str | None,
+        typer.Option(help="Proxy and engine keys: span attribute that names the tenant."),
+    ] = None,
+    expires_days: Annotated[int, typer.Option(min=1, max=3650)] = 365,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Make a key; its text is shown this once."""
+    from controlplane import settings
+    from controlplane.bootstrap.metadata import KeyRequest
+    from controlplane.bootstrap.metadata import create_key as create
+
+    asked = KeyRequest(
+        kind=kind,
+        role=role,
+        tenant=tenant,
+        all_tenants=all_tenants,
+        tenant_attribute=tenant_attribute,
+        expires_days=expires_days,
+    )
+    made = create(settings.load(config, overrides={"data_dir": data_dir}), asked)
+    if json:
+        print_json(made)
+    else:
+        print_text(made.text)
+        for kid, public in made.policy_keys.items() if kind == "proxy" else ():
+            print_text(f"CONTROLPLANE_AGENT_POLICY_KEYS={kid}={public}")

@@ -1,0 +1,30 @@
+"""The commands of design section 13: one function each, no logic; a file a group.
+
+Results go to stdout (with `--json`, one JSON document), logs and errors to stderr. Exit status: 0
+done, 1 the command failed, 2 the configuration or the arguments are wrong.
+"""
+
+import sys
+
+import typer
+
+from controlplane.cli import bench, export, keys, offline, run
+from controlplane.core.errors import ConfigError, ControlPlaneError, InvalidInputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for commands in (run, offline, export, keys, bench):
+    app.add_typer(commands.app)
+
+
+@app.callback()
+def root() -> None:
+    """Observability and cost-governance control plane for AI inference."""
+
+
+def main() -> None:
+    """Run the command line; an error is one sentence on stderr."""
+    try:
+        app()
+    except ControlPlaneError as wrong:
+        sys.stderr.write(f"controlplane: {wrong}\n")
+        sys.exit(2 if isinstance(wrong, ConfigError | InvalidInputError) else 1)
