@@ -21,6 +21,8 @@ class Unit(StrEnum):
     REQUEST = "request"
     PAGE = "page"
     SECOND = "second"
+    IMAGE = "image"
+    CHARACTER = "character"
 
 
 class Direction(StrEnum):
@@ -57,6 +59,9 @@ BUCKETS: Final[tuple[Bucket, ...]] = (
     Bucket("pages", Unit.PAGE, Direction.NONE),
     Bucket("audio_seconds", Unit.SECOND, Direction.NONE),
     Bucket("gpu_seconds", Unit.SECOND, Direction.NONE),
+    Bucket("images", Unit.IMAGE, Direction.NONE),
+    Bucket("video_seconds", Unit.SECOND, Direction.NONE),
+    Bucket("characters", Unit.CHARACTER, Direction.NONE),
 )
 BUCKET_NAMES: Final = tuple(bucket.name for bucket in BUCKETS)
 INPUT_BUCKETS: Final = tuple(b.name for b in BUCKETS if b.direction is Direction.INPUT)

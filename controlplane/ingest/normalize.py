@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from controlplane.core.tokens import BUCKETS, Unit
 from controlplane.ingest import events
 from controlplane.ingest.attributes import ABSENT, AttributeTable
 from controlplane.ingest.blobs import read_blobs
@@ -35,6 +36,7 @@ from controlplane.ingest.names import Names
 from controlplane.ingest.otlp import Decoded
 from controlplane.ingest.outcome import (
     canonical_finish_reason,
+    canonical_service_tier,
     error_of_status,
     error_of_text,
     is_failure,
@@ -195,6 +197,7 @@ def _outcome(
     columns["status"] = _STATUSES.take(pa.array(failed.astype(np.int8)))
     columns["http_status"] = nullable(http.astype(np.int16), http_said, dtype=pa.int16())
     columns["error_type"] = _error_types(spans, reader, http=http, failed=failed)
+    columns["service_tier"] = reader.names(Field.SERVICE_TIER, canonical_service_tier).column()
     columns["finish_reason"] = reader.names(Field.FINISH_REASON, _finish_reason).column()
     stream, stream_said = reader.flags(Field.IS_STREAM)
     columns["is_stream"] = nullable(stream.astype(np.bool_), stream_said, dtype=pa.bool_())
@@ -260,9 +263,7 @@ def _usage_columns(usage: UsageColumns) -> dict[str, Column]:
     return columns | {"usage_state": usage.state, "usage_reason": usage.reason}
 
 
-_UNREPORTED_BUCKETS: Final = frozenset(
-    {"web_searches", "requests", "pages", "audio_seconds", "gpu_seconds"}
-)
+_UNREPORTED_BUCKETS: Final = frozenset(b.name for b in BUCKETS if b.unit is not Unit.TOKEN)
 """Buckets that no span of these dialects states."""
 
 

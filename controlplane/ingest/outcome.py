@@ -5,6 +5,7 @@ from typing import Final
 
 from controlplane.signals.vocabulary import ErrorType
 
+MAX_TIER_CHARS: Final = 32
 _TOO_MANY: Final = 429
 _TIMEOUTS: Final = frozenset({408, 504})
 _CANCELLED: Final = 499
@@ -63,6 +64,12 @@ def error_of_text(text: str) -> ErrorType:
         return error_of_status(int(stripped)) or ErrorType.OTHER
     found = (kind for kind, pattern in _PATTERNS if pattern.search(stripped))
     return next(found, ErrorType.OTHER)
+
+
+def canonical_service_tier(text: str) -> str | None:
+    """Return the tier that a price may hang on; `auto` lets the provider choose and says none."""
+    tier = text.strip().lower()
+    return None if tier in {"", "auto", "null", "none"} else tier[:MAX_TIER_CHARS]
 
 
 def canonical_finish_reason(text: str) -> str:

@@ -50,6 +50,7 @@ NORMALIZED: Final[list["pa.Field[Any]"]] = [
     pa.field("error_type", pa.string()),  # ErrorType
     pa.field("http_status", pa.int16()),
     pa.field("finish_reason", pa.string()),
+    pa.field("service_tier", pa.string()),  # batch, flex, priority, ...; decides the price
     pa.field("ttft_us", pa.int64()),
     pa.field("queue_us", pa.int64()),
     pa.field("prefill_us", pa.int64()),

@@ -298,10 +298,15 @@ def outcome_of(row: Row) -> dict[str, Any]:
         first = first_listed(text)
         return canonical_finish_reason(first) if first else None
 
+    def tier(text: str) -> str | None:
+        said = text.strip().lower()
+        return said[:32] if said not in {"auto", "", "none", "null"} else None
+
     return {
         "status": "error" if failed else "ok",
         "error_type": str(error) if failed else None,
         "http_status": http,
+        "service_tier": row.name(Field.SERVICE_TIER, tier),
         "finish_reason": row.name(Field.FINISH_REASON, finish),
         "is_stream": row.first(Field.IS_STREAM, as_bool),
     }

@@ -23,7 +23,10 @@ INPUTS = [
     *("input_audio", "input_image", "input_video", "cache_read_audio"),
 ]
 OUTPUTS = ("output_text", "output_reasoning", "output_audio", "output_image")
-OTHERS = ("web_searches", "requests", "pages", "audio_seconds", "gpu_seconds")
+OTHERS = (
+    *("web_searches", "requests", "pages", "audio_seconds", "gpu_seconds"),
+    *("images", "video_seconds", "characters"),
+)
 ORDER = (*INPUTS, *OUTPUTS, *OTHERS)
 T0 = datetime(2026, 6, 1, tzinfo=UTC)
 

@@ -20,6 +20,7 @@ class Field(StrEnum):
     MODEL_ALIAS = "model_alias"  # text; a gateway's name for it, which may hide the real one
     RESPONSE_ID = "response_id"  # text
     GATEWAY_CALL_ID = "gateway_call_id"  # text
+    SERVICE_TIER = "service_tier"  # text; what was served before what was asked for
     FINISH_REASON = "finish_reason"  # text, array of text, or that array as JSON
     ERROR_TYPE = "error_type"  # text or number
     HTTP_STATUS = "http_status"  # integer

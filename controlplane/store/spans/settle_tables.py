@@ -32,6 +32,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FILL_CUBE: Final = read_sql("fill_cube").format(
     dimensions=CALL_DIMENSIONS_SQL, measures=CALL_MEASURES_SQL
 )
+_UNPOSTED: Final = read_sql("unposted").format(columns=", ".join(CHANGE_SCHEMA.names))
 
 
 class SettleTables:
@@ -101,7 +102,7 @@ class SettleTables:
         """See `SettleStore.unposted`."""
         try:
             posted = self._count("SELECT posted FROM settle_state")
-            found = self._connection.execute(read_sql("unposted"), {"posted": posted})
+            found = self._connection.execute(_UNPOSTED, {"posted": posted})
             return found.to_arrow_table().cast(CHANGE_SCHEMA)
         except duckdb.Error as error:
             raise StoreUnavailableError(f"span store: {error}") from error
@@ -151,7 +152,8 @@ class SettleTables:
         self._connection.execute("INSERT INTO call_member BY NAME FROM suppressed")
         self._connection.execute("INSERT INTO grouped_call BY NAME FROM new_call")
         self._connection.execute(
-            "INSERT INTO replaced_call SELECT * EXCLUDE (is_lone), ? FROM old_call",
+            "INSERT INTO replaced_call BY NAME"
+            " SELECT * EXCLUDE (is_lone), ?::BIGINT AS replaced_at FROM old_call",
             [settled.through],
         )
         return self._count(

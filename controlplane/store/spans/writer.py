@@ -32,8 +32,7 @@ _IDENTITY: Final = (
 )
 _COUNTED: Final = ("tenant", "service_name", "dialect", "start_time")
 _INSERT: Final = (
-    "INSERT INTO span SELECT * EXCLUDE (call_hi, call_lo), $batch_seq, call_hi, call_lo, false"
-    " FROM batch"
+    "INSERT INTO span BY NAME SELECT *, $batch_seq AS batch_seq, false AS is_grouped FROM batch"
 )
 
 
