@@ -16,6 +16,7 @@ import msgspec
 import yaml
 
 from controlplane.core.errors import ConfigError
+from controlplane.core.fiscal import Anchor, FiscalCalendar, NamedBy, Pattern, Weekday
 
 ENV_PREFIX: Final = "CONTROLPLANE_"
 CONFIG_ENV: Final = "CONTROLPLANE_CONFIG"
@@ -86,6 +87,16 @@ class WatchSettings(_Section, frozen=True, kw_only=True):
     webhook_secret_file: Path | None = None
 
 
+class FiscalSettings(_Section, frozen=True, kw_only=True):
+    """The organisation's months, quarters and years."""
+
+    pattern: Pattern = Pattern.MONTHS
+    year_start_month: Annotated[int, msgspec.Meta(ge=1, le=12)] = 1
+    month_start_day: Annotated[int, msgspec.Meta(ge=1, le=28)] = 1
+    anchor: Anchor = Anchor.NEAREST  # of a year of weeks to the first day of the year
+    named_by: NamedBy = NamedBy.END
+
+
 class Settings(_Section, frozen=True, kw_only=True):
     """Everything a role is told; relative paths are relative to the working directory."""
 
@@ -93,6 +104,8 @@ class Settings(_Section, frozen=True, kw_only=True):
     keys_dir: Path | None = None  # default: `<data_dir>-keys`, beside and never inside the data
     database_url: str | None = None  # metadata; default: SQLite in the data directory
     zone: str = "UTC"  # reporting time zone, an IANA name
+    week_start: Weekday = Weekday.MONDAY
+    fiscal_calendar: FiscalSettings = FiscalSettings()
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     price_overrides: Path | None = None  # YAML list of the organisation's own prices
     attribution_rules: Path | None = None  # YAML list of rules put before the built-in ones
@@ -102,6 +115,19 @@ class Settings(_Section, frozen=True, kw_only=True):
     dashboard: DashboardSettings = DashboardSettings()
     budgets: BudgetSettings = BudgetSettings()
     watch: WatchSettings = WatchSettings()
+
+    @property
+    def calendar(self) -> FiscalCalendar:
+        """How days fall into weeks, months, quarters and years."""
+        told = self.fiscal_calendar
+        return FiscalCalendar(
+            pattern=told.pattern,
+            year_start_month=told.year_start_month,
+            month_start_day=told.month_start_day,
+            anchor=told.anchor,
+            named_by=told.named_by,
+            week_start=self.week_start,
+        )
 
     @property
     def metadata_url(self) -> str:

@@ -11,6 +11,7 @@ import msgspec
 from controlplane.api.ranges import MAX_DAYS, PRESETS, preset
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
+from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 
 FILTER_PREFIX: Final = "filter."
 UNATTRIBUTED: Final = "unattributed"
@@ -143,7 +144,14 @@ def zone(given: Given, default: str) -> str:
     return name
 
 
-def window(given: Given, *, now: datetime, in_zone: str, default: str = DEFAULT_RANGE) -> Window:
+def window(
+    given: Given,
+    *,
+    now: datetime,
+    in_zone: str,
+    calendar: FiscalCalendar = GREGORIAN,
+    default: str = DEFAULT_RANGE,
+) -> Window:
     """Return the window asked for: start and end, or a range.
 
     Raises:
@@ -151,7 +159,8 @@ def window(given: Given, *, now: datetime, in_zone: str, default: str = DEFAULT_
     """
     start, end = one(given, "start"), one(given, "end")
     if start is None and end is None:
-        return preset(one(given, "range", default) or default, now=now, zone=in_zone)
+        name = one(given, "range", default) or default
+        return preset(name, now=now, zone=in_zone, calendar=calendar)
     if "range" in given:
         raise InvalidInputError("range", "given together with start or end", "Use one form")
     if start is None or end is None:

@@ -1,11 +1,15 @@
-"""Words for windows of time, as half-open intervals in the reporting zone (UX-C03)."""
+"""Words for windows of time, as half-open intervals in the reporting zone (UX-C03).
+
+Weeks, months, quarters and years are the organisation's: its fiscal calendar says where they start.
+"""
 
 import re
 from datetime import datetime, timedelta
 from typing import Final
 
-from controlplane.core.calendar import Period, Window, window_at
+from controlplane.core.calendar import Period, Window, window_at, window_before
 from controlplane.core.errors import InvalidInputError
+from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 
 QUARTER_HOUR: Final = timedelta(minutes=15)
 """Width of the stored money cube: what a cost window must be aligned to."""
@@ -21,13 +25,25 @@ PRESETS: Final = (
     "wtd",
     "mtd",
     "last_month",
+    "last_quarter",
+    "last_year",
     "qtd",
     "ytd",
 )
 _ROLLING: Final = re.compile(r"([0-9]{1,4})([hd])")
-_CLOSED: Final = {"yesterday": Period.DAY, "last_month": Period.MONTH}
-_TO_DATE: Final = {"today": Period.DAY, "wtd": Period.WEEK, "mtd": Period.MONTH}
-_QUARTER_MONTHS: Final = 3
+_CLOSED: Final = {
+    "yesterday": Period.DAY,
+    "last_month": Period.MONTH,
+    "last_quarter": Period.QUARTER,
+    "last_year": Period.YEAR,
+}
+_TO_DATE: Final = {
+    "today": Period.DAY,
+    "wtd": Period.WEEK,
+    "mtd": Period.MONTH,
+    "qtd": Period.QUARTER,
+    "ytd": Period.YEAR,
+}
 
 
 def align_up(at: datetime) -> datetime:
@@ -38,7 +54,7 @@ def align_up(at: datetime) -> datetime:
     return at if not past else at - past + QUARTER_HOUR
 
 
-def preset(name: str, *, now: datetime, zone: str) -> Window:
+def preset(name: str, *, now: datetime, zone: str, calendar: FiscalCalendar = GREGORIAN) -> Window:
     """Return the window of a preset, `<n>h` or `<n>d`.
 
     Open-ended presets end with the quarter hour that holds `now`. `<n>d` is today and the n - 1
@@ -59,11 +75,9 @@ def preset(name: str, *, now: datetime, zone: str) -> Window:
         )
     if name in _CLOSED:
         period = _CLOSED[name]
-        current = window_at(period, now, zone=zone)
-        return window_at(period, current.start - timedelta(hours=1), zone=zone)
-    if name in _TO_DATE:
-        return Window(window_at(_TO_DATE[name], now, zone=zone).start, end)
-    return Window(_months_to_date(name, window_at(Period.MONTH, now, zone=zone), zone=zone), end)
+        current = window_at(period, now, zone=zone, calendar=calendar)
+        return window_before(period, current, zone=zone, calendar=calendar)
+    return Window(window_at(_TO_DATE[name], now, zone=zone, calendar=calendar).start, end)
 
 
 def _rolling(count: int, unit: str, *, end: datetime, zone: str) -> Window:
@@ -74,14 +88,5 @@ def _rolling(count: int, unit: str, *, end: datetime, zone: str) -> Window:
         return Window(end - timedelta(hours=count), end)
     day = window_at(Period.DAY, end - QUARTER_HOUR, zone=zone)
     for _ in range(count - 1):
-        day = window_at(Period.DAY, day.start - timedelta(hours=1), zone=zone)
+        day = window_before(Period.DAY, day, zone=zone)
     return Window(day.start, end)
-
-
-def _months_to_date(name: str, month: Window, *, zone: str) -> datetime:
-    """Walk back to the first month of the quarter or the year."""
-    from_local = month.start + timedelta(days=14)  # mid-month: the same month in every zone
-    back = (from_local.month - 1) % (_QUARTER_MONTHS if name == "qtd" else 12)
-    for _ in range(back):
-        month = window_at(Period.MONTH, month.start - timedelta(hours=1), zone=zone)
-    return month.start

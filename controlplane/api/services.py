@@ -14,6 +14,7 @@ from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import Scope
 from controlplane.budgets.ports import Budgets
 from controlplane.core.clock import Clock
+from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.ids import IdFactory
 from controlplane.pipelines.publish import PublishTools
 from controlplane.pipelines.sync import SyncTools
@@ -126,6 +127,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     ids: IdFactory
     version: str
     zone: str = "UTC"
+    calendar: FiscalCalendar = GREGORIAN
     checks: tuple[HealthCheck, ...] = ()
     requests_per_minute: int = 6_000
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")

@@ -152,6 +152,7 @@ def build_services(
         ids=IDS,
         version=VERSION,
         zone=settings.zone,
+        calendar=settings.calendar,
         checks=health_checks(stores),
         requests_per_minute=settings.api.requests_per_minute,
         allowed_hosts=settings.api.allowed_hosts,

@@ -9,6 +9,7 @@ import msgspec
 
 from controlplane.core.calendar import Period, Window, window_at
 from controlplane.core.errors import InvalidInputError
+from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.money import MAX_NUSD
 from controlplane.policy.document import BudgetClause, Mode
 from controlplane.policy.match import check_selectors
@@ -27,7 +28,7 @@ class Unpriced(StrEnum):
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A limit over calls.
 
-    What it counts (`tenant`, `match`, `period`, `zone`, `counts_from`) never changes after it is
+    What it counts (`tenant`, `match`, `period`, `zone`, `calendar`, `counts_from`) never changes after it is
     made: posting compares a call before and after a change, and both must fall to the same budgets.
     """
 
@@ -39,6 +40,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     period: Period
     counts_from: datetime
     zone: str = "UTC"
+    calendar: FiscalCalendar = GREGORIAN
     match: dict[str, tuple[str, ...]] = {}
     mode: Mode = Mode.HARD
     unpriced: Unpriced = Unpriced.BLOCK
@@ -48,7 +50,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def window(self, at: datetime) -> Window:
         """Return the window that `at` falls in."""
-        return window_at(self.period, at, zone=self.zone)
+        return window_at(self.period, at, zone=self.zone, calendar=self.calendar)
 
     def clause(self, at: datetime) -> BudgetClause:
         """Return what agents are told of it, its tenant among the selectors."""
@@ -66,7 +68,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
 
-COUNTED: Final = ("tenant", "match", "period", "zone", "counts_from")
+COUNTED: Final = ("tenant", "match", "period", "zone", "calendar", "counts_from")
 """Fields that say what a budget counts."""
 
 

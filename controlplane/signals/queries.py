@@ -6,6 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from controlplane.core.calendar import Window
+from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 
 MAX_PAGE_ROWS = 1_000
 MAX_CHART_ROWS = 5_000
@@ -31,7 +32,10 @@ class Granularity(StrEnum):
     QUARTER_HOUR = "quarter_hour"
     HOUR = "hour"
     DAY = "day"
+    WEEK = "week"
     MONTH = "month"
+    QUARTER = "quarter"
+    YEAR = "year"
     TOTAL = "total"
 
 
@@ -48,6 +52,9 @@ class CostQuery(msgspec.Struct, frozen=True, kw_only=True):
     group_by: tuple[str, ...] = ()
     filters: dict[str, tuple[str | None, ...]] = {}
     zone: str = "UTC"
+    calendar: FiscalCalendar = GREGORIAN
+    buckets: tuple[str, ...] = ()
+    """Usage buckets (`core.tokens`) to answer beside the measures."""
 
 
 class CallQuery(msgspec.Struct, frozen=True, kw_only=True):

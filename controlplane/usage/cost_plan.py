@@ -7,16 +7,19 @@ import msgspec
 
 from controlplane.core.calendar import Period, Window, windows
 from controlplane.core.errors import InvalidInputError
+from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.signals.queries import CostQuery, Granularity
-from controlplane.usage.dimensions import BUCKET_MINUTES, MAX_SCAN_DAYS, Dimension, dimension
+from controlplane.usage.dimensions import (
+    BUCKET_MINUTES,
+    MAX_SCAN_DAYS,
+    MEASURES,
+    Dimension,
+    dimension,
+)
 
 BUCKET: Final = timedelta(minutes=BUCKET_MINUTES)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_PERIODS: Final = {
-    Granularity.HOUR: Period.HOUR,
-    Granularity.DAY: Period.DAY,
-    Granularity.MONTH: Period.MONTH,
-}
+_PERIODS: Final = {Granularity(period.value): period for period in Period}
 
 
 class CostPlan(msgspec.Struct, frozen=True):
@@ -28,25 +31,30 @@ class CostPlan(msgspec.Struct, frozen=True):
     """Whole buckets that the cube answers; empty when a dimension is outside the cube."""
     periods: tuple[Window, ...]
     """Calendar periods that buckets fall into, ascending; empty for total and quarter hours."""
+    measures: tuple[str, ...] = MEASURES
+    """What is summed: the measures, then the usage buckets asked for."""
 
 
 def plan_costs(query: CostQuery) -> CostPlan:
     """Check a question and plan its answer.
 
     Raises:
-        InvalidInputError: an unknown dimension; a grid that only calls hold over too long a
+        InvalidInputError: an unknown dimension or usage bucket; a grid that only calls hold over too long a
             window; a zone whose periods do not begin on a quarter hour (before 1972, some).
     """
     groups = tuple(dimension(name) for name in dict.fromkeys(query.group_by))
     filters = tuple(
         (dimension(name, field=f"filter.{name}"), values) for name, values in query.filters.items()
     )
+    for name in query.buckets:
+        if name not in BUCKET_NAMES:
+            raise InvalidInputError("buckets", f"no usage bucket {name!r}")
     outside = [d.name for d in (*groups, *(d for d, _ in filters)) if not d.in_cube]
     whole = _whole_buckets(query.window)
     if outside:
         _refuse_long_scan(query.window, outside[0])
         whole = Window(query.window.start, query.window.start)
-    return CostPlan(groups, filters, whole, _periods(query))
+    return CostPlan(groups, filters, whole, _periods(query), (*MEASURES, *query.buckets))
 
 
 def _whole_buckets(window: Window) -> Window:
@@ -68,7 +76,7 @@ def _periods(query: CostQuery) -> tuple[Window, ...]:
     period = _PERIODS.get(query.granularity)
     if period is None:
         return ()
-    found = tuple(windows(period, query.window, zone=query.zone))
+    found = tuple(windows(period, query.window, zone=query.zone, calendar=query.calendar))
     for window in found:
         if (window.start - _EPOCH) % BUCKET:
             raise InvalidInputError(

@@ -74,6 +74,7 @@ class BudgetController(Controller):
             period=data.period,
             counts_from=data.counts_from or now,
             zone=data.zone or services.zone,
+            calendar=services.calendar,
             match=data.match,
             mode=data.mode,
             unpriced=data.unpriced,

@@ -25,7 +25,10 @@ MAX_WIDTH: Final = {
     Granularity.QUARTER_HOUR: timedelta(days=32),
     Granularity.HOUR: timedelta(days=93),
     Granularity.DAY: timedelta(days=1_100),
+    Granularity.WEEK: timedelta(days=1_100),
     Granularity.MONTH: timedelta(days=1_100),
+    Granularity.QUARTER: timedelta(days=1_100),
+    Granularity.YEAR: timedelta(days=1_100),
     Granularity.TOTAL: timedelta(days=1_100),
 }
 """The widest window per granularity; above it the answer would be no chart (SE-24)."""
@@ -33,7 +36,7 @@ PARAMS: Final = (
     *p.WINDOW,
     p.Param(
         "granularity",
-        "Width of a time bucket",
+        "Width of a time bucket; weeks, months, quarters and years are the organisation's",
         "day",
         choices=tuple(granularity.value for granularity in Granularity),
     ),
@@ -88,7 +91,7 @@ def cost_query(
             too wide for its granularity.
     """
     zone = p.zone(given, services.zone)
-    window = p.window(given, now=now, in_zone=zone)
+    window = p.window(given, now=now, in_zone=zone, calendar=services.calendar)
     granularity = Granularity(p.one(given, "granularity", "total") or "total")
     for name, at in (("start", window.start), ("end", window.end)):
         if align_up(at) != at:
@@ -108,6 +111,7 @@ def cost_query(
         group_by=_group_by(given),
         filters=p.filters(given),
         zone=zone,
+        calendar=services.calendar,
     )
 
 

@@ -63,7 +63,8 @@ class ExportController(Controller):
             if (value := getattr(data, name)) is not None
         }
         now = services.clock.now()
-        window = p.window(given, now=now, in_zone=p.zone(given, services.zone))
+        zone = p.zone(given, services.zone)
+        window = p.window(given, now=now, in_zone=zone, calendar=services.calendar)
         job = services.exports.start(
             ExportRequest(tenant=tenant, window=window, file_format=data.format),
             job_id=services.ids.new("export"),

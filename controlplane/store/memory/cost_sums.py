@@ -24,7 +24,7 @@ def sum_costs(calls: Iterable[dict[str, Any]], query: CostQuery) -> pa.Table:
     """
     plan = plan_costs(query)
     sums: defaultdict[tuple[Any, ...], dict[str, int]] = defaultdict(
-        lambda: dict.fromkeys(MEASURES, 0)
+        lambda: dict.fromkeys((*MEASURES, *query.buckets), 0)
     )
     for call in calls:
         if call["tenant"] not in query.tenants or not query.window.contains(call["start_time"]):
@@ -32,7 +32,8 @@ def sum_costs(calls: Iterable[dict[str, Any]], query: CostQuery) -> pa.Table:
         if any(dimension.value_of(call) not in values for dimension, values in plan.filters):
             continue
         group = tuple(dimension.value_of(call) for dimension in plan.groups)
-        for measure, amount in _measures(call).items():
+        used = {name: call[name] or 0 for name in query.buckets}
+        for measure, amount in {**_measures(call), **used}.items():
             sums[_bucket(call["start_time"], query), *group][measure] += amount
     is_total = query.granularity is Granularity.TOTAL
     names = [*([] if is_total else ["bucket_start"]), *(group.name for group in plan.groups)]
@@ -41,7 +42,7 @@ def sum_costs(calls: Iterable[dict[str, Any]], query: CostQuery) -> pa.Table:
         for key, measures in sums.items()
     ]
     rows.sort(key=lambda row: _order(row, names))
-    return pa.Table.from_pylist(rows, schema=_schema(names))
+    return pa.Table.from_pylist(rows, schema=_schema(names, query.buckets))
 
 
 def _bucket(start: datetime, query: CostQuery) -> datetime | None:
@@ -49,7 +50,8 @@ def _bucket(start: datetime, query: CostQuery) -> datetime | None:
         return None
     if query.granularity is Granularity.QUARTER_HOUR:
         return start - (start - _EPOCH) % timedelta(minutes=BUCKET_MINUTES)
-    return window_at(Period(query.granularity.value), start, zone=query.zone).start
+    period = Period(query.granularity.value)
+    return window_at(period, start, zone=query.zone, calendar=query.calendar).start
 
 
 def _measures(call: dict[str, Any]) -> dict[str, int]:
@@ -73,9 +75,9 @@ def _order(row: dict[str, Any], names: list[str]) -> tuple[Any, ...]:
     return (row.get("bucket_start") or _EPOCH, -row["cost_nusd"], *groups)
 
 
-def _schema(names: list[str]) -> pa.Schema:
+def _schema(names: list[str], buckets: tuple[str, ...]) -> pa.Schema:
     columns: list[tuple[str, pa.DataType]] = [
         (name, TIMESTAMP if name == "bucket_start" else pa.string()) for name in names
     ]
-    columns += [(measure, pa.int64()) for measure in MEASURES]
+    columns += [(measure, pa.int64()) for measure in (*MEASURES, *buckets)]
     return pa.schema(columns)

@@ -9,18 +9,15 @@ import pyarrow as pa
 from controlplane.core.calendar import Window
 from controlplane.signals.queries import CostQuery, Granularity
 from controlplane.signals.schema import TIMESTAMP
-from controlplane.store.spans.cube import CALL_ANSWER_SQL, CUBE_ANSWER_SQL, bounded, value_of
+from controlplane.store.spans.cube import call_sums, cube_sums, value_of
 from controlplane.store.spans.database import load, read_sql
 from controlplane.store.spans.filters import filter_sql
 from controlplane.usage.cost_plan import BUCKET, CostPlan
-from controlplane.usage.dimensions import MEASURES
 
 MAX_SCANS: Final = 32
 """Separate ranges of calls read for buckets that still move; more are read as one."""
 MAX_SINGLE: Final = 4
 """Moving buckets that are each read on their own."""
-
-_SUMS: Final = ", ".join(f"{bounded(f'sum({name})')} AS {name}" for name in MEASURES)
 
 
 def cost_answer(
@@ -53,7 +50,7 @@ def answer_schema(query: CostQuery, plan: CostPlan) -> pa.Schema:
     if query.granularity is not Granularity.TOTAL:
         columns.append(("bucket_start", TIMESTAMP))
     columns += [(group.name, pa.string()) for group in plan.groups]
-    columns += [(measure, pa.int64()) for measure in MEASURES]
+    columns += [(measure, pa.int64()) for measure in plan.measures]
     return pa.schema(columns)
 
 
@@ -67,7 +64,7 @@ def _from_cube(
             f"{group.name}, " if group.in_cube else f"NULL::VARCHAR AS {group.name}, "
             for group in plan.groups
         ),
-        sums=CUBE_ANSWER_SQL,
+        sums=cube_sums(plan.measures),
         filters=filter_sql((f for f in plan.filters if f[0].in_cube), parameters, of_cube=True),
     )
     return connection.execute(sql, parameters).to_arrow_table()
@@ -90,7 +87,7 @@ def _from_calls(
         bucket="$bucket" if is_one else "bucket_of(start_time)",
         is_outside="false" if is_one else "start_time < $cube_start OR start_time >= $cube_end",
         groups="".join(f"{value_of(group)} AS {group.name}, " for group in plan.groups),
-        sums=CALL_ANSWER_SQL,
+        sums=call_sums(plan.measures),
         filters=filter_sql(plan.filters, parameters),
     )
     return connection.execute(sql, parameters).to_arrow_table()
@@ -133,7 +130,7 @@ def _fold_sql(query: CostQuery, plan: CostPlan) -> str:
     groups = "".join(f"{name}, " for name in names)
     return " ".join(
         [
-            f"SELECT {bucket}{groups}{_SUMS}",
+            f"SELECT {bucket}{groups}{cube_sums(plan.measures)}",
             f"FROM {source}",
             "GROUP BY ALL HAVING sum(calls) > 0",
             f"ORDER BY {', '.join(order)}",

@@ -1,5 +1,6 @@
 """The money cube's SQL fragments, made from the closed list of dimensions."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from controlplane.core.money import MAX_NUSD
@@ -46,8 +47,12 @@ CALL_DIMENSIONS_SQL: Final = ", ".join(f"{value_of(d)} AS {d.name}" for d in CUB
 CALL_MEASURES_SQL: Final = ", ".join(f"{sql} AS {name}" for name, sql in _SUMS.items())
 """Of calls, all the cube's sums."""
 
-CALL_ANSWER_SQL: Final = ", ".join(f"{_SUMS[name]} AS {name}" for name in MEASURES)
-"""Of calls, the sums that a cost answer needs."""
 
-CUBE_ANSWER_SQL: Final = ", ".join(f"{bounded(f'sum({name})')} AS {name}" for name in MEASURES)
-"""Of cube rows, the same."""
+def call_sums(measures: Iterable[str]) -> str:
+    """Write, of calls, the sums that a cost answer needs."""
+    return ", ".join(f"{_SUMS[name]} AS {name}" for name in measures)
+
+
+def cube_sums(measures: Iterable[str]) -> str:
+    """Write the same of cube rows, or of sums."""
+    return ", ".join(f"{bounded(f'sum({name})')} AS {name}" for name in measures)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from controlplane.api.params import instant
 from controlplane.api.ranges import PRESETS, QUARTER_HOUR, align_up, preset
 from controlplane.core.errors import InvalidInputError
+from controlplane.core.fiscal import FiscalCalendar, Weekday
 
 ZONES = (
     "UTC",
@@ -49,7 +50,8 @@ def test_every_preset_is_aligned_and_holds_what_it_says(
     assert window.start < window.end
     assert align_up(window.start) == window.start
     assert align_up(window.end) == window.end
-    assert window.contains(now) == (name not in {"yesterday", "last_month"})
+    is_closed = name == "yesterday" or name.startswith("last_")
+    assert window.contains(now) == (not is_closed)
 
 
 @given(now=instants, zone=st.sampled_from(ZONES))
@@ -84,3 +86,20 @@ def test_years_without_a_calendar_around_them_are_refused(text: str) -> None:
     """A day of Tokyo around the first instant there is does not exist."""
     with pytest.raises(InvalidInputError, match=r"start: .* Ask for 1970 to 2199"):
         instant("start", text)
+
+
+def test_presets_follow_the_fiscal_calendar() -> None:
+    """25 November 2026 in a year from April with months from the 6th, weeks from Sunday."""
+    now = datetime(2026, 11, 25, 11, tzinfo=UTC)
+    british = FiscalCalendar(year_start_month=4, month_start_day=6, week_start=Weekday.SUNDAY)
+    starts = {
+        "wtd": datetime(2026, 11, 22, tzinfo=UTC),
+        "mtd": datetime(2026, 11, 6, tzinfo=UTC),
+        "qtd": datetime(2026, 10, 6, tzinfo=UTC),
+        "ytd": datetime(2026, 4, 6, tzinfo=UTC),
+        "last_month": datetime(2026, 10, 6, tzinfo=UTC),
+        "last_quarter": datetime(2026, 7, 6, tzinfo=UTC),
+        "last_year": datetime(2025, 4, 6, tzinfo=UTC),
+    }
+    for name, start in starts.items():
+        assert start == preset(name, now=now, zone="UTC", calendar=british).start, name
