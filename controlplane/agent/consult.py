@@ -7,8 +7,9 @@ import msgspec
 
 from controlplane.agent.admit import Refusal
 from controlplane.core.clock import Clock
-from controlplane.policy.decide import Decision, ThrottleState, decide
+from controlplane.policy.decide import Decision, decide
 from controlplane.policy.document import BudgetClause, Deny, PolicyDocument, Throttle
+from controlplane.policy.quota import ThrottleState, limits_of
 from controlplane.policy.wire import Standing
 
 
@@ -54,9 +55,9 @@ class Desk:
         return Consulted(
             document=document,
             refusal=_refusal(decision),
-            model=decision.downgrade.to if decision.downgrade else None,
+            model=decision.model,
             cap_tokens=decision.cap.max_tokens if decision.cap else None,
-            weights=route.weights if route else None,
+            weights=decision.weights,
             sticky=facts.get(route.sticky) if route and route.sticky else None,
             budgets=decision.budgets,
             notes=decision.rules,
@@ -81,7 +82,7 @@ def _refusal(decision: Decision) -> Refusal | None:
     if isinstance(rule, Throttle):
         return Refusal(
             code="rate_limited",
-            reason=f"rule {rule.id} allows {rule.rpm} requests per minute",
+            reason=f"rule {rule.id} allows {limits_of(rule)}",
             rule=rule.id,
             retry_after_seconds=decision.retry_after_seconds,
         )

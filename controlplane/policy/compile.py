@@ -8,18 +8,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import combinations
 from typing import Final
 
 import msgspec
 
 from controlplane.core.errors import PolicyError
+from controlplane.policy.check_rules import deployments_of, problem_of, refuse_conflicts
 from controlplane.policy.document import (
-    SELECTOR_KEYS,
+    RULE_KEYS,
+    Annotate,
     BudgetClause,
+    Canary,
     Cap,
     Deny,
     Downgrade,
+    Experiment,
+    Failover,
     Mode,
     PolicyDocument,
     RatePerMillion,
@@ -27,12 +31,15 @@ from controlplane.policy.document import (
     Rule,
     Throttle,
 )
-from controlplane.policy.match import check_selectors, overlap
+from controlplane.policy.match import check_selectors
+from controlplane.policy.reach import reachable_rates
 from controlplane.policy.rules import PolicyRules
 
 ALWAYS_KNOWN: Final = frozenset({"provider", "model", "operation"})
 """Facts that every request carries; all others come through the dimension map."""
 TENANT: Final = "tenant"
+KEY_SOURCES: Final = "key."
+"""The proxy's own word on who is calling; every other source is the sender's until it is trusted."""
 LEASE: Final = "lease"
 CAPABILITIES: Final[dict[type[Rule], str]] = {
     Deny: "deny",
@@ -40,8 +47,11 @@ CAPABILITIES: Final[dict[type[Rule], str]] = {
     Route: "route",
     Downgrade: "downgrade",
     Cap: "cap",
+    Failover: "failover",
+    Canary: "canary",
+    Annotate: "annotate",
+    Experiment: "experiment",
 }
-HTTP_ERRORS: Final = range(400, 600)
 _SOURCE: Final = re.compile(r"user|key\.(alias|team)|(metadata|header)\.[A-Za-z0-9_.-]{1,128}")
 
 
@@ -74,9 +84,10 @@ def compile_policy(
     kept = tuple(
         clause for budget in budgets if (clause := _tell_apart(budget, rules, known)) is not None
     )
+    _check_parents(budgets)
     for rule in rules.rules:
-        _check_rule(rule, known, {budget.id for budget in kept})
-    _refuse_ties(rules.rules)
+        _check_rule(rule, rules, known=known, budget_ids={budget.id for budget in kept})
+    refuse_conflicts(rules.rules)
     needed = {CAPABILITIES[type(rule)] for rule in rules.rules}
     if any(budget.mode is Mode.HARD for budget in kept):
         needed.add(LEASE)
@@ -87,7 +98,7 @@ def compile_policy(
         on_stale=rules.on_stale,
         budgets=kept,
         rules=rules.rules,
-        rate_card=dict(rate_card),
+        rate_card=reachable_rates(rules, kept, rate_card),
         price_book_version=price_book_version,
         tenant=rules.tenant,
         dimension_map=rules.dimension_map,
@@ -98,8 +109,8 @@ def compile_policy(
 def _check_map(dimension_map: Mapping[str, str]) -> None:
     for dimension, source in dimension_map.items():
         field = f"dimension_map.{dimension}"
-        if dimension not in SELECTOR_KEYS:
-            raise PolicyError(field, "is not a selector", f"Known: {', '.join(SELECTOR_KEYS)}")
+        if dimension not in RULE_KEYS:
+            raise PolicyError(field, "is not a selector", f"Known: {', '.join(RULE_KEYS)}")
         if not _SOURCE.fullmatch(source):
             raise PolicyError(
                 field,
@@ -130,6 +141,8 @@ def _tell_apart(
         del match[TENANT]
     missing = sorted(match.keys() - known)
     if not missing:
+        if budget.mode is Mode.HARD:
+            _refuse_untrusted(field, match, rules)
         return msgspec.structs.replace(budget, match=match)
     if budget.mode is Mode.HARD:
         raise PolicyError(
@@ -140,64 +153,69 @@ def _tell_apart(
     return None
 
 
-def _check_rule(rule: Rule, known: frozenset[str], budget_ids: set[str]) -> None:
+def _refuse_untrusted(field: str, match: Mapping[str, object], rules: PolicyRules) -> None:
+    """Refuse to bind a hard limit to what the sender of a request may write there (L7)."""
+    for key in sorted(match.keys() & rules.dimension_map.keys()):
+        source = rules.dimension_map[key]
+        if not source.startswith(KEY_SOURCES) and source not in rules.trusted_sources:
+            raise PolicyError(
+                f"{field}.{key}",
+                f"is read from {source!r}, which a sender may write as it likes, so the budget "
+                "can not be hard",
+                f"Map {key} from key.alias or key.team, or list {source!r} in trusted_sources once "
+                "the proxy itself sets it",
+            )
+
+
+def _check_rule(
+    rule: Rule, rules: PolicyRules, *, known: frozenset[str], budget_ids: set[str]
+) -> None:
     field = f"rules.{rule.id}"
-    check_selectors(rule.match, field=f"{field}.match")
+    check_selectors(rule.match, field=f"{field}.match", known=RULE_KEYS)
     for key in sorted(rule.match.keys() - known):
         raise PolicyError(
             f"{field}.match.{key}", "can not be read from a request", f"Map {key} in dimension_map"
         )
-    problem = _problem(rule, budget_ids)
+    problem = problem_of(rule, budget_ids)
     if problem:
         name, wrong, fix = problem
         raise PolicyError(f"{field}.{name}", wrong, fix)
-
-
-def _problem(rule: Rule, budget_ids: set[str]) -> tuple[str, str, str] | None:
-    """Return field, problem and fix of the first value that can not be meant."""
-    match rule:
-        case Deny() if rule.status not in HTTP_ERRORS:
-            return "status", f"{rule.status} is not an HTTP error", "Use 400 to 599"
-        case Throttle() if rule.rpm < 1:
-            return "rpm", f"{rule.rpm} lets nothing through", "Use deny, or at least 1"
-        case Cap() if rule.max_tokens < 1:
-            return "max_tokens", f"{rule.max_tokens} is no answer", "Use deny, or at least 1"
-        case Route():
-            return _route_problem(rule)
-        case Downgrade():
-            return _downgrade_problem(rule, budget_ids)
-        case _:
-            return None
-
-
-def _route_problem(rule: Route) -> tuple[str, str, str] | None:
-    weights = rule.weights.values()
-    if not weights or min(weights) < 0 or sum(weights) == 0:
-        return "weights", "give no deployment a share", "Use positive integers"
-    if rule.sticky is not None and rule.sticky not in SELECTOR_KEYS:
-        return "sticky", f"{rule.sticky!r} is not a dimension", "Use a selector's name"
-    return None
-
-
-def _downgrade_problem(rule: Downgrade, budget_ids: set[str]) -> tuple[str, str, str] | None:
-    if not rule.to:
-        return "to", "is empty", "Name a model"
-    if rule.budget is not None and rule.budget not in budget_ids:
-        return "budget", f"{rule.budget!r} is not in this policy", "Name one of its budgets"
-    if rule.above_ratio is not None and (rule.budget is None or not 0 <= rule.above_ratio < 1):
-        return "above_ratio", "needs a budget and a ratio from 0 to 1", "Set both"
-    return None
-
-
-def _refuse_ties(rules: Sequence[Rule]) -> None:
-    for left, right in combinations(rules, 2):
-        if (
-            type(left) is type(right)
-            and left.priority == right.priority
-            and overlap(left.match, right.match)
-        ):
+    for name, deployment in deployments_of(rule) if rules.deployments else ():
+        if deployment not in rules.deployments:
             raise PolicyError(
-                f"rules.{right.id}.priority",
-                f"ties with rule {left.id!r}: both match some request at {right.priority}",
-                "Give one a higher priority",
+                f"{field}.{name}",
+                f"{deployment!r} is no deployment of this scope",
+                f"Known: {', '.join(sorted(rules.deployments))}",
             )
+    sticky: str | None = getattr(rule, "sticky", None)
+    if sticky is not None and sticky not in known:
+        raise PolicyError(
+            f"{field}.sticky", "can not be read from a request", f"Map {sticky} in dimension_map"
+        )
+
+
+def _check_parents(budgets: Sequence[BudgetClause]) -> None:
+    """Refuse a budget that promises more than the one above it can give, in a window within it."""
+    by_id = {budget.id: budget for budget in budgets}
+    for budget in budgets:
+        field = f"budgets.{budget.id}"
+        seen = {budget.id}
+        parent = by_id.get(budget.parent) if budget.parent is not None else None
+        if budget.parent is not None and parent is None:
+            raise PolicyError(f"{field}.parent", f"{budget.parent!r} is not there", "Name a budget")
+        while parent is not None:
+            if parent.id in seen:
+                raise PolicyError(f"{field}.parent", "is its own parent in the end", "Cut the ring")
+            seen.add(parent.id)
+            is_within = (
+                parent.window_start <= budget.window_start
+                and budget.window_end <= parent.window_end
+            )
+            if is_within and budget.limit_nusd > parent.limit_nusd:
+                raise PolicyError(
+                    f"{field}.limit_nusd",
+                    f"{budget.limit_nusd} is more than {parent.limit_nusd} of its parent "
+                    f"{parent.name!r}",
+                    "Lower it, or raise the parent",
+                )
+            parent = by_id.get(parent.parent) if parent.parent is not None else None

@@ -23,6 +23,8 @@ SELECTOR_KEYS = (
     "operation",
 )
 """Facts an agent knows of a request before it is sent; a value may end in `*` to match a prefix."""
+RULE_KEYS = (*SELECTOR_KEYS, "task_class", "tenant_tier")
+"""What rules may select by besides: said by the request alone, so no call is counted by it."""
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,56 +47,150 @@ class StaleMode(StrEnum):
     LAST_KNOWN_GOOD = "last_known_good"
 
 
-class Deny(Closed, frozen=True, kw_only=True, tag_field="action", tag="deny"):
+class When(Closed, frozen=True, kw_only=True):
+    """Facts of a request that are numbers or yes and no; all that are set must hold.
+
+    A fact the agent does not know holds for nothing.
+    """
+
+    min_input_tokens: int | None = None
+    max_input_tokens: int | None = None
+    tools: bool | None = None
+    stream: bool | None = None
+
+
+class RuleFields(Closed, frozen=True, kw_only=True):
+    """What every rule has: a name, a place in the order, and whom it is for."""
+
+    id: str
+    priority: int = 0
+    match: dict[str, tuple[str, ...]] = {}
+    when: When = When()
+
+
+class Deny(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="deny"):
     """Refuse the request with 429 (or `status`)."""
 
-    id: str
-    priority: int = 0
-    match: dict[str, tuple[str, ...]] = {}
     status: int = 429
     reason: str = ""
+    emergency: bool = False
+    """Publishing it reaches every node at once, without stages (L13)."""
 
 
-class Throttle(Closed, frozen=True, kw_only=True, tag_field="action", tag="throttle"):
-    """At most `rpm` requests per minute per agent process that match."""
+class Throttle(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="throttle"):
+    """At most so many matching requests or tokens per agent process; each limit set must hold."""
 
-    id: str
-    rpm: int
-    priority: int = 0
-    match: dict[str, tuple[str, ...]] = {}
+    rpm: int | None = None
+    """Requests in a minute of the clock."""
+    rps: float | None = None
+    """Requests a second on average, `burst` at once (default: one second's worth, at least 1)."""
+    burst: int | None = None
+    tpm: int | None = None
+    """Input tokens and the output limit of the requests admitted in a minute of the clock."""
+    concurrency: int | None = None
+    """Requests under way at once."""
 
 
-class Route(Closed, frozen=True, kw_only=True, tag_field="action", tag="route"):
-    """Send a share of the requests to each deployment; weights are integers, sticky by `sticky`."""
+class Slo(Closed, frozen=True, kw_only=True):
+    """What a deployment must keep to get its share, over the last `window_seconds`."""
 
-    id: str
+    latency_p95_ms: int | None = None
+    error_ratio: float | None = None
+    min_calls: int = 20
+    """With fewer calls than this nothing is known, and the deployment keeps its share."""
+    window_seconds: int = 300
+
+
+class Route(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="route"):
+    """Send a share of the requests to each deployment; weights are integers, sticky by `sticky`.
+
+    A deployment outside `slo` gets nothing while another is within it.
+    """
+
     weights: dict[str, int]
     sticky: str | None = None
-    priority: int = 0
-    match: dict[str, tuple[str, ...]] = {}
+    slo: Slo | None = None
 
 
-class Downgrade(Closed, frozen=True, kw_only=True, tag_field="action", tag="downgrade"):
-    """Replace the requested model by `to`; with `budget_at`, only above that used ratio of a budget."""
+class Downgrade(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="downgrade"):
+    """Replace the requested model by `to`; with `budget`, only above that used ratio of it."""
 
-    id: str
     to: str
-    priority: int = 0
-    match: dict[str, tuple[str, ...]] = {}
     budget: str | None = None
     above_ratio: float | None = None
 
 
-class Cap(Closed, frozen=True, kw_only=True, tag_field="action", tag="cap"):
-    """Lower the request's output limit to `max_tokens`."""
+class Cap(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="cap"):
+    """Lower the request's output limit to `max_tokens` and its choices to `n`."""
 
-    id: str
-    max_tokens: int
-    priority: int = 0
-    match: dict[str, tuple[str, ...]] = {}
+    max_tokens: int | None = None
+    n: int | None = None
 
 
-Rule = Deny | Throttle | Route | Downgrade | Cap
+class Breaker(Closed, frozen=True, kw_only=True):
+    """When a deployment is left alone: so many failures in the window, then a pause, then a probe."""
+
+    failures: int = 5
+    window_seconds: int = 30
+    open_seconds: int = 30
+
+
+class Failover(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="failover"):
+    """Try the deployments in this order; go on to the next on any answer of `on`."""
+
+    order: tuple[str, ...]
+    on: tuple[str, ...] = ("429", "5xx", "timeout", "connect")
+    """`timeout`, `connect`, `5xx` or a status."""
+    timeout_ms: int | None = None
+    """How long a deployment may take to begin its answer before it counts as a timeout."""
+    breaker: Breaker = Breaker()
+
+
+class AbortIf(Closed, frozen=True, kw_only=True):
+    """What ends a canary; ratios of cost and latency are against the model it replaces."""
+
+    error_ratio: float | None = None
+    latency_ratio: float | None = None
+    cost_ratio: float | None = None
+
+
+class Canary(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="canary"):
+    """Send a growing share of the requests to the model `to`, sticky by `sticky`.
+
+    The server moves `share_percent` through `steps`, a generation each; an author leaves it out.
+    """
+
+    to: str
+    steps: tuple[int, ...] = (1, 5, 25, 100)
+    step_seconds: int = 600
+    min_calls: int = 50
+    abort_if: AbortIf = AbortIf()
+    sticky: str | None = None
+    share_percent: int = 0
+
+
+class Annotate(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="annotate"):
+    """Add headers to the request and attributes to its span; all rules that match add theirs."""
+
+    headers: dict[str, str] = {}
+    attributes: dict[str, str] = {}
+
+
+class Arm(Closed, frozen=True, kw_only=True):
+    """One side of an experiment; without a model, the one that was asked for."""
+
+    weight: int
+    model: str | None = None
+
+
+class Experiment(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="experiment"):
+    """Give each value of `sticky` one arm for good, by hash; what it did is read from the calls."""
+
+    arms: dict[str, Arm]
+    sticky: str = "user_id"
+
+
+Rule = Deny | Throttle | Route | Downgrade | Cap | Failover | Canary | Annotate | Experiment
 
 
 class BudgetClause(Closed, frozen=True, kw_only=True):
@@ -109,6 +205,8 @@ class BudgetClause(Closed, frozen=True, kw_only=True):
     window_end: datetime
     mode: Mode = Mode.HARD
     unpriced: str = "block"  # block | allow
+    parent: str | None = None
+    """The budget above: a call is held against both or neither."""
 
 
 class RatePerMillion(Closed, frozen=True, kw_only=True):

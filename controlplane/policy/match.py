@@ -37,13 +37,29 @@ def overlap(left: Selectors, right: Selectors) -> bool:
     )
 
 
+def covers(wide: Selectors, narrow: Selectors) -> bool:
+    """Whether every request that `narrow` selects is selected by `wide` too."""
+    return all(
+        key in narrow and all(any(_contains(a, b) for a in values) for b in narrow[key])
+        for key, values in wide.items()
+    )
+
+
+def _contains(a: str, b: str) -> bool:
+    if b.endswith(WILDCARD):
+        return a.endswith(WILDCARD) and b[:-1].startswith(a[:-1])
+    return value_matches(a, b)
+
+
 def _meet(a: str, b: str) -> bool:
     if a.endswith(WILDCARD) and b.endswith(WILDCARD):
         return a[:-1].startswith(b[:-1]) or b[:-1].startswith(a[:-1])
     return value_matches(a, b) or value_matches(b, a)
 
 
-def check_selectors(selectors: Selectors, *, field: str) -> None:
+def check_selectors(
+    selectors: Selectors, *, field: str, known: Sequence[str] = SELECTOR_KEYS
+) -> None:
     """Pass selectors that mean what they say.
 
     Raises:
@@ -51,8 +67,8 @@ def check_selectors(selectors: Selectors, *, field: str) -> None:
     """
     for key, values in selectors.items():
         where = f"{field}.{key}"
-        if key not in SELECTOR_KEYS:
-            raise PolicyError(where, "is not a selector", f"Known: {', '.join(SELECTOR_KEYS)}")
+        if key not in known:
+            raise PolicyError(where, "is not a selector", f"Known: {', '.join(known)}")
         if not 0 < len(values) <= MAX_VALUES:
             raise PolicyError(where, f"has {len(values)} values", f"Give 1 to {MAX_VALUES}")
         for value in values:

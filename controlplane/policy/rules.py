@@ -6,6 +6,13 @@ from controlplane.core.errors import PolicyError
 from controlplane.policy.document import Closed, OnStale, Rule
 
 
+class Deployment(Closed, frozen=True, kw_only=True):
+    """What a name in a route or a fallback stands for."""
+
+    provider: str
+    model: str
+
+
 class PolicyRules(Closed, frozen=True, kw_only=True):
     """The authored half of a policy; budgets and prices are the other, compiled in."""
 
@@ -14,6 +21,10 @@ class PolicyRules(Closed, frozen=True, kw_only=True):
     """Whose the requests are that `dimension_map` names no tenant for: the proxy key's own."""
     rules: tuple[Rule, ...] = ()
     dimension_map: dict[str, str] = msgspec.field(default_factory=dict)
+    trusted_sources: tuple[str, ...] = ()
+    """Sources of `dimension_map` that the proxy itself sets, so that hard budgets may rest on them."""
+    deployments: dict[str, Deployment] = msgspec.field(default_factory=dict)
+    """Everything this scope can call; rules then name nothing else, and agents carry these rates."""
     on_stale: OnStale = OnStale()
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
 

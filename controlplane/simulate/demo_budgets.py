@@ -35,6 +35,7 @@ RULES: Final = {
         "team": "key.team",
         "feature": "metadata.feature",
     },
+    "trusted_sources": ["metadata.tenant", "metadata.feature"],
     "rules": [
         {
             "action": "cap",

@@ -26,7 +26,9 @@ WANTED = {
 def readable(policies: Any, clock: Any) -> None:
     """Agents can tell teams and tenants apart, so that budgets may be hard."""
     mapped = {"tenant": "user", "team": "metadata.team"}
-    policies.save_rules(PolicyRules(dimension_map=mapped), now=clock.now())
+    policies.save_rules(
+        PolicyRules(dimension_map=mapped, trusted_sources=tuple(mapped.values())), now=clock.now()
+    )
 
 
 @pytest.fixture

@@ -47,7 +47,12 @@ def operator(system: Any) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def budget_id(operator: httpx.Client) -> str:
     """A hard dollar for tenant a, told apart by the OpenAI `user` field."""
-    rules = {"scope": "default", "dimension_map": {"tenant": "user"}, "rules": []}
+    rules = {
+        "scope": "default",
+        "dimension_map": {"tenant": "user"},
+        "trusted_sources": ["user"],
+        "rules": [],
+    }
     operator.put("/policy/rules", json=rules).raise_for_status()
     made = operator.post(
         "/budgets/",
