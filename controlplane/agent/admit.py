@@ -4,7 +4,9 @@ A hold is the call's ceiling (algorithms L1). What does not fit is, in this orde
 lease, capped to fit, made to wait a little, refused with the budget's name.
 """
 
+import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -17,6 +19,8 @@ from controlplane.policy.wire import Standing
 
 USEFUL_OUTPUT_TOKENS: Final = 16
 """Fewer than this is no answer: a call is refused rather than capped below it."""
+REFUND_SECONDS: Final = 5
+"""When to come again while other calls run: about as long as one of them takes."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +139,13 @@ def claim(
     hard = [budget for budget in budgets if budget.mode is Mode.HARD]
     if not hard:
         return Claim()
+    if bound.unbounded:
+        return Refusal(
+            code="budget_unbounded_request",
+            reason=f"the cost of this request has no bound ({bound.unbounded}) "
+            f"and budget {hard[0].name!r} is hard",
+            budget=hard[0],
+        )
     rate = dearest_rate(document.rate_card, candidates)
     if rate is None:
         blocking = next((budget for budget in hard if budget.unpriced != "allow"), None)
@@ -145,13 +156,6 @@ def claim(
             code="budget_unpriced_model",
             reason=f"budget {blocking.name!r} blocks models without a price; {name} has none",
             budget=blocking,
-        )
-    if bound.unbounded:
-        return Refusal(
-            code="budget_unbounded_request",
-            reason=f"the cost of this request has no bound ({bound.unbounded}) "
-            f"and budget {hard[0].name!r} is hard",
-            budget=hard[0],
         )
     limits = (bound.output_tokens, cap_tokens)
     said = [limit for limit in limits if limit is not None]
@@ -182,9 +186,23 @@ def _ceiling(rate: RatePerMillion, bound: Bound, output_tokens: int) -> int:
 
 
 def exhausted(
-    budgets: tuple[BudgetClause, ...], standings: Mapping[str, Standing], held_nusd: int
+    budgets: tuple[BudgetClause, ...],
+    standings: Mapping[str, Standing],
+    held_nusd: int,
+    *,
+    now: datetime,
+    may_free: bool,
 ) -> Refusal:
-    """Name the budget that has the least left for a call of this ceiling."""
+    """Name the budget that has the least left for a call of this ceiling.
+
+    Args:
+        budgets: those that the call counts against, one of them hard.
+        standings: where their money is, as last told.
+        held_nusd: the call's ceiling.
+        now: aware UTC.
+        may_free: whether calls still run whose end may give something back: then it is worth
+            while to come again before the window ends.
+    """
 
     def free(budget: BudgetClause) -> int:
         standing = standings.get(budget.id)
@@ -199,4 +217,7 @@ def exhausted(
         f"cost up to ${format_usd(held_nusd)}; the budget resets at {worst.window_end.isoformat()}",
         budget=worst,
         standing=standing,
+        retry_after_seconds=REFUND_SECONDS
+        if may_free
+        else max(1, math.ceil((worst.window_end - now).total_seconds())),
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ class Holder:
 
     def __init__(self, settings: AgentSettings) -> None:
         self.name = holder_name()
+        self.lock = threading.RLock()
+        """Guards the book, the queue and the journal: calls are admitted in any thread."""
         self._dir = settings.state_dir
         path = self._dir / f"journal-{self.name.replace(':', '-')}.jsonl"
         self.journal = Journal(path, holder=self.name, scope=settings.scope)

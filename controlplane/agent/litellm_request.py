@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from controlplane.agent.outcome import CLIENT_ERRORS, error_type, is_free
 from controlplane.agent.settle import Ending
 from controlplane.agent.usage import usage_buckets
 
@@ -52,11 +53,6 @@ PRICE_LISTS: Final = {
     "voyage": "voyageai",
 }
 """LiteLLM's provider prefix → the provider id of the price list, where they differ."""
-
-REQUEST_TIMEOUT: Final = 408
-CLIENT_CLOSED: Final = 499
-CLIENT_ERRORS: Final = range(400, 500)
-SERVER_ERRORS: Final = range(500, 600)
 
 
 def operation_of(call_type: str) -> str:
@@ -221,29 +217,14 @@ def failure_ending(exception: object, ended_at: datetime) -> Ending:
     status = getattr(exception, "status_code", None)
     code = status if isinstance(status, int) else None
     answered = getattr(exception, "litellm_response_headers", None) is not None
-    is_free = (code in CLIENT_ERRORS and code not in (REQUEST_TIMEOUT, CLIENT_CLOSED)) or (
-        code in SERVER_ERRORS and answered
-    )
+    is_answer = code in CLIENT_ERRORS or answered
     return Ending(
         ended_at=ended_at,
-        usage={} if is_free else None,
+        usage={} if code is not None and is_answer and is_free(code) else None,
         status="error",
         error_type=error_type(code),
         http_status=code,
     )
-
-
-def error_type(code: int | None) -> str:
-    """Name an HTTP status in the vocabulary of `error_type`."""
-    if code == 429:  # noqa: PLR2004 - the status is its own name
-        return "rate_limited"
-    if code == REQUEST_TIMEOUT:
-        return "timeout"
-    if code == CLIENT_CLOSED:
-        return "cancelled"
-    if code in CLIENT_ERRORS:
-        return "client_error"
-    return "server_error" if code in SERVER_ERRORS else "other"
 
 
 def success_ending(kwargs: Mapping[str, object], response: object, ended_at: datetime) -> Ending:

@@ -41,7 +41,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_call_seconds: Seconds = 900.0  # a hold older than this is settled as unknown
     without_policy: Annotated[str, msgspec.Meta(pattern="^(deny|allow)$")] = "deny"
 
-    def __repr__(self) -> str:  # type: ignore[explicit-override]  # typing.override needs 3.12
+    def __repr__(self) -> str:
         # The key must not reach a log through a traceback.
         return f"AgentSettings(server_url={self.server_url!r}, scope={self.scope!r})"
 

@@ -69,6 +69,11 @@ class Syncer:
         self._is_retired = True
         self.wake()
 
+    @property
+    def has_waiters(self) -> bool:
+        """Whether a call waits for lease."""
+        return bool(self._waiters)
+
     def settled(self) -> None:
         """A call ended: what it frees may serve one that waits."""
         if self._waiters:
@@ -149,24 +154,27 @@ class Syncer:
         now = Instant.of(self._clock)
         waiting, needs = self._needs()
         book = self._holder.book
-        wants = book.wants(needs, elapsed_seconds=self._last.seconds_until(now), now=now)
-        if self._is_retired:
-            wants = ()
-        self._last = now
-        largest = {
-            budget_id: max(need.held_nusd for need in waiting_here)
-            for budget_id, waiting_here in needs.items()
-        }
-        closing = book.give_back_all() if self._is_retired else book.give_back(largest, now)
-        returns = self._holder.returns(closing)
+        with self._holder.lock:
+            wants = book.wants(needs, elapsed_seconds=self._last.seconds_until(now), now=now)
+            if self._is_retired:
+                wants = ()
+            self._last = now
+            largest = {
+                budget_id: max(need.held_nusd for need in waiting_here)
+                for budget_id, waiting_here in needs.items()
+            }
+            closing = book.give_back_all() if self._is_retired else book.give_back(largest, now)
+            returns = self._holder.returns(closing)
         reply = await self._say(puller, wants=wants, returns=returns)
-        for grant in reply.grants:
-            self._holder.granted(grant, now)
-        self.standings.update((standing.budget_id, standing) for standing in reply.standings)
-        self._holder.acknowledged(reply, returns)
+        with self._holder.lock:
+            for grant in reply.grants:
+                self._holder.granted(grant, now)
+            self.standings.update((standing.budget_id, standing) for standing in reply.standings)
+            self._holder.acknowledged(reply, returns)
+            for waiter in waiting:
+                for budget_id in waiter.claim.budget_ids:
+                    book.fell_short(budget_id, waiter.claim.least_nusd, now)
         for waiter in waiting:
-            for budget_id in waiter.claim.budget_ids:
-                book.fell_short(budget_id, waiter.claim.least_nusd, now)
             if not waiter.answered.done():
                 waiter.answered.set_result(None)
         await asyncio.to_thread(self._holder.journal.sync)
@@ -187,6 +195,8 @@ class Syncer:
         returns: tuple[LeaseReturn, ...],
         wants: tuple[LeaseWant, ...] = (),
     ) -> SyncRequest:
+        with self._holder.lock:
+            settle, open_holds = self._holder.queue.batch(), self._holder.queue.open_nusd()
         return SyncRequest(
             node=self._settings.node,
             boot_id=self._holder.name,
@@ -194,10 +204,10 @@ class Syncer:
             applied=state[0],
             nack=state[1],
             capabilities=CAPABILITIES,
-            settle=self._holder.queue.batch(),
+            settle=settle,
             want=wants,
             returns=returns,
-            open_holds_nusd=self._holder.queue.open_nusd(),
+            open_holds_nusd=open_holds,
         )
 
     def _needs(self) -> tuple[list[Waiter], dict[str, list[Need]]]:
@@ -223,9 +233,12 @@ class Syncer:
     def _expire_holds(self) -> None:
         """Settle as unknown what no hook will end any more: a client or a task that vanished."""
         now = Instant.of(self._clock)
-        for hold_id in self._holder.queue.expired(now, self._settings.max_call_seconds):
-            ending = Ending(ended_at=now.wall, status="error", error_type="timeout")
-            self._holder.queue.ended(hold_id, ending)
+        with self._holder.lock:
+            expired = self._holder.queue.expired(now, self._settings.max_call_seconds)
+            for hold_id in expired:
+                ending = Ending(ended_at=now.wall, status="error", error_type="timeout")
+                self._holder.queue.ended(hold_id, ending)
+        for hold_id in expired:
             say("hold_expired_unsettled", hold_id=hold_id)
 
     def say_goodbye(self, puller: Puller) -> None:

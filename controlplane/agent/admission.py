@@ -1,0 +1,223 @@
+"""Admit one call: policy, then holds; local and in any thread, until more lease is needed."""
+
+from typing import Final
+
+import msgspec
+
+from controlplane.agent.admit import Claim, Refusal, claim, exhausted
+from controlplane.agent.consult import Consulted, Desk
+from controlplane.agent.holder import Holder
+from controlplane.agent.lease import Instant
+from controlplane.agent.puller import Puller
+from controlplane.agent.settings import AgentSettings
+from controlplane.agent.settle import Hold
+from controlplane.agent.syncer import Syncer
+from controlplane.agent.ticket import RefusedError, Request, Ticket
+from controlplane.core.clock import Clock
+from controlplane.core.ids import IdFactory
+from controlplane.policy.document import Mode, StaleMode
+from controlplane.policy.match import matches
+
+NO_POLICY: Final = "none"
+
+
+class Free(msgspec.Struct, frozen=True):
+    """Nothing has to be held."""
+
+
+FREE: Final = Free()
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that the leases at hand have no room for; `Admission.finish` asks for more."""
+
+    request: Request
+    wanted: Claim
+    consulted: Consulted
+
+
+class Admission:
+    """The admitting half of an agent; its policy, leases and quotas are handed to it."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        clock: Clock,
+        ids: IdFactory,
+        holder: Holder,
+        puller: Puller,
+        syncer: Syncer,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._ids = ids
+        self._holder = holder
+        self._puller = puller
+        self._syncer = syncer
+        self.desk = Desk(clock)
+
+    @property
+    def policy(self) -> str:
+        """The generation in force, as `epoch.gen`."""
+        applied = self._puller.applied
+        return applied.generation.etag().strip('"') if applied else NO_POLICY
+
+    def start(self, request: Request) -> Ticket | Waiting:
+        """Admit from what is at hand, without the network, in any thread.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        with self._holder.lock:
+            consulted = self._consult(request)
+            wanted = self._claim(request, consulted)
+            hold = self._hold(request, wanted)
+        if hold is None:
+            return Waiting(request=request, wanted=wanted, consulted=consulted)
+        return _ticket(request, consulted, hold=hold, kept=wanted)
+
+    def start_again(self, request: Request) -> Ticket | Waiting:
+        """Hold another attempt of an admitted call: its budgets apply, quotas are not used twice.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        applied = self._puller.applied
+        if applied is None:
+            return Ticket()
+        budgets = tuple(b for b in applied.document.budgets if matches(b.match, request.facts))
+        consulted = Consulted(document=applied.document, budgets=budgets)
+        with self._holder.lock:
+            wanted = self._claim(request, consulted)
+            whole = msgspec.structs.replace(wanted, least_nusd=wanted.held_nusd + 1)  # never cut
+            hold = self._hold(request, whole)
+        if hold is None:
+            return Waiting(request=request, wanted=whole, consulted=consulted)
+        return _ticket(request, consulted, hold=hold, kept=whole)
+
+    async def finish(self, waiting: Waiting) -> Ticket:
+        """Ask for more lease; cut the output to fit what came; give up after a moment.
+
+        Runs in the loop of the sync task.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        request, wanted = waiting.request, waiting.wanted
+        deadline = self._clock.monotonic() + self._settings.admission_wait_seconds
+        while True:
+            left = deadline - self._clock.monotonic()
+            answered = left > 0 and await self._syncer.more(wanted, left)
+            kept = self._hold_cut(request, wanted, may_cut=answered or left <= 0)
+            if kept is not None:
+                return _ticket(request, waiting.consulted, hold=kept[0], kept=kept[1])
+            if left <= 0 or (answered and not self._holder.queue.is_busy):
+                raise self.refused(
+                    exhausted(
+                        waiting.consulted.budgets,
+                        self._syncer.standings,
+                        wanted.held_nusd,
+                        now=self._clock.now(),
+                        may_free=self._holder.queue.is_busy,
+                    )
+                )
+
+    def _consult(self, request: Request) -> Consulted:
+        applied = self._puller.applied
+        if applied is None:
+            if self._settings.without_policy == "allow":
+                return Consulted.nothing()
+            raise self.refused(
+                Refusal(code="policy_missing", reason="no policy was ever received", status=503)
+            )
+        consulted = self.desk.consult(
+            applied.document, request.facts, standings=self._syncer.standings
+        )
+        if consulted.refusal:
+            raise self.refused(consulted.refusal)
+        stale = applied.document.on_stale
+        age = applied.confirmed.seconds_until(Instant.of(self._clock))
+        hard = next((b for b in consulted.budgets if b.mode is Mode.HARD), None)
+        if hard and age > stale.dead_after_seconds and stale.mode is StaleMode.PESSIMISTIC:
+            raise self.refused(
+                Refusal(
+                    code="policy_stale",
+                    reason=f"the policy was last confirmed {age:.0f} s ago; "
+                    f"budget {hard.name!r} is not spent blindly",
+                    status=503,
+                    budget=hard,
+                )
+            )
+        return consulted
+
+    def _claim(self, request: Request, consulted: Consulted) -> Claim:
+        wanted = claim(
+            consulted.document,
+            consulted.budgets,
+            request.bound,
+            candidates=request.candidates(consulted.model or request.facts.get("model", "")),
+            cap_tokens=consulted.cap_tokens,
+        )
+        if isinstance(wanted, Refusal):
+            raise self.refused(wanted)
+        return wanted
+
+    def _hold(self, request: Request, wanted: Claim) -> Hold | Free | None:
+        """Take the claim from the lease book; None when it does not fit. The lock is held."""
+        if not wanted.budget_ids:
+            return FREE
+        now = Instant.of(self._clock)
+        leases = self._holder.book.hold(wanted.budget_ids, wanted.held_nusd, now)
+        if leases is None:
+            return None
+        hold = Hold(
+            hold_id=self._ids.new("hold"),
+            leases=leases,
+            held_nusd=wanted.held_nusd,
+            started=now,
+            provider=request.provider,
+            model=request.facts.get("model", ""),
+            operation=request.bound.operation,
+            call_id=request.call_id,
+            dimensions=dict(request.facts),
+        )
+        self._holder.queue.opened(hold)
+        return hold
+
+    def _hold_cut(
+        self, request: Request, wanted: Claim, *, may_cut: bool
+    ) -> tuple[Hold | Free, Claim] | None:
+        with self._holder.lock:
+            hold = self._hold(request, wanted)
+            if hold is not None:
+                return hold, wanted
+            if not may_cut:
+                return None
+            fits = self._holder.book.fits_nusd(wanted.budget_ids, Instant.of(self._clock))
+            cut = wanted.cut_to(fits)
+            hold = self._hold(request, cut) if cut else None
+            return (hold, cut) if hold and cut else None
+
+    def refused(self, refusal: Refusal) -> RefusedError:
+        """Count a refusal, and add what is known of its budget."""
+        self.desk.refusals[refusal.code] = self.desk.refusals.get(refusal.code, 0) + 1
+        if refusal.budget and refusal.standing is None:
+            standing = self._syncer.standings.get(refusal.budget.id)
+            refusal = msgspec.structs.replace(refusal, standing=standing)
+        return RefusedError(refusal, self.policy)
+
+
+def _ticket(request: Request, consulted: Consulted, *, hold: Hold | Free, kept: Claim) -> Ticket:
+    asked, cap = request.bound.output_tokens, consulted.cap_tokens
+    if kept.budget_ids:
+        cap = kept.output_tokens
+    lower = cap if cap is not None and (asked is None or cap < asked) else None
+    return Ticket(
+        hold_id=hold.hold_id if isinstance(hold, Hold) else None,
+        model=consulted.model,
+        output_tokens=lower,
+        weights=consulted.weights,
+        sticky=consulted.sticky,
+        notes=consulted.notes,
+    )

@@ -1,0 +1,183 @@
+"""An agent inside any Python program: its loop runs in a thread of its own, calls are admitted in theirs.
+
+The fast path takes a lock and no thread switch; only a call that needs more lease waits for the
+agent's thread. After a fork the child starts a thread, and a holder, of its own.
+"""
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final, Protocol, TypeVar
+
+from controlplane.agent.admission import Waiting
+from controlplane.agent.main import build_agent
+from controlplane.agent.runtime import Agent
+from controlplane.agent.settings import load_agent_settings
+from controlplane.agent.settle import Ending
+from controlplane.agent.ticket import Request, Ticket
+
+STOP_SECONDS: Final = 10.0
+_T = TypeVar("_T")
+
+
+class Gate(Protocol):
+    """What every front needs of an agent, in its process or in another."""
+
+    @property
+    def policy(self) -> str:
+        """The generation in force, as `epoch.gen`."""
+        ...
+
+    @property
+    def dimension_map(self) -> Mapping[str, str]:
+        """Where the policy says that each dimension is read in a request."""
+        ...
+
+    @property
+    def tenant(self) -> str:
+        """Whose a request is that names no tenant."""
+        ...
+
+    def ready(self) -> None:
+        """Have a policy, or have waited for one long enough; for a thread that may wait."""
+        ...
+
+    async def ready_async(self) -> None:
+        """Do the same without holding up the caller's loop."""
+        ...
+
+    async def admit(self, request: Request) -> Ticket:
+        """Admit one call from any loop.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        ...
+
+    def admit_blocking(self, request: Request) -> Ticket:
+        """Admit one call from a thread that may wait.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        ...
+
+    def settle(self, hold_id: str, ending: Ending) -> None:
+        """Say how a call ended; a second time is ignored."""
+        ...
+
+
+class EmbeddedAgent:
+    """A `Gate` in this process."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        atexit.register(self.close)
+        os.register_at_fork(after_in_child=functools.partial(_forked, weakref.ref(self)))
+
+    @property
+    def policy(self) -> str:
+        """The generation in force, as `epoch.gen`."""
+        return self.agent.policy
+
+    @property
+    def dimension_map(self) -> Mapping[str, str]:
+        """Where the policy says that each dimension is read in a request."""
+        return self.agent.dimension_map
+
+    @property
+    def tenant(self) -> str:
+        """Whose a request is that names no tenant."""
+        return self.agent.tenant
+
+    def ready(self) -> None:
+        """Start the thread once a process, and wait a little for the first policy."""
+        if self._pid == os.getpid() and self.agent.puller.applied is not None:
+            return
+        self._submit(self.agent.ready()).result()
+
+    async def ready_async(self) -> None:
+        """Do the same without holding up the caller's loop."""
+        if self._pid == os.getpid() and self.agent.puller.applied is not None:
+            return
+        await asyncio.wrap_future(self._submit(self.agent.ready()))
+
+    async def admit(self, request: Request) -> Ticket:
+        """Admit one call from any loop."""
+        await self.ready_async()
+        answer = self.agent.admit_now(request)
+        if isinstance(answer, Waiting):
+            return await asyncio.wrap_future(self._submit(self.agent.wait(answer)))
+        return answer
+
+    def admit_blocking(self, request: Request) -> Ticket:
+        """Admit one call from a thread that may wait."""
+        self.ready()
+        answer = self.agent.admit_now(request)
+        if isinstance(answer, Waiting):
+            return self._submit(self.agent.wait(answer)).result()
+        return answer
+
+    def settle(self, hold_id: str, ending: Ending) -> None:
+        """Say how a call ended; a second time is ignored."""
+        self.agent.settle(hold_id, ending)
+
+    def close(self) -> None:
+        """Give the leases back, send what is owed, and end the thread."""
+        atexit.unregister(self.close)
+        if self._thread is None or self._pid != os.getpid() or self._loop is None:
+            return
+        with contextlib.suppress(concurrent.futures.TimeoutError):
+            self._submit(self.agent.stop()).result(STOP_SECONDS)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(STOP_SECONDS)
+        self._thread = None
+
+    def forked(self) -> None:
+        """Forget the thread: it did not come along, and may have held the lock."""
+        self._lock = threading.Lock()
+        self._thread = self._loop = None
+
+    def _submit(self, work: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
+        with self._lock:
+            if self._pid != os.getpid() or self._loop is None:  # never started, or forked
+                self._pid, self._loop = os.getpid(), asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=_serve, args=(self._loop,), name="controlplane-agent", daemon=True
+                )
+                self._thread.start()
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+def _forked(embedded: "weakref.ref[EmbeddedAgent]") -> None:
+    found = embedded()
+    if found is not None:
+        found.forked()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+@functools.cache
+def default_gate() -> Gate:
+    """Return the agent of this process, set up by the environment (`CONTROLPLANE_AGENT_…`).
+
+    Raises:
+        ConfigError: a setting is missing or wrong.
+    """
+    return EmbeddedAgent(build_agent(load_agent_settings()))

@@ -1,0 +1,158 @@
+"""From an HTTP answer of a model API to the usage in it, JSON or server-sent events, as it passes."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from controlplane.agent.outcome import error_type, is_free
+from controlplane.agent.settle import Ending
+from controlplane.agent.ticket import RefusedError
+from controlplane.agent.usage import usage_buckets
+
+MAX_KEPT_BYTES: Final = 32 * 2**20
+"""A longer JSON answer is passed on unread: its usage is then unknown."""
+POLICY_HEADER: Final = "x-controlplane-policy"
+_FINAL_EVENTS: Final = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "message_delta"}
+)
+"""Events that carry the whole call's usage. Others may count what was written so far."""
+
+
+class UsageReader:
+    """Feed it an answer's bytes; it knows the usage at the end, or that there was none.
+
+    Args:
+        is_events: whether the content type is `text/event-stream`.
+        hide_usage: drop the chunk that holds nothing but the usage: the sender did not ask for it,
+            and a program that reads `choices[0]` of every chunk would fail on it.
+    """
+
+    def __init__(self, *, is_events: bool, hide_usage: bool = False) -> None:
+        self._is_events = is_events
+        self._hides = hide_usage
+        self._kept = bytearray()
+        self._usage: dict[str, object] = {}
+        self._is_final = self._has_ended = self._has_count = False
+        self.response_id: str | None = None
+        self.model: str | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes in; return what to pass on."""
+        if not self._is_events:
+            if len(self._kept) + len(data) <= MAX_KEPT_BYTES:
+                self._kept += data
+            return data
+        self._kept += data
+        passed = b"".join(self._events())
+        return passed if self._hides else data
+
+    def end(self) -> bytes:
+        """Take the end in, as the upstream meant it; return what is left to pass on."""
+        self._has_ended = True
+        if not self._is_events:
+            self._read(bytes(self._kept))
+            return b""
+        rest = bytes(self._kept)
+        self._kept.clear()
+        passed = rest if self._is_shown(rest) else b""
+        return passed if self._hides else b""
+
+    def usage(self) -> dict[str, int] | None:
+        """Return the bucket vector; None when the answer did not say, or stopped before it."""
+        is_known = self._is_final or (self._has_ended and self._has_count)
+        return usage_buckets(self._usage) if is_known else None
+
+    def _events(self) -> Iterator[bytes]:
+        while True:
+            at, width = _boundary(self._kept)
+            if at < 0:
+                return
+            event = bytes(self._kept[: at + width])
+            del self._kept[: at + width]
+            if self._is_shown(event):
+                yield event
+
+    def _is_shown(self, event: bytes) -> bool:
+        """Read one event; False when it holds the usage only and is to be hidden."""
+        if b"usage" not in event and self.response_id is not None:
+            return True
+        lines = event.splitlines()
+        data = b"".join(line[5:].strip() for line in lines if line.startswith(b"data:"))
+        said = self._read(data)
+        return not (self._hides and said.get("usage") and said.get("choices") == [])
+
+    def _read(self, data: bytes) -> Mapping[str, object]:
+        try:
+            said = msgspec.json.decode(data, type=dict[str, object])
+        except msgspec.DecodeError:
+            return {}  # `[DONE]`, a comment, an error page
+        inner = said.get("response") or said.get("message")
+        holder = inner if isinstance(inner, dict) else said
+        self.response_id = self.response_id or _text(holder.get("id"))
+        self.model = _text(holder.get("model")) or self.model
+        for usage in (holder.get("usage"), said.get("usage")):
+            if isinstance(usage, dict):
+                self._usage.update({key: item for key, item in usage.items() if item is not None})
+        if isinstance(said.get("usage"), dict) and inner is None:
+            self._has_count = True
+            self._is_final = self._is_final or said.get("choices") == []
+        self._is_final = self._is_final or said.get("type") in _FINAL_EVENTS
+        return said
+
+
+def _boundary(data: bytearray) -> tuple[int, int]:
+    """Return where the first event ends and how long its separator is; -1 when it is not whole."""
+    ends = [(at, len(mark)) for mark in (b"\n\n", b"\r\n\r\n") if (at := data.find(mark)) >= 0]
+    return min(ends, default=(-1, 0))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def ending_of(status: int, reader: UsageReader, *, ended_at: datetime, is_whole: bool) -> Ending:
+    """Say how a call ended that was answered; one that broke off is of unknown usage."""
+    if is_free(status):
+        return Ending(
+            ended_at=ended_at,
+            usage={},
+            status="error",
+            error_type=error_type(status),
+            http_status=status,
+        )
+    is_error = status >= 400 or not is_whole  # noqa: PLR2004 - HTTP's own line
+    return Ending(
+        ended_at=ended_at,
+        usage=reader.usage(),
+        status="error" if is_error else "ok",
+        error_type=(error_type(status) if is_whole else "cancelled") if is_error else None,
+        http_status=status,
+        response_id=reader.response_id,
+    )
+
+
+def broken(ended_at: datetime, *, was_sent: bool, kind: str) -> Ending:
+    """Say how a call ended that was never answered: free only when it was never sent."""
+    return Ending(
+        ended_at=ended_at, usage=None if was_sent else {}, status="error", error_type=kind
+    )
+
+
+def refusal_headers(refused: RefusedError) -> dict[str, str]:
+    """Return the headers of a refusal; clients of OpenAI and Anthropic obey `x-should-retry`."""
+    refusal = refused.refusal
+    headers = {"content-type": "application/json", POLICY_HEADER: refused.policy}
+    if refusal.retry_after_seconds is not None:
+        headers["retry-after"] = str(refusal.retry_after_seconds)
+    if refusal.code != "rate_limited":
+        headers["x-should-retry"] = "false"
+    return headers
+
+
+def refusal_body(refused: RefusedError, *, request_id: str) -> bytes:
+    """Write a refusal so that the clients of OpenAI and of Anthropic both read it as an error."""
+    body = refused.refusal.body(request_id=request_id, policy=refused.policy)
+    error = {"type": "rate_limit_error", "param": None, **body}
+    return msgspec.json.encode({"type": "error", "error": error, "request_id": request_id})

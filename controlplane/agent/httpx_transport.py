@@ -1,0 +1,159 @@
+"""A transport for `httpx` and `httpx2` clients, so for those of OpenAI, Anthropic and many others.
+
+    openai.OpenAI(http_client=httpx.Client(transport=ControlplaneTransport()))
+
+A call is admitted before it is sent and settled from the usage in its answer; each retry of the
+client above is a call of its own, because each may be billed (algorithms L14).
+"""
+
+import functools
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from controlplane.agent.embedded import Gate, default_gate
+from controlplane.agent.exchange import Exchange, Meter, library_of
+from controlplane.agent.http_request import HttpCall, read_call
+from controlplane.agent.ticket import RefusedError
+
+
+class _Body:
+    """An answer's bytes as they pass the meter; `httpx` and `httpx2` each want their own base."""
+
+    def __init__(self, inner: Any, meter: Meter) -> None:
+        self._inner = inner
+        self._meter = meter
+
+    def __iter__(self) -> Iterator[bytes]:
+        for raw in self._inner:
+            yield self._meter.feed(raw)
+        yield self._meter.end()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for raw in self._inner:
+            yield self._meter.feed(raw)
+        yield self._meter.end()
+
+    def close(self) -> None:
+        self._meter.close()
+        self._inner.close()
+
+    async def aclose(self) -> None:
+        self._meter.close()
+        await self._inner.aclose()
+
+
+@functools.cache
+def _body_type(base: type) -> type:
+    return type("MeteredStream", (_Body, base), {})
+
+
+class ControlplaneTransport(httpx.BaseTransport):
+    """Admit, send, settle, for `httpx.Client`.
+
+    Args:
+        gate: the agent; default is this process's own, set up by the environment.
+        inner: what sends; default the library's own `HTTPTransport()`.
+        known: dimensions of every call of this client, over what a request says.
+        provider: `gen_ai.provider.name`, where the host's name does not tell it.
+    """
+
+    def __init__(
+        self,
+        gate: Gate | None = None,
+        *,
+        inner: httpx.BaseTransport | None = None,
+        known: Mapping[str, str] | None = None,
+        provider: str | None = None,
+    ) -> None:
+        self._gate = gate or default_gate()
+        self._inner = inner
+        self._known = known or {}
+        self._provider = provider
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request; a refusal is an answer, never an exception."""
+        call = _read(request, request.read(), self._provider)
+        if call is None:
+            return self._send(request)
+        self._gate.ready()
+        exchange = Exchange(self._gate, request, call, known=self._known)
+        try:
+            sent = exchange.admitted(self._gate.admit_blocking(exchange.ask()))
+        except RefusedError as refused:
+            return exchange.refused(refused)
+        try:
+            response = self._send(sent)
+        except BaseException as wrong:
+            exchange.failed(wrong)
+            raise
+        meter = exchange.answered(response)
+        if meter:
+            base = library_of(request).SyncByteStream
+            response.stream = _body_type(base)(response.stream, meter)
+        return response
+
+    def _send(self, request: httpx.Request) -> httpx.Response:
+        if self._inner is None:
+            self._inner = library_of(request).HTTPTransport()
+        return self._inner.handle_request(request)
+
+    def close(self) -> None:
+        """Close what sends; the agent serves the whole process and stays."""
+        if self._inner is not None:
+            self._inner.close()
+
+
+class AsyncControlplaneTransport(httpx.AsyncBaseTransport):
+    """The same for `httpx.AsyncClient`."""
+
+    def __init__(
+        self,
+        gate: Gate | None = None,
+        *,
+        inner: httpx.AsyncBaseTransport | None = None,
+        known: Mapping[str, str] | None = None,
+        provider: str | None = None,
+    ) -> None:
+        self._gate = gate or default_gate()
+        self._inner = inner
+        self._known = known or {}
+        self._provider = provider
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request; a refusal is an answer, never an exception."""
+        call = _read(request, await request.aread(), self._provider)
+        if call is None:
+            return await self._send(request)
+        await self._gate.ready_async()
+        exchange = Exchange(self._gate, request, call, known=self._known)
+        try:
+            sent = exchange.admitted(await self._gate.admit(exchange.ask()))
+        except RefusedError as refused:
+            return exchange.refused(refused)
+        try:
+            response = await self._send(sent)
+        except BaseException as wrong:
+            exchange.failed(wrong)
+            raise
+        meter = exchange.answered(response)
+        if meter:
+            base = library_of(request).AsyncByteStream
+            response.stream = _body_type(base)(response.stream, meter)
+        return response
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        if self._inner is None:
+            self._inner = library_of(request).AsyncHTTPTransport()
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close what sends; the agent serves the whole process and stays."""
+        if self._inner is not None:
+            await self._inner.aclose()
+
+
+def _read(request: httpx.Request, content: bytes, provider: str | None) -> HttpCall | None:
+    url = request.url
+    return read_call(request.method, url.host, url.path, content=content, provider=provider)
