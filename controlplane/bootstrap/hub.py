@@ -33,6 +33,7 @@ from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.sync import SyncTools, sweep
+from controlplane.pricing.price import reprice
 from controlplane.pricing.price_book import PriceBook
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
@@ -99,7 +100,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
     )
     services = build_services(settings, stores, book=book, publishing=publishing, sessions=sessions)
     server = ApiServer(create_app(services), host=settings.api.host, port=settings.api.port)
-    rounds = build_rounds(settings, stores, publishing)
+    rounds = build_rounds(settings, stores, publishing, book=book)
     flight = SpanFlightServer(settings.data_dir / HUB_SOCKET, stores.spans)
     server.start()
     for one in rounds:
@@ -176,7 +177,9 @@ def export_jobs(settings: Settings, spans: DuckDbSpanStore) -> ExportJobs:
     )
 
 
-def build_rounds(settings: Settings, stores: Stores, publishing: PublishTools) -> list[Rounds]:
+def build_rounds(
+    settings: Settings, stores: Stores, publishing: PublishTools, *, book: PriceBook
+) -> list[Rounds]:
     """Return the workers: settle, republish, watch, deliver."""
     posting = LedgerPosting(
         stores.ledger, unenforced_grace_seconds=settings.budgets.unenforced_grace_seconds
@@ -184,7 +187,12 @@ def build_rounds(settings: Settings, stores: Stores, publishing: PublishTools) -
 
     @telemetry.SETTLE_SECONDS.time()
     def settle() -> None:
-        settle_tick(stores.spans, now=CLOCK.now(), ledger=posting)
+        settle_tick(
+            stores.spans,
+            now=CLOCK.now(),
+            ledger=posting,
+            reprice=lambda rows: reprice(rows, book),
+        )
 
     return [
         Rounds(

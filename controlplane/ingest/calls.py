@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from controlplane.ingest.attributed_by import merge_rules
-from controlplane.ingest.count_once import CountedCall, Parents, Report, count_once
+from controlplane.ingest.count_once import CountedCall, Parents, count_once
+from controlplane.ingest.prompts import Reprice, add_prompts
+from controlplane.ingest.report import Report
 from controlplane.ingest.settlement import (
     CONTEXT_COLUMNS,
     EDGE_SCHEMA,
@@ -21,7 +23,7 @@ from controlplane.ingest.settlement import (
 )
 from controlplane.ingest.span_hash import call_ids, start_micros
 from controlplane.signals.schema import CALL_SCHEMA
-from controlplane.signals.vocabulary import ReportKind
+from controlplane.signals.vocabulary import UNKNOWN_USAGE, ReportKind
 
 ENRICHED_COLUMNS: Final = (
     "request_model",
@@ -44,28 +46,36 @@ Usage, price, tenant and time are the billing report's alone: a bill is never mi
 """
 
 _DETAILS: Final = ("cached_input_tokens", "cache_creation_input_tokens", "reasoning_tokens")
+_FLAGS: Final = tuple(flag.name for flag in JOIN_FLAGS)
 _READ: Final = (
-    *(flag.name for flag in JOIN_FLAGS),
+    *_FLAGS,
     *("domain", "trace_hi", "trace_lo", "span_id", "duration_us", "content_hash", "layer"),
     *("key_role", "scope_name", "response_id", "gateway_call_id", "status", "usage_state"),
     *("input_tokens", "output_tokens", "billing_model", "cost_nusd", "cost_state"),
-    "tenant",
+    *("tenant", "service_name", "key_id"),
     *_DETAILS,
 )
 
 Column = Union["pa.Array[Any]", "pa.ChunkedArray[Any]"]
 
 
-def settle(unsettled: Unsettled) -> Settled:
-    """Turn the grouped reports into calls; equal for equal sets, whatever their order."""
+def settle(unsettled: Unsettled, *, reprice: Reprice | None = None) -> Settled:
+    """Turn the grouped reports into calls; equal for equal sets, whatever their order.
+
+    Args:
+        unsettled: what a store took.
+        reprice: gives new PRICED columns to rows whose usage was added up from several reports;
+            without it such calls are unpriced.
+    """
     grouped = unsettled.grouped
     counted = count_once(_reports(grouped), _parents(unsettled.edges)) if grouped.num_rows else []
     names: Column = call_ids(grouped) if grouped.num_rows else pa.array([], pa.string())
     return Settled(
         through=unsettled.through,
-        calls=_calls(grouped, counted, names, version=unsettled.through),
+        calls=_calls(grouped, counted, names, version=unsettled.through, reprice=reprice),
         suppressed=_members(grouped, counted, names),
         examined=grouped.select(IDENTITY_SCHEMA.names),
+        split_calls=sum(call.was_split for call in counted),
     )
 
 
@@ -91,11 +101,14 @@ def _reports(table: pa.Table) -> list[Report]:
         ends_us,
         *(read[name] for name in ("content_hash", "layer", "key_role", "scope_name")),
         *(read[name] for name in ("response_id", "gateway_call_id")),
-        *(read[flag.name] for flag in JOIN_FLAGS),
+        *(read[name] for name in _FLAGS[:3]),
         *(read[name] for name in ("status", "usage_state")),
         tokens,
         details,
         *(read[name] for name in ("billing_model", "cost_nusd", "cost_state", "tenant")),
+        *(read[name] for name in ("service_name", "key_id")),
+        [used or 0 for used in read["input_tokens"]],
+        *(read[name] for name in _FLAGS[3:]),
     ]
     return [Report(*row) for row in zip(range(table.num_rows), *columns, strict=True)]
 
@@ -111,7 +124,12 @@ def _parents(edges: pa.Table) -> Parents:
 
 
 def _calls(
-    grouped: pa.Table, counted: Sequence[CountedCall], names: Column, *, version: int
+    grouped: pa.Table,
+    counted: Sequence[CountedCall],
+    names: Column,
+    *,
+    version: int,
+    reprice: Reprice | None,
 ) -> pa.Table:
     # One column of row numbers per rank: the billing reports, then the first enrichers, ...
     ranks = [pa.array(r, pa.int64()) for r in zip_longest(*(c.members for c in counted))]
@@ -130,7 +148,21 @@ def _calls(
     made["attributed_by"] = merge_rules(
         [grouped.column("attributed_by").take(rank) for rank in ranks]
     )
-    return _call_table(grouped.take(ranks[0]), made)
+    billing = add_prompts(grouped.take(ranks[0]), grouped, counted, reprice=reprice)
+    made["cost_reason"] = _cost_reasons(billing, counted)
+    return _call_table(billing, made)
+
+
+def _cost_reasons(billing: pa.Table, counted: Sequence[CountedCall]) -> Column:
+    """Say what became of a request whose attempt was given up on without usage (C5)."""
+    attempts = {row: call.attempt for row, call in enumerate(counted) if call.attempt}
+    reasons: list[str | None] = billing.column("cost_reason").to_pylist() if attempts else []
+    if not any(reasons[row] == UNKNOWN_USAGE for row in attempts):
+        return billing.column("cost_reason")
+    for row, attempt in attempts.items():
+        if reasons[row] == UNKNOWN_USAGE:
+            reasons[row] = f"{UNKNOWN_USAGE}:{attempt}"
+    return pa.array(reasons, pa.string())
 
 
 def _members(grouped: pa.Table, counted: Sequence[CountedCall], names: Column) -> pa.Table:

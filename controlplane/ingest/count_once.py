@@ -3,9 +3,11 @@
 A pure function of the set of reports: every choice is by a total order over event data, so the
 order of arrival changes nothing (requirements/algorithms C1-C6, C9). Reports join along edges:
 
+0. the spans of one engine that are one request (`sequences`);
 1. the gateway's call id, or the response's id: across layers, near in time or in one trace;
 2. an ancestor edge in one trace: across layers, one to one, no ids that contradict;
-3. declared pairs inside the client layer (`declared_pairs`): by id, ancestry, or side by side.
+3. declared pairs inside the client layer (`declared_pairs`): by id, ancestry, or side by side;
+4. a failed call's pairs across traces (`failed_pairs`).
 
 The strongest edges join first; a join that would put two reports of one layer into a call without
 being declared is refused, so identical parallel calls stay apart. Equal numbers alone never join.
@@ -13,76 +15,34 @@ being declared is refused, so identical parallel calls stay apart. Equal numbers
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from enum import IntEnum
+from itertools import combinations, pairwise
 from typing import Final, NamedTuple
 
 import msgspec
 
-from controlplane.ingest.declared_pairs import depth_of, reports_beside, wraps
-from controlplane.signals.vocabulary import CostState, KeyRole, Layer, UsageState
-
-REACH_US: Final = 24 * 3_600 * 1_000_000
-"""Reports further apart than this never join."""
-
-NEAR_US: Final = 60 * 1_000_000
-"""Two reports in different traces must overlap or start within this to join by an id."""
+from controlplane.ingest.attempts import Attempts
+from controlplane.ingest.billing import is_agent, rank, reason
+from controlplane.ingest.declared_pairs import reports_beside, wraps
+from controlplane.ingest.failed_pairs import failed_pairs, may_pair
+from controlplane.ingest.report import (
+    REACH_US,
+    Identity,
+    Report,
+    crosses_layers,
+    fold_revisions,
+    is_declared,
+    is_near,
+)
+from controlplane.ingest.sequences import prompts, sequences
+from controlplane.signals.vocabulary import Layer, UsageState
 
 MAX_HOPS: Final = 64
 """How far up a trace an ancestor is looked for."""
 
-_RANK: Final[dict[str, int]] = {
-    Layer.PROXY: 0,
-    Layer.AGENT: 1,
-    Layer.CLIENT: 2,
-    Layer.ENGINE: 3,
-}
-
-Identity = tuple[int, int, int, int, str]
-"""(start, trace high, trace low, span, domain): total order of reports."""
-
-
-class Report(NamedTuple):
-    """What counting needs of one usage-bearing span; `row` is the caller's."""
-
-    row: int
-    domain: str
-    trace_hi: int
-    trace_lo: int
-    span_id: int
-    start_us: int
-    end_us: int
-    content_hash: int
-    layer: str
-    key_role: str
-    scope: str
-    response_id: str | None
-    gateway_call_id: str | None
-    response_id_joins: bool
-    gateway_id_joins: bool
-    trace_joins: bool
-    status: str
-    usage_state: str
-    tokens: int
-    details: int
-    billing_model: str | None
-    cost_nusd: int | None
-    cost_state: str | None
-    tenant: str = ""
-
-    @property
-    def identity(self) -> Identity:
-        """What makes two rows the same span."""
-        return (self.start_us, self.trace_hi, self.trace_lo, self.span_id, self.domain)
-
-    @property
-    def trace(self) -> tuple[str, int, int]:
-        """The trace inside its settlement domain."""
-        return (self.domain, self.trace_hi, self.trace_lo)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether an ingest key vouches for the sender's role."""
-        return self.key_role != KeyRole.UNKNOWN
+MAX_COMPONENT: Final = 64
+"""Reports of one call, the spans of one engine's request being one; what is larger is a mistake
+of somebody's ids, and joins only inside each trace."""
 
 
 class CountedCall(msgspec.Struct, frozen=True):
@@ -95,21 +55,62 @@ class CountedCall(msgspec.Struct, frozen=True):
     """The member with the smallest identity; the call is named after it."""
     layers: str
     enforced: bool
+    prompts: tuple[tuple[int, ...], ...] = ()
+    """Where several spans of an engine are the request that bills: rows by prompt. A prompt is
+    counted once, the outputs of all are added."""
+    attempt: str | None = None
+    """`retry` or `hedge`: another attempt of the same request followed or ran beside this one."""
+    was_split: bool = False
+    """Its reports would have been more than MAX_COMPONENT."""
 
 
 Parents = Mapping[tuple[str, int, int, int], int]
 """(domain, trace high, trace low, span) -> parent span."""
 
+Calls = dict[Identity, list[Identity]]
+"""The members of the call that each report belongs to; one list per call."""
+
+
+class Strength(IntEnum):
+    """How sure an edge is; smaller joins first."""
+
+    SEQUENCE = 0
+    GATEWAY_ID = 1
+    RESPONSE_ID = 2
+    ANCESTRY = 3
+    BESIDE = 4
+    FAILED_PAIR = 5
+
 
 class _Edge(NamedTuple):
     """A possible join; edges are tried in ascending order."""
 
-    strength: int
+    strength: Strength
     in_other_trace: bool
     contradictions: int
     distance_us: int
     low: Identity
     high: Identity
+
+
+class _Requests:
+    """Which spans of an engine are one request."""
+
+    def __init__(self, reports: Iterable[Report]) -> None:
+        self.found = [frozenset(one.identity for one in s) for s in sequences(reports)]
+        self._of = {identity: ids for ids in self.found for identity in ids}
+
+    def of(self, identity: Identity) -> frozenset[Identity] | None:
+        """Return the spans of the request that this one is part of, None if it is all of it."""
+        return self._of.get(identity)
+
+    def share(self, one: Identity, other: Identity) -> bool:
+        """Whether both are of one request."""
+        return other in self._of.get(one, ())
+
+    def size(self, members: Iterable[Identity]) -> int:
+        """Count the members, a request's spans as one."""
+        return len({self._of.get(identity, identity) for identity in members})
 
 
 def count_once(reports: Iterable[Report], parents: Parents) -> list[CountedCall]:
@@ -118,88 +119,84 @@ def count_once(reports: Iterable[Report], parents: Parents) -> list[CountedCall]
     `reports` must be closed: with a report come all that share a key with it.
     """
     spans = fold_revisions(reports)
-    component = {identity: [identity] for identity in spans}
-    for edge in sorted(_edges([spans[i] for i in sorted(spans)], parents)):
-        ours, theirs = component[edge.low], component[edge.high]
-        if ours is theirs or not _may_be_one(spans, ours, theirs):
+    ordered = [spans[identity] for identity in sorted(spans)]
+    requests = _Requests(ordered)
+    above = _reports_above(ordered, parents)
+    edges = sorted(_edges(ordered, requests, above))
+    calls = _join(spans, edges, requests)
+    too_large = {
+        identity
+        for identity, members in calls.items()
+        if len(members) > MAX_COMPONENT and requests.size(members) > MAX_COMPONENT
+    }
+    if too_large:
+        calls = _join(spans, _inside_traces(edges, too_large), requests)
+    attempts = Attempts(spans, above, calls)
+    homes = {min(members): members for members in calls.values()}
+    return [
+        _call(
+            [spans[identity] for identity in sorted(homes[home])],
+            requests,
+            attempts,
+            was_split=home in too_large,
+        )
+        for home in sorted(homes)
+    ]
+
+
+def _join(spans: Mapping[Identity, Report], edges: Iterable[_Edge], requests: _Requests) -> Calls:
+    calls = {identity: [identity] for identity in spans}
+    for edge in edges:
+        ours, theirs = calls[edge.low], calls[edge.high]
+        if ours is theirs or not _may_be_one(spans, ours, theirs, requests=requests):
             continue
         ours.extend(theirs)
         for identity in theirs:
-            component[identity] = ours
-    homes = {min(members): members for members in component.values()}
-    return [_call([spans[i] for i in sorted(homes[home])]) for home in sorted(homes)]
+            calls[identity] = ours
+    return calls
 
 
-def fold_revisions(reports: Iterable[Report]) -> dict[Identity, Report]:
-    """Keep of each span its last word: ended over pending, then more usage, later end (C6)."""
-    folded: dict[Identity, Report] = {}
-    for report in reports:
-        known = folded.get(report.identity)
-        if known is None or _finality(report) > _finality(known):
-            folded[report.identity] = report
-    return folded
-
-
-def _finality(report: Report) -> tuple[bool, bool, int, int, int]:
-    return (
-        report.end_us > report.start_us,
-        report.usage_state == UsageState.EXACT,
-        report.tokens,
-        report.end_us,
-        report.content_hash,
-    )
-
-
-def crosses_layers(one: Report, other: Report) -> bool:
-    """Whether the two were made at different places of the stack.
-
-    Roles of ingest keys count too: a proxy's library in a client declares the proxy's layer.
-    """
-    if one.layer != other.layer:
-        return True
-    return one.is_known and other.is_known and one.key_role != other.key_role
-
-
-def _is_declared(one: Report, other: Report) -> bool:
-    """Whether two reports of one layer may share a call: libraries stacked in one process.
-
-    They need not share a trace: an instrumentor below a framework that keeps no context starts
-    its own. Then the response's id must be one, and the two near.
-    """
-    if not one.layer == other.layer == Layer.CLIENT or one.scope == other.scope:
-        return False
-    same_id = one.response_id is not None and one.response_id == other.response_id
-    stacked = depth_of(one.scope) != depth_of(other.scope)
-    if one.trace == other.trace:
-        return stacked or same_id
-    return stacked and same_id and one.domain == other.domain and _is_near(one, other)
+def _inside_traces(edges: Iterable[_Edge], too_large: set[Identity]) -> list[_Edge]:
+    return [edge for edge in edges if not (edge.in_other_trace and edge.low in too_large)]
 
 
 def _may_be_one(
-    spans: Mapping[Identity, Report], ours: Sequence[Identity], theirs: Sequence[Identity]
+    spans: Mapping[Identity, Report],
+    ours: Sequence[Identity],
+    theirs: Sequence[Identity],
+    *,
+    requests: _Requests,
 ) -> bool:
     return all(
-        crosses_layers(spans[a], spans[b]) or _is_declared(spans[a], spans[b])
+        crosses_layers(spans[a], spans[b])
+        or is_declared(spans[a], spans[b])
+        or _is_failed_pair(spans[a], spans[b])
+        or requests.share(a, b)
         for a in ours
         for b in theirs
     )
 
 
-def _edges(reports: Sequence[Report], parents: Parents) -> Iterator[_Edge]:
+def _edges(
+    reports: Sequence[Report], requests: _Requests, above: Mapping[Identity, Report]
+) -> Iterator[_Edge]:
+    of = {report.identity: report for report in reports}
+    for request in requests.found:
+        for low, high in pairwise(sorted(request)):
+            yield _edge(of[low], of[high], strength=Strength.SEQUENCE)
     by_gateway = ((r.gateway_call_id, r) for r in reports if r.gateway_id_joins)
-    by_response = ((r.response_id, r) for r in reports if r.response_id_joins)
-    yield from _id_edges(by_gateway, strength=0)
-    yield from _id_edges(by_response, strength=1)
-    in_trace = [report for report in reports if report.trace_joins]
-    by_span = {(*report.trace, report.span_id): report for report in in_trace}
-    for report in in_trace:
-        ancestor = _nearest_report(report, by_span, parents)
-        if ancestor and _joins_by_ancestry(ancestor, report):
-            yield _edge(ancestor, report, strength=2)
-    yield from _beside_edges(in_trace)
+    by_response = ((r.join_id, r) for r in reports if r.response_id_joins)
+    yield from _id_edges(by_gateway, strength=Strength.GATEWAY_ID)
+    yield from _id_edges(by_response, strength=Strength.RESPONSE_ID)
+    for identity, ancestor in above.items():
+        if _joins_by_ancestry(ancestor, of[identity]):
+            yield _edge(ancestor, of[identity], strength=Strength.ANCESTRY)
+    yield from _beside_edges(report for report in reports if report.trace_joins)
+    for outer, inner in failed_pairs(reports):
+        yield _edge(outer, inner, strength=Strength.FAILED_PAIR)
 
 
-def _id_edges(keyed: Iterable[tuple[str | None, Report]], *, strength: int) -> Iterator[_Edge]:
+def _id_edges(keyed: Iterable[tuple[str | None, Report]], *, strength: Strength) -> Iterator[_Edge]:
     sharing: defaultdict[tuple[str, str | None], list[Report]] = defaultdict(list)
     for key, report in keyed:
         sharing[report.domain, key].append(report)
@@ -213,17 +210,16 @@ def _joins_by_id(one: Report, other: Report) -> bool:
     if abs(one.start_us - other.start_us) > REACH_US:
         return False
     if crosses_layers(one, other):
-        return one.trace == other.trace or _is_near(one, other)
-    return _is_declared(one, other)
+        return one.trace == other.trace or is_near(one, other)
+    return is_declared(one, other)
 
 
-def _is_near(one: Report, other: Report) -> bool:
-    """Whether one response can have been seen by both; an agent settles after the call's end."""
-    starts_apart_us = abs(one.start_us - other.start_us)
-    gap_us = max(one.start_us, other.start_us) - min(one.end_us, other.end_us)
-    if Layer.AGENT in {one.layer, other.layer}:
-        return gap_us <= NEAR_US
-    return gap_us < 0 or starts_apart_us <= NEAR_US
+def _reports_above(reports: Sequence[Report], parents: Parents) -> dict[Identity, Report]:
+    """Find the nearest ancestor of each report that is a report too, where there is one."""
+    in_trace = [report for report in reports if report.trace_joins]
+    by_span = {(*report.trace, report.span_id): report for report in in_trace}
+    found = ((report.identity, _nearest_report(report, by_span, parents)) for report in in_trace)
+    return {identity: ancestor for identity, ancestor in found if ancestor is not None}
 
 
 def _nearest_report(
@@ -269,7 +265,18 @@ def _beside_edges(reports: Iterable[Report]) -> Iterator[_Edge]:
                 and one.status == other.status
                 and _contains(one, other)
             ):
-                yield _edge(one, other, strength=3)
+                yield _edge(one, other, strength=Strength.BESIDE)
+
+
+def _is_failed_pair(one: Report, other: Report) -> bool:
+    """Whether two reports of one layer may be an SDK's and its instrumentor's in two traces."""
+    return (
+        one.trace != other.trace
+        and one.domain == other.domain
+        and may_pair(one)
+        and may_pair(other)
+        and reports_beside(one.scope, other.scope, layer=one.layer)
+    )
 
 
 def _contains(one: Report, other: Report) -> bool:
@@ -277,7 +284,7 @@ def _contains(one: Report, other: Report) -> bool:
     return inner.end_us <= outer.end_us or inner.start_us == outer.start_us
 
 
-def _edge(one: Report, other: Report, *, strength: int) -> _Edge:
+def _edge(one: Report, other: Report, *, strength: Strength) -> _Edge:
     low, high = sorted((one, other), key=lambda report: report.identity)
     both_exact = one.usage_state == other.usage_state == UsageState.EXACT
     contradictions = (
@@ -287,7 +294,7 @@ def _edge(one: Report, other: Report, *, strength: int) -> _Edge:
     )
     apart_us = high.start_us - low.start_us
     # Under one client request the last attempt is the one whose answer the client saw (C5).
-    distance_us = -apart_us if strength == 2 else apart_us  # noqa: PLR2004 - ancestry
+    distance_us = -apart_us if strength is Strength.ANCESTRY else apart_us
     return _Edge(
         strength,
         one.trace != other.trace,
@@ -298,78 +305,22 @@ def _edge(one: Report, other: Report, *, strength: int) -> _Edge:
     )
 
 
-def _call(members: Sequence[Report]) -> CountedCall:
-    """Name the billing report of one call; `members` are in order of identity."""
-    ranked = sorted(members, key=_billing_order)
-    billing = _dearest_equal(ranked)
-    others = [report for report in ranked if report is not billing]
+def _call(
+    members: Sequence[Report], requests: _Requests, attempts: Attempts, *, was_split: bool
+) -> CountedCall:
+    """Describe one call; `members` are in order of identity."""
+    billing, *others = rank(members)
+    request = requests.of(billing.identity)
     return CountedCall(
         members=(billing.row, *(report.row for report in others)),
-        reasons=tuple(_reason(report, billing) for report in others),
+        reasons=tuple(
+            reason(report, billing, same_request=requests.share(billing.identity, report.identity))
+            for report in others
+        ),
         home=members[0].row,
         layers=",".join(sorted({report.layer for report in members})),
-        enforced=any(_is_agent(report) for report in members),
+        enforced=any(is_agent(report) for report in members),
+        prompts=prompts(members, request) if request else (),
+        attempt=attempts.of(billing),
+        was_split=was_split,
     )
-
-
-def _is_agent(report: Report) -> bool:
-    """Whether an agent settled it; a client that calls itself an agent proves nothing."""
-    return report.layer == Layer.AGENT and report.key_role == KeyRole.AGENT
-
-
-def _billing_order(report: Report) -> tuple[bool, bool, int, int, int, Identity]:
-    """Known usage first, then vouched-for roles, then proxy, agent, client, engine."""
-    place = report.key_role if report.is_known else report.layer
-    return (
-        report.usage_state != UsageState.EXACT,
-        not report.is_known,
-        _RANK.get(place, len(_RANK)),
-        -report.details,
-        depth_of(report.scope),
-        report.identity,
-    )
-
-
-def _dearest_equal(ranked: Sequence[Report]) -> Report:
-    """Let no unknown sender lower the bill of another over the same model (C4).
-
-    A reply from the gateway's cache is free whatever the client believes (C2). Between clients of
-    different tenants nobody vouches for either: the dearer word stands, and its sender pays it.
-    """
-    first = ranked[0]
-    if first.key_role == KeyRole.CLIENT:
-        return _dearest_tenant(ranked)
-    if first.is_known or first.cost_state != CostState.PRICED:
-        return first
-    best = first
-    for report in ranked[1:]:
-        if (
-            report.usage_state == UsageState.EXACT
-            and report.billing_model == first.billing_model
-            and (report.cost_nusd or 0) > (best.cost_nusd or 0)
-        ):
-            best = report
-    return best
-
-
-def _dearest_tenant(ranked: Sequence[Report]) -> Report:
-    """Return the first report, unless another tenant's client key says that the call cost more."""
-    best = first = ranked[0]
-    for report in ranked[1:]:
-        if (
-            report.key_role == KeyRole.CLIENT
-            and report.tenant != first.tenant
-            and report.usage_state == UsageState.EXACT
-            and (report.cost_nusd or 0) > (best.cost_nusd or 0)
-        ):
-            best = report
-    return best
-
-
-def _reason(report: Report, billing: Report) -> str:
-    """Say why `report` does not bill."""
-    if report.layer == billing.layer and report.key_role == billing.key_role:
-        return "same_call_same_layer"
-    if _is_agent(report):
-        return "agent_settle"
-    return f"billed_by_{billing.layer}"

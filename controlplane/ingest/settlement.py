@@ -14,6 +14,8 @@ JOIN_FLAGS: Final[list["pa.Field[Any]"]] = [
     pa.field("response_id_joins", pa.bool_(), nullable=False),
     pa.field("gateway_id_joins", pa.bool_(), nullable=False),
     pa.field("trace_joins", pa.bool_(), nullable=False),
+    pa.field("sequence_joins", pa.bool_(), nullable=False),
+    pa.field("pair_joins", pa.bool_(), nullable=False),
 ]
 JOINABLE_SCHEMA: Final = pa.schema([*REPORT_SCHEMA, *JOIN_FLAGS])
 """A report with which of its ids may join it to others (`join_keys`)."""
@@ -82,6 +84,9 @@ class Settled(msgspec.Struct, frozen=True):
 
     examined: pa.Table
     """IDENTITY_SCHEMA rows: every grouped report."""
+
+    split_calls: int = 0
+    """Calls that came of a component with more reports than one call has."""
 
 
 def empty_unsettled(through: int) -> Unsettled:

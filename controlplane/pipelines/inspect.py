@@ -16,13 +16,13 @@ from controlplane.core.errors import LimitExceededError, PayloadError
 from controlplane.core.money import format_usd
 from controlplane.ingest.calls import report_rows, settle
 from controlplane.ingest.dialects.registry import DIALECTS
-from controlplane.ingest.join_keys import with_join_flags
+from controlplane.ingest.join_flags import with_join_flags
 from controlplane.ingest.limits import DEFAULT_LIMITS, Limits
 from controlplane.ingest.normalize import normalize
 from controlplane.ingest.otlp import decode_requests, split_payload
 from controlplane.ingest.ports import Payload
 from controlplane.ingest.settlement import EDGE_SCHEMA, Unsettled
-from controlplane.pricing.price import price
+from controlplane.pricing.price import price, reprice
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.hex_ids import span_hex
 from controlplane.signals.schema import ATTRIBUTED, SPAN_SCHEMA
@@ -131,7 +131,7 @@ def inspect_files(
         if spans is not None:
             tables.append(price(attribute(spans, rules, senders={"": KEYLESS_SENDER}), book))
     spans = pa.concat_tables(tables)
-    calls = _count(spans)
+    calls = _count(spans, book)
     findings += _findings_of_spans(spans)
     findings += _findings_of_calls(calls)
     return InspectReport(spans.num_rows, calls, findings)
@@ -176,11 +176,11 @@ def _about_file(code: str, path: Path, problem: str, *, severity: str = "error")
     return Finding(code, severity, None, f"{path.name}: {problem}")
 
 
-def _count(spans: pa.Table) -> list[InspectedCall]:
+def _count(spans: pa.Table, book: PriceBook) -> list[InspectedCall]:
     """Settle the spans as a store would that holds nothing else."""
     grouped = with_join_flags(report_rows(spans))
     edges = spans.select(EDGE_SCHEMA.names)
-    settled = settle(Unsettled(0, 0, grouped, edges))
+    settled = settle(Unsettled(0, 0, grouped, edges), reprice=lambda rows: reprice(rows, book))
     suppressed: dict[str, list[Suppressed]] = {}
     for member in settled.suppressed.to_pylist():
         report = Suppressed(span_hex(member["span_id"]), member["reason"])

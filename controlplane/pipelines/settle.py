@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from controlplane.core.errors import UnavailableError
 from controlplane.ingest.calls import settle
+from controlplane.ingest.prompts import Reprice
 from controlplane.pipelines.ports import LedgerPoster, RebuildTarget, SettleStore, SpanSource
 
 COMES_TO_REST: Final = timedelta(hours=1)
@@ -26,10 +27,20 @@ class SettleOutcome(msgspec.Struct, frozen=True):
     posted_changes: int
     is_ledger_behind: bool
     """The ledger could not take the changes; they wait and come again."""
+    split_calls: int = 0
+    """Calls that came of more reports than one call has: somebody's ids are mixed up."""
 
 
-def settle_tick(store: SettleStore, *, now: datetime, ledger: LedgerPoster | None) -> SettleOutcome:
+def settle_tick(
+    store: SettleStore,
+    *,
+    now: datetime,
+    ledger: LedgerPoster | None,
+    reprice: Reprice | None = None,
+) -> SettleOutcome:
     """Settle what was written since the last tick; cost is in proportion to what is new.
+
+    `reprice` prices usage that was added up from several reports (`ingest.calls.settle`).
 
     Safe to stop at any point and to call again: each step is one transaction and finds what the
     one before left. A ledger that is down delays posting, never pages.
@@ -38,7 +49,7 @@ def settle_tick(store: SettleStore, *, now: datetime, ledger: LedgerPoster | Non
         StoreUnavailableError: the span store can not answer; call again.
     """
     unsettled = store.take()
-    settled = settle(unsettled)
+    settled = settle(unsettled, reprice=reprice)
     changed = store.apply(settled, now=now)
     rolled_up = store.roll_up(now=now)
     if ledger is None:
@@ -53,10 +64,17 @@ def settle_tick(store: SettleStore, *, now: datetime, ledger: LedgerPoster | Non
         rolled_up_buckets=rolled_up,
         posted_changes=posted,
         is_ledger_behind=is_behind,
+        split_calls=settled.split_calls,
     )
 
 
-def rebuild(source: SpanSource, target: RebuildTarget, *, now: datetime) -> int:
+def rebuild(
+    source: SpanSource,
+    target: RebuildTarget,
+    *,
+    now: datetime,
+    reprice: Reprice | None = None,
+) -> int:
     """Make calls and cube anew from raw spans alone, in an empty store; return the batches read.
 
     What the target answers afterwards is what the source must answer: settlement does not depend
@@ -67,7 +85,7 @@ def rebuild(source: SpanSource, target: RebuildTarget, *, now: datetime) -> int:
         target.write(spans, batch_id=batch_id)
         batches += 1
     settled = -1
-    while (through := settle_tick(target, now=now, ledger=None).through) > settled:
+    while (through := settle_tick(target, now=now, ledger=None, reprice=reprice).through) > settled:
         settled = through
     while target.roll_up(now=now + COMES_TO_REST):
         pass

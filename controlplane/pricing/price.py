@@ -119,6 +119,11 @@ def price(spans: pa.Table, book: PriceBook) -> pa.Table:
     return spans
 
 
+def reprice(reports: pa.Table, book: PriceBook) -> pa.Table:
+    """Price rows that were priced before, whose usage is another now."""
+    return price(reports.drop_columns([field.name for field in PRICED]), book)
+
+
 def _without_usage(sheet: _Sheet, calls: pl.DataFrame) -> None:
     if calls.is_empty():
         return

@@ -80,3 +80,8 @@ class ErrorType(StrEnum):
     CLIENT_ERROR = "client_error"
     CANCELLED = "cancelled"
     OTHER = "other"
+
+
+UNKNOWN_USAGE = "unknown_usage"
+"""Why a call that was dispatched is unpriced. After a colon may stand what became of its request:
+`retry`, `hedge` (another attempt followed, or ran beside it) or `disconnect` (nobody waited)."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.ingest.calls import report_rows, settle
-from controlplane.ingest.join_keys import with_join_flags
+from controlplane.ingest.join_flags import with_join_flags
 from controlplane.ingest.settlement import EDGE_SCHEMA, Unsettled
 
 AT = datetime(2026, 11, 20, 23, 59, 59, tzinfo=UTC)
@@ -55,6 +55,48 @@ def stacked(a: Row, b: Row) -> bool:
     if one_trace(a, b):
         return same_id or deeper
     return same_id and deeper and a["domain"] == b["domain"] and near(a, b)
+
+
+def is_half(row: Row) -> bool:
+    """A failure that an SDK or its instrumentor reports, without an id."""
+    failed = row["status"] == "error" and not row["response_id"]
+    return bool(failed and row["layer"] == "client" and DEPTH[row["scope_name"]] < 2)
+
+
+def pairs_of_failures(reports: list[Row]) -> list[tuple[Row, Row]]:
+    """Each SDK's failure, in order of start, with the first-ending instrumentor's around it."""
+    outers = [r for r in reports if is_half(r) and DEPTH[r["scope_name"]] == 1]
+    inners = [r for r in reports if is_half(r) and DEPTH[r["scope_name"]] == 0]
+    pairs = []
+    for inner in sorted(inners, key=identity):
+        around = [
+            outer
+            for outer in outers
+            if (outer["domain"], outer["key_id"]) == (inner["domain"], inner["key_id"])
+            and outer["service_name"] == inner["service_name"]
+            and outer["tenant"] == inner["tenant"]
+            and outer["start_time"].replace(second=0) == inner["start_time"].replace(second=0)
+            and outer["start_time"] <= inner["start_time"]
+            and inner["start_time"] - outer["start_time"] <= timedelta(seconds=1)
+            and end(inner) <= end(outer)
+            and not one_trace(outer, inner)
+            and (
+                outer["billing_model"] == inner["billing_model"]
+                or None in (outer["billing_model"], inner["billing_model"])
+            )
+        ]
+        if around:
+            tightest = min(around, key=lambda row: (end(row), identity(row)))
+            outers.remove(tightest)
+            pairs.append((tightest, inner))
+    return pairs
+
+
+def same_request(a: Row, b: Row) -> bool:
+    """Two samples that one engine made of one prompt."""
+    names = ("domain", "tenant", "key_id", "service_name", "scope_name", "response_id")
+    same = all(a[name] == b[name] for name in (*names, "start_time", "input_tokens"))
+    return bool(same and a["layer"] == b["layer"] == "engine" and a["response_id"])
 
 
 def end(row: Row) -> datetime:
@@ -117,7 +159,8 @@ def beside(a: Row, b: Row) -> bool:
 
 def possible_joins(spans: list[Row], reports: list[Row]) -> list[tuple[Any, ...]]:
     """Every (sort key, report, report), strongest first."""
-    joins: list[tuple[int, Row, Row]] = []
+    joins: list[tuple[int, Row, Row]] = [(4, *pair) for pair in pairs_of_failures(reports)]
+    joins += [(-1, a, b) for a, b in combinations(reports, 2) if same_request(a, b)]
     for a, b in combinations(reports, 2):
         if abs(a["start_time"] - b["start_time"]) > timedelta(hours=24):
             continue
@@ -174,6 +217,15 @@ def billing_report(call: list[Row]) -> Row:
     return best
 
 
+def may_share(a: Row, b: Row) -> bool:
+    """Whether two reports may ever be one call."""
+    if other_layer(a, b) or stacked(a, b) or same_request(a, b):
+        return True
+    depths = {DEPTH[a["scope_name"]], DEPTH[b["scope_name"]]}
+    apart = a["domain"] == b["domain"] and not one_trace(a, b)
+    return bool(is_half(a) and is_half(b) and depths == {0, 1} and apart)
+
+
 def reference(rows: list[Row]) -> set[tuple[tuple[Any, ...], frozenset[tuple[Any, ...]]]]:
     """Calls as (identity that bills, identities of all members)."""
     reports = last_words([row for row in rows if row["report_kind"] == "call"])
@@ -183,7 +235,7 @@ def reference(rows: list[Row]) -> set[tuple[tuple[Any, ...], frozenset[tuple[Any
         theirs = next(call for call in calls if b in call)
         if ours is theirs:
             continue
-        if all(other_layer(x, y) or stacked(x, y) for x in ours for y in theirs):
+        if all(may_share(x, y) for x in ours for y in theirs):
             calls.remove(theirs)
             ours += theirs
     return {

@@ -23,14 +23,8 @@ UNCOUNTED = {
     "otel-openai-v2/responses-stream": "the instrumentor sends no span for this API",
     "otel-genai-openai/error-500-retry": "the client's retry is inside its one span",
     "otel-openai-v2/error-500-retry": "the client's retry is inside its one span",
-    "traceloop-anthropic/error-429": "two reports in two traces, and a failure has no id",
 }
 """Scenarios whose number of calls no reader of the payload can know."""
-
-NOT_YET = {
-    "synth/vllm/n3-three-spans-one-request": "count_once does not join sequences of one request",
-}
-"""Scenarios that are counted wrongly today; strict, so that a fix must take them out."""
 
 Inspect = Callable[..., InspectReport]
 
@@ -48,9 +42,7 @@ def inspect() -> Inspect:
 
 def marked(path: Path) -> ParameterSet:
     name = name_of(path)
-    marks = [pytest.mark.xfail(reason=NOT_YET[name])] if name in NOT_YET else []
-    if name in UNCOUNTED:
-        marks.append(pytest.mark.skip(reason=UNCOUNTED[name]))
+    marks = [pytest.mark.skip(reason=UNCOUNTED[name])] if name in UNCOUNTED else []
     return pytest.param(path, marks=marks, id=name)
 
 
@@ -80,6 +72,22 @@ def test_exceptions_are_still_needed(inspect: Inspect) -> None:
     for path in listed:
         expected, counted = count(path, inspect)
         assert expected != counted
+
+
+def test_the_sequences_of_one_engine_request_are_one_call(inspect: Inspect) -> None:
+    """vLLM with n = 3: a span per sequence, the prompt repeated in each (expected.json)."""
+    expected = json.loads(
+        (CORPUS / "synth/vllm/n3-three-spans-one-request.expected.json").read_text()
+    )
+    report = inspect(CORPUS / "synth/vllm/n3-three-spans-one-request.pb")
+    (call,), (stubbed,) = report.calls, expected["calls"]
+    assert (stubbed["input_tokens"], stubbed["output_tokens"]) == (
+        call.input_tokens,
+        call.output_tokens,
+    )
+    spans = {span["span_id"] for span in stubbed["billable_span"]}
+    assert spans == {call.billing_span_id, *(one.span_id for one in call.suppressed)}
+    assert {"same_request_sequence"} == {one.reason for one in call.suppressed}
 
 
 def test_client_proxy_and_engine_are_one_call_in_any_order(inspect: Inspect) -> None:

@@ -80,7 +80,13 @@ def _random_span(rng: random.Random, number: int) -> dict[str, Any]:
         "layer": rng.choice(["client", "client", "proxy", "engine", "agent"]),
         "key_role": rng.choice(["unknown", "unknown", "proxy", "agent"]),
         "scope_name": rng.choice(SCOPES),
-        "response_id": rng.choice([None, f"chatcmpl-{rng.randrange(60):08d}", "chatcmpl-7"]),
+        "response_id": rng.choice(
+            [
+                *(None, None, f"chatcmpl-{rng.randrange(60):08d}", "chatcmpl-7"),
+                f"cmpl-{rng.randrange(20):08d}-{rng.randrange(3)}",
+                f"cmpl-{rng.randrange(20):08d}",
+            ]
+        ),
         "gateway_call_id": rng.choice(
             [None, None, f"gw-{rng.randrange(40):08d}", "gw-constant-id"]
         ),

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from controlplane.core.calendar import Window
 from controlplane.ingest.calls import report_rows
-from controlplane.ingest.join_keys import with_join_flags
+from controlplane.ingest.join_flags import with_join_flags
 from controlplane.ingest.settlement import (
     CHANGE_SCHEMA,
     EDGE_SCHEMA,

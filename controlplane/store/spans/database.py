@@ -137,15 +137,15 @@ def streamed(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table) 
 def _migrate(connection: duckdb.DuckDBPyConnection) -> None:
     """Apply the numbered DDL files that this file has not seen, each in a transaction."""
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER NOT NULL)")
-    row = connection.execute("SELECT coalesce(max(version), 0) FROM schema_version").fetchone()
-    applied = int(row[0]) if row else 0
+    found = connection.execute("SELECT version FROM schema_version").fetchall()
+    applied = {int(version) for (version,) in found}
     scripts = sorted(
         (file for file in (_PACKAGE / "ddl").iterdir() if file.name.endswith(".sql")),
         key=lambda file: file.name,
     )
     for script in scripts:
         version = int(script.name.split("_", 1)[0])
-        if version > applied:
+        if version not in applied:
             with transaction(connection):
                 connection.execute(script.read_text())
                 connection.execute("INSERT INTO schema_version VALUES (?)", [version])

@@ -7,7 +7,6 @@ import duckdb
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
-from controlplane.ingest.join_keys import MAX_IN_TRACE, MAX_SHARERS
 from controlplane.ingest.settlement import (
     EDGE_SCHEMA,
     JOINABLE_SCHEMA,
@@ -16,19 +15,20 @@ from controlplane.ingest.settlement import (
 )
 from controlplane.store.spans.database import read_sql
 from controlplane.store.spans.day_ranges import reach_of
+from controlplane.store.spans.key_sql import KEY_SQL
 
 MAX_ROUNDS: Final = 32
 """Each round follows keys one report further; a call has a handful of reports, so two or three
 rounds close the set. Reached, the rest joins when it is touched again."""
 
-_COLUMNS: Final = ", ".join(REPORT_SCHEMA.names)
-_LIMITS: Final = {"max_in_trace": MAX_IN_TRACE, "max_sharers": MAX_SHARERS}
+NEW_KEYS: Final = read_sql("new_keys").format(**KEY_SQL)
+_GROUPED: Final = read_sql("grouped").format(columns=", ".join(REPORT_SCHEMA.names), **KEY_SQL)
 
 
 def neighborhood(connection: duckdb.DuckDBPyConnection, *, after: int, through: int) -> Unsettled:
     """Read the reports of the batches in `(after, through]` with every report they can join."""
     batches = {"after": after, "through": through}
-    connection.execute(read_sql("new_keys"), batches)
+    connection.execute(NEW_KEYS, batches)
     connection.execute(read_sql("followed"), batches)
     days = connection.execute(read_sql("new_days"), batches).fetchall()
     reach = _close(connection, {day for (day,) in days})
@@ -48,7 +48,7 @@ def _close(connection: duckdb.DuckDBPyConnection, days: set[int]) -> Sequence[Wi
         connection.execute(read_sql("found_start"))
         for window in reach:
             connection.execute(read_sql("found_more"), {"start": window.start, "end": window.end})
-        connection.execute(read_sql("members"), _LIMITS)
+        connection.execute(read_sql("members"))
         more_days = _days_of_settled_members(connection) - days
         days |= more_days
         if not _follow(connection, reach) and not more_days:
@@ -87,8 +87,8 @@ def _grouped(
     if _count(connection, "SELECT count(*) FROM member"):
         for window in reach:
             found = connection.execute(
-                read_sql("grouped").format(columns=_COLUMNS),
-                {"start": window.start, "end": window.end, "through": through, **_LIMITS},
+                _GROUPED,
+                {"start": window.start, "end": window.end, "through": through},
             )
             parts.append(found.to_arrow_table().cast(JOINABLE_SCHEMA))
     return pa.concat_tables(parts)

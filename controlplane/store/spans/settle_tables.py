@@ -16,7 +16,7 @@ from controlplane.store.spans.database import (
     read_sql,
     transaction,
 )
-from controlplane.store.spans.neighborhood import neighborhood
+from controlplane.store.spans.neighborhood import NEW_KEYS, neighborhood
 
 MAX_TAKEN_SPANS: Final = 50_000
 """Spans of one settlement (at least one batch): bounds a tick after a restart or an import."""
@@ -74,7 +74,7 @@ class SettleTables:
             return 0
         batches = {"after": after, "through": settled.through}
         if self._has_keys_of != (after, settled.through):
-            self._execute("new_keys", **batches)
+            self._connection.execute(NEW_KEYS, batches)
         self._connection.execute("INSERT INTO report_key FROM new_key")
         changed = self._replace_calls(settled)
         self._execute("new_lone", **batches)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from controlplane.ingest.count_once import CountedCall, Parents, Report, count_once
+from controlplane.ingest.count_once import CountedCall, Parents, count_once
 from controlplane.ingest.join_keys import is_join_key
+from controlplane.ingest.report import Report
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
@@ -218,7 +219,115 @@ def test_an_sdk_and_its_instrumentor_are_one_call_even_when_it_failed() -> None:
     ]
     assert 1 == len(count_once(beside, {}))
     elsewhere = [beside[0], beside[1]._replace(trace_lo=2)]
-    assert 2 == len(count_once(elsewhere, {}))
+    assert 1 == len(count_once(elsewhere, {}))
+    for other in (
+        {"service": "another process"},
+        {"key_id": "another key"},
+        {"tenant": "another tenant"},
+        {"status": "ok"},
+        {"end_us": AT + 2 * SECOND},
+        {"billing_model": "another model"},
+        {"pair_joins": False},
+    ):
+        assert 2 == len(count_once([beside[0], elsewhere[1]._replace(**other)], {})), other
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_each_failure_of_a_burst_is_one_call(n: int) -> None:
+    """Both libraries report each of n parallel failures, in 2n traces; one report is lost."""
+    failed = {"status": "error", "usage_state": "absent", "tokens": 0, "cost_nusd": 0}
+    rows = []
+    for call in range(n):
+        start, end = AT + 1_000 * call, AT + SECOND + 777 * (call * 5 % n)
+        outer = {"scope": "openinference.instrumentation.anthropic", "trace_lo": 2 * call + 1}
+        inner = {"scope": "com.anthropic.sdk.python", "trace_lo": 2 * call + 2}
+        rows.append(report(2 * call, start_us=start, end_us=end, **outer, **failed))
+        rows.append(report(2 * call + 1, start_us=start + 50, end_us=end - 50, **inner, **failed))
+    for _ in range(5):
+        random.shuffle(rows)
+        assert n == len(count_once(rows, {}))
+        assert n == len(count_once(rows[1:], {}))
+
+
+def sequence(row: int, **said: Any) -> Report:
+    """One span of vLLM: without a trace in common, as it makes them without a parent."""
+    plain = {"layer": "engine", "scope": "vllm.tracing.otel", "trace_lo": 100 + row, "service": "v"}
+    return report(row, **{**plain, "response_id": "chatcmpl-x", "input_tokens": 900, **said})
+
+
+def test_sequences_of_one_request_are_one_call() -> None:
+    """n = 3: one id, one arrival, one prompt; also where the id is too short to join anything."""
+    spans = [sequence(n, end_us=AT + SECOND + n) for n in range(3)]
+    for order in permutations(spans):
+        (call,) = count_once(order, {})
+        assert (("same_request_sequence",) * 2, 3) == (call.reasons, len(call.members))
+        assert ({0, 1, 2},) == tuple(map(set, call.prompts))
+    for other in (
+        {"start_us": AT + 1},
+        {"input_tokens": 901},
+        {"service": "w"},
+        {"tenant": "other"},
+        {"domain": "e"},
+        {"response_id": "chatcmpl-y"},
+        {"sequence_joins": False},
+    ):
+        assert 2 == len(count_once([spans[0], spans[1]._replace(**other)], {})), other
+
+
+def test_a_client_of_several_sequences_bills_them_once() -> None:
+    spans = [sequence(n, response_id=ID) for n in range(3)]
+    (call,) = count_once([*spans, report(3, response_id=ID)], {})
+    assert (3, ("billed_by_client",) * 3, ()) == (call.members[0], call.reasons, call.prompts)
+
+
+def test_prompts_of_a_batch_are_one_request_whose_prompts_add_up() -> None:
+    """vLLM numbers the prompts of a completions request after the response's id."""
+    whole = "cmpl-0123456789abcdef"
+    spans = [
+        sequence(0, response_id=f"{whole}-0", start_us=AT),
+        sequence(1, response_id=f"{whole}-0", start_us=AT),
+        sequence(2, response_id=f"{whole}-1", start_us=AT + 400, input_tokens=7),
+    ]
+    (alone,) = count_once(spans, {})
+    assert ({0, 1}, {2}) == tuple(map(set, alone.prompts))
+    (joined,) = count_once([*spans, report(3, response_id=whole)], {})
+    assert 3 == joined.members[0]
+    # A caller's id that never changes: each request starts with prompt 0 again.
+    again = [sequence(n, response_id=f"{whole}-0", start_us=AT + n * SECOND) for n in range(4)]
+    assert 4 == len(count_once(again, {}))
+
+
+def test_more_reports_than_a_call_has_join_only_inside_each_trace() -> None:
+    """Ids that somebody mixed up: 40 libraries in each of two traces, all with one id."""
+    scopes = [f"framework-{n}" for n in range(40)]
+    rows = [
+        report(40 * trace + n, scope=scope, trace_lo=trace + 1, span_id=n + 1, response_id=ID)
+        for trace in range(2)
+        for n, scope in enumerate(scopes)
+    ]
+    proxy = report(80, layer="proxy", trace_lo=9, response_id=ID)
+    native = report(81, scope="com.anthropic.sdk.python", trace_lo=2, response_id=ID)
+    one_trace = count_once([*rows[:40], proxy], {})
+    assert [(41, False)] == [(len(call.members), call.was_split) for call in one_trace]
+    both = count_once([*rows, proxy, native], {})
+    assert 82 == sum(len(call.members) for call in both)
+    assert 64 >= max(len(call.members) for call in both)
+
+
+def test_an_attempt_that_another_followed_or_accompanied_says_so() -> None:
+    """C5: three upstreams for one request of a client; only the last answers."""
+    lost = {"layer": "proxy", "status": "error", "usage_state": "absent", "tokens": 0}
+    client = report(0, span_id=10, end_us=AT + 9 * SECOND)
+    tried = [
+        report(1, span_id=11, **lost),
+        report(2, span_id=12, start_us=AT + 3 * SECOND, end_us=AT + 5 * SECOND, **lost),
+        report(3, span_id=13, start_us=AT + 4 * SECOND, layer="proxy"),
+    ]
+    edges = parents((11, 10), (12, 10), (13, 10))
+    calls = {call.members[0]: call.attempt for call in count_once([client, *tried], edges)}
+    assert {1: "retry", 2: "hedge", 3: None} == calls
+    alone = count_once([client, tried[0]], edges)
+    assert [None] == [call.attempt for call in alone]
 
 
 def test_a_vouched_role_outranks_what_a_scope_says() -> None:

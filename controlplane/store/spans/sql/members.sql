@@ -6,6 +6,7 @@ WITH shared AS (
     FROM found
     GROUP BY ALL
     HAVING min(side) <> max(side)
+        OR (kind = 3 AND count(*) > 1)
         OR count(*) > count(DISTINCT (trace_lo, span_id, start_time))
 ),
 candidate AS (
@@ -17,8 +18,10 @@ crowded AS (
     SELECT kind, key_hash, hour
     FROM candidate
     GROUP BY ALL
-    HAVING count(*) FILTER (NOT is_new)
-        > CASE kind WHEN 0 THEN $max_in_trace ELSE $max_sharers END
+    HAVING CASE
+        WHEN kind IN (1, 2) THEN count(DISTINCT (side, start_time)) FILTER (NOT is_new)
+        ELSE count(*) FILTER (NOT is_new)
+    END > most_sharers(kind)
 ),
 usable AS (
     SELECT * FROM candidate ANTI JOIN crowded USING (kind, key_hash, hour)
@@ -28,6 +31,7 @@ live AS (
     FROM usable
     GROUP BY ALL
     HAVING min(side) <> max(side)
+        OR (kind = 3 AND count(*) > 1)
         OR count(*) > count(DISTINCT (trace_lo, span_id, start_time))
 )
 SELECT trace_lo, span_id, start_time, bool_or(is_new) AS is_new

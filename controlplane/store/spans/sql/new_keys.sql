@@ -1,20 +1,35 @@
--- What the reports of the batches taken can be joined by.
+-- What the reports of the batches taken can be joined by; kinds are those of report_key:
+-- 0 trace, 1 response id, 2 gateway call id, 3 spans of one engine's request, 4 failed pairs.
 CREATE OR REPLACE TEMP TABLE new_key AS
 WITH report AS (
     SELECT
         hash(layer, key_role, scope_name) AS side,
-        domain, trace_hi, trace_lo, span_id, start_time, response_id, gateway_call_id
-    FROM span
+        domain, trace_hi, trace_lo, span_id, start_time, tenant, key_id, service_name, scope_name,
+        layer, status, input_tokens, response_id, gateway_call_id,
+        join_id(response_id, layer) AS whole_id,
+        (domain, service_name, scope_name) IN (
+            SELECT (domain, service_name, scope_name) FROM weak_emitter
+            WHERE report.start_time >= weak_emitter.since
+        ) AS has_weak_ids
+    FROM span AS report
     WHERE batch_seq > $after AND batch_seq <= $through AND report_kind = 'call'
 )
 SELECT 0::TINYINT AS kind, hash(domain, trace_hi, trace_lo) AS key_hash, side,
     trace_lo, span_id, start_time
 FROM report
 UNION ALL
-SELECT 1::TINYINT, hash('response', domain, response_id), side, trace_lo, span_id, start_time
+SELECT 1::TINYINT, hash('response', domain, whole_id), side, trace_lo, span_id, start_time
 FROM report
-WHERE is_join_key(response_id)
+WHERE is_join_key(whole_id) AND NOT has_weak_ids
 UNION ALL
 SELECT 2::TINYINT, hash('gateway', domain, gateway_call_id), side, trace_lo, span_id, start_time
 FROM report
-WHERE is_join_key(gateway_call_id)
+WHERE is_join_key(gateway_call_id) AND NOT has_weak_ids
+UNION ALL
+SELECT 3::TINYINT, {request_key}, side, trace_lo, span_id, start_time
+FROM report
+WHERE {is_of_request}
+UNION ALL
+SELECT 4::TINYINT, {pair_key}, side, trace_lo, span_id, start_time
+FROM report
+WHERE {is_half_of_pair}

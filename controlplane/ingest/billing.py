@@ -1,0 +1,87 @@
+"""Which report of a call bills, and why the others do not."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from controlplane.ingest.declared_pairs import depth_of
+from controlplane.ingest.report import Identity, Report
+from controlplane.signals.vocabulary import CostState, KeyRole, Layer, UsageState
+
+_RANK: Final[dict[str, int]] = {
+    Layer.PROXY: 0,
+    Layer.AGENT: 1,
+    Layer.CLIENT: 2,
+    Layer.ENGINE: 3,
+}
+
+
+def is_agent(report: Report) -> bool:
+    """Whether an agent settled it; a client that calls itself an agent proves nothing."""
+    return report.layer == Layer.AGENT and report.key_role == KeyRole.AGENT
+
+
+def rank(members: Sequence[Report]) -> list[Report]:
+    """Order a call's reports: the one that bills, then the others as they may enrich it."""
+    ranked = sorted(members, key=_billing_order)
+    billing = _dearest_equal(ranked)
+    return [billing, *(report for report in ranked if report is not billing)]
+
+
+def _billing_order(report: Report) -> tuple[bool, bool, int, int, int, Identity]:
+    """Known usage first, then vouched-for roles, then proxy, agent, client, engine."""
+    place = report.key_role if report.is_known else report.layer
+    return (
+        report.usage_state != UsageState.EXACT,
+        not report.is_known,
+        _RANK.get(place, len(_RANK)),
+        -report.details,
+        depth_of(report.scope),
+        report.identity,
+    )
+
+
+def _dearest_equal(ranked: Sequence[Report]) -> Report:
+    """Let no unknown sender lower the bill of another over the same model (C4).
+
+    A reply from the gateway's cache is free whatever the client believes (C2). Between clients of
+    different tenants nobody vouches for either: the dearer word stands, and its sender pays it.
+    """
+    first = ranked[0]
+    if first.key_role == KeyRole.CLIENT:
+        return _dearest_tenant(ranked)
+    if first.is_known or first.cost_state != CostState.PRICED:
+        return first
+    best = first
+    for report in ranked[1:]:
+        if (
+            report.usage_state == UsageState.EXACT
+            and report.billing_model == first.billing_model
+            and (report.cost_nusd or 0) > (best.cost_nusd or 0)
+        ):
+            best = report
+    return best
+
+
+def _dearest_tenant(ranked: Sequence[Report]) -> Report:
+    """Return the first report, unless another tenant's client key says that the call cost more."""
+    best = first = ranked[0]
+    for report in ranked[1:]:
+        if (
+            report.key_role == KeyRole.CLIENT
+            and report.tenant != first.tenant
+            and report.usage_state == UsageState.EXACT
+            and (report.cost_nusd or 0) > (best.cost_nusd or 0)
+        ):
+            best = report
+    return best
+
+
+def reason(report: Report, billing: Report, *, same_request: bool) -> str:
+    """Say why `report` does not bill."""
+    if same_request:
+        return "same_request_sequence"
+    if report.layer == billing.layer and report.key_role == billing.key_role:
+        return "same_call_same_layer"
+    if is_agent(report):
+        return "agent_settle"
+    return f"billed_by_{billing.layer}"

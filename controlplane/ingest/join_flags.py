@@ -1,0 +1,108 @@
+"""Which keys of which reports may join them, over a set of reports that never was stored."""
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+from controlplane.ingest.declared_pairs import Depth, depth_of
+from controlplane.ingest.join_keys import (
+    HOUR_US,
+    MAX_IN_REQUEST,
+    MAX_IN_TRACE,
+    MAX_SHARERS,
+    MINUTE_US,
+    WeakEmitter,
+    is_join_key,
+)
+from controlplane.ingest.report import join_id
+from controlplane.ingest.settlement import JOIN_FLAGS, JOINABLE_SCHEMA
+from controlplane.ingest.span_hash import start_micros
+from controlplane.signals.vocabulary import Layer, Status
+
+Row = dict[str, Any]
+_READ: Final = (
+    *("domain", "tenant", "key_id", "key_role", "service_name", "scope_name", "layer", "status"),
+    *("trace_hi", "trace_lo", "response_id", "gateway_call_id", "input_tokens"),
+)
+
+
+def with_join_flags(reports: pa.Table, weak: Collection[WeakEmitter] = ()) -> pa.Table:
+    """Append JOIN_FLAGS to a closed set of REPORT_SCHEMA rows.
+
+    `weak` is what was learned of emitters whose ids repeat: an input, like the reports.
+    """
+    starts_us = start_micros(reports).tolist()
+    rows = [
+        {**row, "start_us": start_us}
+        for row, start_us in zip(reports.select(_READ).to_pylist(), starts_us, strict=True)
+    ]
+    since = {(one.domain, one.service_name, one.scope_name): one.since_us for one in weak}
+    usable = [_are_ids_usable(row, since) for row in rows]
+    flags = [
+        _uncrowded(
+            [_id_cell(row, "response_id", ok) for row, ok in zip(rows, usable, strict=True)]
+        ),
+        _uncrowded(
+            [_id_cell(row, "gateway_call_id", ok) for row, ok in zip(rows, usable, strict=True)]
+        ),
+        _few([(row["domain"], row["trace_hi"], row["trace_lo"]) for row in rows], MAX_IN_TRACE),
+        _few([_request_cell(row) for row in rows], MAX_IN_REQUEST),
+        _few([_pair_cell(row) for row in rows], MAX_IN_TRACE),
+    ]
+    for field, values in zip(JOIN_FLAGS, flags, strict=True):
+        reports = reports.append_column(field, pa.array(values, pa.bool_()))
+    return reports.cast(JOINABLE_SCHEMA)
+
+
+def _are_ids_usable(row: Row, since: dict[tuple[str, str, str], int]) -> bool:
+    learned = since.get((row["domain"], row["service_name"], row["scope_name"]))
+    return learned is None or row["start_us"] < learned
+
+
+def _id_cell(row: Row, name: str, usable: bool) -> tuple[Hashable, Hashable] | None:  # noqa: FBT001 - zipped
+    """Return (id within its hour, who shares it); None where the id is no key."""
+    value = join_id(row[name], layer=row["layer"]) if name == "response_id" else row[name]
+    if not usable or not is_join_key(value):
+        return None
+    side = (row["layer"], row["key_role"], row["scope_name"], row["start_us"])
+    return (row["domain"], value, row["start_us"] // HOUR_US), side
+
+
+def _uncrowded(cells: Sequence[tuple[Hashable, Hashable] | None]) -> list[bool]:
+    sharers: defaultdict[Hashable, set[Hashable]] = defaultdict(set)
+    for cell in cells:
+        if cell is not None:
+            sharers[cell[0]].add(cell[1])
+    return [cell is not None and len(sharers[cell[0]]) <= MAX_SHARERS for cell in cells]
+
+
+def _few(cells: Sequence[Hashable | None], most: int) -> list[bool]:
+    counts: defaultdict[Hashable, int] = defaultdict(int)
+    for cell in cells:
+        counts[cell] += 1
+    return [cell is not None and counts[cell] <= most for cell in cells]
+
+
+def _emitter(row: Row) -> tuple[Hashable, ...]:
+    return (row["domain"], row["tenant"], row["key_id"], row["service_name"])
+
+
+def _request_cell(row: Row) -> Hashable | None:
+    if row["layer"] != Layer.ENGINE or not row["response_id"]:
+        return None
+    whole = join_id(row["response_id"], layer=row["layer"])
+    is_item = whole != row["response_id"]
+    arrival = () if is_item else (row["start_us"], row["input_tokens"])
+    return (*_emitter(row), row["scope_name"], whole, *arrival, row["start_us"] // HOUR_US)
+
+
+def _pair_cell(row: Row) -> Hashable | None:
+    is_half = (
+        row["layer"] == Layer.CLIENT
+        and row["status"] == Status.ERROR
+        and not row["response_id"]
+        and depth_of(row["scope_name"]) is not Depth.FRAMEWORK
+    )
+    return (*_emitter(row), row["start_us"] // MINUTE_US) if is_half else None
