@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ollectors/otlp/envelope.proto\x12\x0f\x63ollectors.otlp\"J\n\x0e\x45xportResponse\x12\x38\n\x0fpartial_success\x18\x01 \x01(\x0b\x32\x1f.collectors.otlp.PartialSuccess\"9\n\x0ePartialSuccess\x12\x10\n\x08rejected\x18\x01 \x01(\x03\x12\x15\n\rerror_message\x18\x02 \x01(\t\"Q\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x17.collectors.otlp.Detail\")\n\x06\x44\x65tail\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\";\n\tRetryInfo\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.collectors.otlp.Duration\"*\n\x08\x44uration\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\"L\n\x0eMetricsRequest\x12:\n\x10resource_metrics\x18\x01 \x03(\x0b\x32 .collectors.otlp.ResourceMetrics\"G\n\x0fResourceMetrics\x12\x34\n\rscope_metrics\x18\x02 \x03(\x0b\x32\x1d.collectors.otlp.ScopeMetrics\"8\n\x0cScopeMetrics\x12(\n\x07metrics\x18\x02 \x03(\x0b\x32\x17.collectors.otlp.Metric\"\xe4\x01\n\x06Metric\x12&\n\x05gauge\x18\x05 \x01(\x0b\x32\x17.collectors.otlp.Points\x12$\n\x03sum\x18\x07 \x01(\x0b\x32\x17.collectors.otlp.Points\x12*\n\thistogram\x18\t \x01(\x0b\x32\x17.collectors.otlp.Points\x12\x36\n\x15\x65xponential_histogram\x18\n \x01(\x0b\x32\x17.collectors.otlp.Points\x12(\n\x07summary\x18\x0b \x01(\x0b\x32\x17.collectors.otlp.Points\"\x1d\n\x06Points\x12\x13\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0c\"C\n\x0bLogsRequest\x12\x34\n\rresource_logs\x18\x01 \x03(\x0b\x32\x1d.collectors.otlp.ResourceLogs\">\n\x0cResourceLogs\x12.\n\nscope_logs\x18\x02 \x03(\x0b\x32\x1a.collectors.otlp.ScopeLogs\" \n\tScopeLogs\x12\x13\n\x0blog_records\x18\x02 \x03(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ollectors/otlp/envelope.proto\x12\x0f\x63ollectors.otlp\"J\n\x0e\x45xportResponse\x12\x38\n\x0fpartial_success\x18\x01 \x01(\x0b\x32\x1f.collectors.otlp.PartialSuccess\"9\n\x0ePartialSuccess\x12\x10\n\x08rejected\x18\x01 \x01(\x03\x12\x15\n\rerror_message\x18\x02 \x01(\t\"Q\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12(\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x17.collectors.otlp.Detail\")\n\x06\x44\x65tail\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\";\n\tRetryInfo\x12.\n\x0bretry_delay\x18\x01 \x01(\x0b\x32\x19.collectors.otlp.Duration\"*\n\x08\x44uration\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,20 +43,4 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRYINFO']._serialized_end=371
   _globals['_DURATION']._serialized_start=373
   _globals['_DURATION']._serialized_end=415
-  _globals['_METRICSREQUEST']._serialized_start=417
-  _globals['_METRICSREQUEST']._serialized_end=493
-  _globals['_RESOURCEMETRICS']._serialized_start=495
-  _globals['_RESOURCEMETRICS']._serialized_end=566
-  _globals['_SCOPEMETRICS']._serialized_start=568
-  _globals['_SCOPEMETRICS']._serialized_end=624
-  _globals['_METRIC']._serialized_start=627
-  _globals['_METRIC']._serialized_end=855
-  _globals['_POINTS']._serialized_start=857
-  _globals['_POINTS']._serialized_end=886
-  _globals['_LOGSREQUEST']._serialized_start=888
-  _globals['_LOGSREQUEST']._serialized_end=955
-  _globals['_RESOURCELOGS']._serialized_start=957
-  _globals['_RESOURCELOGS']._serialized_end=1019
-  _globals['_SCOPELOGS']._serialized_start=1021
-  _globals['_SCOPELOGS']._serialized_end=1053
 # @@protoc_insertion_point(module_scope)

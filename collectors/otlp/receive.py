@@ -1,16 +1,13 @@
 """The one path of every export request, whichever transport brought it.
 
-Metrics and logs are read and counted, but nothing stores them yet. They are answered with a
-partial success that rejects every item: the sender is told, does not send again, and keeps its
-traces flowing. An acknowledgement would be a lie, an error would make it retry for ever.
+Single items that can not be kept are told as a partial success: the sender knows, does not send
+them again, and the rest of its request is stored.
 """
-
-from typing import Final
 
 import msgspec
 import structlog
 
-from collectors.otlp.envelope import ITEMS, count_items
+from collectors.otlp.envelope import ITEMS, examine
 from collectors.otlp.inflate import inflate
 from collectors.otlp.replies import Accepted, Refusal, refusal_of
 from controlplane import telemetry
@@ -19,8 +16,6 @@ from controlplane.core.errors import ControlPlaneError, LimitExceededError
 from controlplane.ingest.limits import Limits
 from controlplane.ingest.ports import ContentType, KeyResolver, Payload, Signal, Spool, SpoolEntry
 from controlplane.signals.sender import Sender
-
-NOT_STORED: Final = "signal_not_stored_yet"
 
 log = structlog.stdlib.get_logger()
 
@@ -80,19 +75,12 @@ class Receiver:
     def _accept(self, request: Request, sender: Sender) -> Accepted:
         body = inflate(request.body, encoding=request.encoding, limits=self.limits)
         payload = Payload(body, request.content_type, request.signal)
-        count = count_items(payload, limits=self.limits)
-        if request.signal == "traces" and count:
-            self._spool.append(SpoolEntry(payload, sender, self._clock.now()))
-        telemetry.RECEIVED_SPANS.labels(request.signal).inc(count)
-        if request.signal != "traces":
-            return _not_stored(request.signal, count)
-        return Accepted(request.signal)
-
-
-def _not_stored(signal: Signal, count: int) -> Accepted:
-    if not count:
-        return Accepted(signal)
-    telemetry.REJECTED.labels(NOT_STORED).inc(count)
-    items = ITEMS[signal].replace("_", " ")
-    message = f"{items} are not stored by this version. Set OTEL_{signal.upper()}_EXPORTER=none"
-    return Accepted(signal, count, message)
+        found = examine(payload, limits=self.limits)
+        if request.signal == "traces" or found.count > found.rejected:
+            if found.count:
+                self._spool.append(SpoolEntry(payload, sender, self._clock.now()))
+        else:  # nothing of it is worth the disk; what is spooled is counted when it is decoded
+            for reason, count in found.flaws.items():
+                telemetry.REJECTED.labels(reason).inc(count)
+        telemetry.RECEIVED_SPANS.labels(request.signal).inc(found.count)
+        return Accepted(request.signal, found.rejected, found.told(ITEMS[request.signal]))

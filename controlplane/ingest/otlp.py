@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import ptars
 import pyarrow as pa
 import xxhash
@@ -30,11 +31,13 @@ from controlplane.ingest.columns import (
     words_of,
 )
 from controlplane.ingest.limits import Limits
+from controlplane.ingest.loose import texts_of
 from controlplane.ingest.otlp_json import split_json_request
 from controlplane.ingest.otlp_repair import repair_resource, repair_span
 from controlplane.ingest.otlp_split import SpanGroup, SplitRequest, split_request
 from controlplane.ingest.ports import Payload
 from controlplane.signals.schema import TIMESTAMP
+from controlplane.signals.semconv import SERVICE_NAME
 from controlplane.signals.sender import Sender
 
 _POOL: Final = ptars.HandlerPool([pb.DESCRIPTOR])
@@ -61,6 +64,8 @@ class Decoded(msgspec.Struct, frozen=True):
     """Spans not in the table, by reason; a request that can not be cut into spans counts as one."""
     received: int
     """`spans.num_rows` plus everything rejected."""
+    refused: dict[tuple[int, str, str], int]
+    """`rejected` by (position of the request, its resource's service.name, reason)."""
 
 
 def split_payload(payload: Payload, *, limits: Limits) -> SplitRequest:
@@ -86,27 +91,52 @@ def decode_requests(
     A request that is malformed loses itself, a span that is malformed loses itself; text that is
     not UTF-8 loses the characters that are not.
     """
-    rejected: Counter[str] = Counter()
+    refused: Counter[tuple[int, str, str]] = Counter()
     groups: list[tuple[int, SpanGroup]] = []
     bodies: list[bytes] = []
     for index, payload in enumerate(payloads):
         try:
             split = split_payload(payload, limits=limits)
         except PayloadError as error:
-            rejected[error.reason] += 1
+            refused[index, "", error.reason] += 1
         except LimitExceededError as error:
-            rejected[error.limit] += 1
+            refused[index, "", error.limit] += 1
         else:
             groups += [(index, group) for group in split.groups]
             bodies += split.spans
-    received = len(bodies) + rejected.total()
+    received = len(bodies) + refused.total()
     parsed, readable = _parse_spans(bodies)
     counts = np.array([group.count for _, group in groups], dtype=np.int64)
     shared = _shared_columns(groups, counts, senders=senders, received_at=received_at)
     spans, reasons = _identify(parsed, readable, bodies=bodies, shared=shared)
-    rejected.update(reasons)
+    refused.update(_by_emitter(reasons, groups, counts))
+    rejected: Counter[str] = Counter()
+    for (_, _, reason), count in refused.items():
+        rejected[reason] += count
     resources = _parse_resources(groups)
-    return Decoded(spans, resources, dict(rejected), received)
+    return Decoded(spans, resources, dict(rejected), received, dict(refused))
+
+
+def _by_emitter(
+    reasons: npt.NDArray[np.str_], groups: list[tuple[int, SpanGroup]], counts: Int64s
+) -> Counter[tuple[int, str, str]]:
+    """Count rejected spans by who sent them; `reasons` has a text a span, empty where it is kept."""
+    found: Counter[tuple[int, str, str]] = Counter()
+    rows = np.flatnonzero(reasons != "")
+    if rows.size:
+        group_of = np.repeat(np.arange(len(groups)), counts)
+        for row in rows.tolist():
+            index, group = groups[group_of[row]]
+            found[index, _service_name(group.resource), str(reasons[row])] += 1
+    return found
+
+
+def _service_name(resource: bytes) -> str:
+    try:
+        pairs = pb.LooseResource.FromString(resource).attributes
+    except DecodeError:
+        return ""
+    return texts_of(pairs).get(SERVICE_NAME, "")
 
 
 def _parse_spans(bodies: list[bytes]) -> tuple[pa.Table, Bools]:
@@ -194,8 +224,8 @@ def _identify(
     *,
     bodies: list[bytes],
     shared: dict[str, Column],
-) -> tuple[pa.Table, Counter[str]]:
-    """Build the decoded columns and reject the spans that have no identity."""
+) -> tuple[pa.Table, npt.NDArray[np.str_]]:
+    """Build the decoded columns of spans that have an identity; say of each why it has none."""
     traces, good_trace = words_of(parsed.column("trace_id"), _TRACE_ID_BYTES)
     span_ids, good_span = words_of(parsed.column("span_id"), _SPAN_ID_BYTES)
     parents, _ = words_of(parsed.column("parent_span_id"), _SPAN_ID_BYTES)
@@ -227,9 +257,7 @@ def _identify(
     }
     table = pa.table(columns)
     kept = reasons == ""
-    if kept.all():
-        return table, Counter()
-    return table.filter(pa.array(kept)), Counter(reasons[~kept].tolist())
+    return table if kept.all() else table.filter(pa.array(kept)), reasons
 
 
 def _fill_zero_ids(traces: Uint64s, span_ids: Uint64s, *, bodies: list[bytes]) -> None:

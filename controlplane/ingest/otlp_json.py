@@ -5,7 +5,6 @@ docs/specification "JSON Protobuf Encoding"): ids are hex, 64-bit integers may b
 are numbers (names are accepted too), keys are lowerCamelCase, unknown keys are ignored.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,10 +12,16 @@ import msgspec
 
 from controlplane.core.errors import LimitExceededError, PayloadError
 from controlplane.ingest import otlp_pb2 as pb
+from controlplane.ingest.json_scalars import (
+    as_bool,
+    as_double,
+    as_integer,
+    as_uint64,
+    objects_of,
+)
 from controlplane.ingest.limits import Limits
 from controlplane.ingest.otlp_split import SpanGroup, SplitRequest
 
-_UINT64_MAX: Final = 2**64 - 1
 _SPAN_KINDS: Final = {
     "SPAN_KIND_UNSPECIFIED": 0,
     "SPAN_KIND_INTERNAL": 1,
@@ -44,10 +49,10 @@ def split_json_request(body: bytes, *, limits: Limits) -> SplitRequest:
     groups: list[SpanGroup] = []
     spans: list[bytes] = []
     try:
-        for resource_spans in _objects(request, "resourceSpans"):
+        for resource_spans in objects_of(request, "resourceSpans"):
             resource = _resource(resource_spans.get("resource"), limits=limits)
-            for scope_spans in _objects(resource_spans, "scopeSpans"):
-                found = _objects(scope_spans, "spans")
+            for scope_spans in objects_of(resource_spans, "scopeSpans"):
+                found = objects_of(scope_spans, "spans")
                 if len(spans) + len(found) > limits.max_spans_per_request:
                     raise LimitExceededError(
                         "max_spans_per_request",
@@ -77,19 +82,19 @@ def _span(span: Mapping[str, Any], *, limits: Limits) -> bytes:
         parent_span_id=bytes.fromhex(span.get("parentSpanId") or ""),
         name=_text(span.get("name")),
         kind=_enum(span.get("kind"), _SPAN_KINDS),
-        start_time_unix_nano=_uint64(span.get("startTimeUnixNano")),
-        end_time_unix_nano=_uint64(span.get("endTimeUnixNano")),
+        start_time_unix_nano=as_uint64(span.get("startTimeUnixNano")),
+        end_time_unix_nano=as_uint64(span.get("endTimeUnixNano")),
         attributes=_attributes(span, depth=limits.max_nesting),
         events=[
             pb.Event(
-                time_unix_nano=_uint64(event.get("timeUnixNano")),
+                time_unix_nano=as_uint64(event.get("timeUnixNano")),
                 name=_text(event.get("name")),
                 attributes=[
                     pair.SerializeToString()
                     for pair in _attributes(event, depth=limits.max_nesting)
                 ],
             )
-            for event in _objects(span, "events")
+            for event in objects_of(span, "events")
         ],
     )
     status = span.get("status")
@@ -113,7 +118,7 @@ def _scope(scope: object) -> bytes:
 
 
 def _attributes(holder: Mapping[str, Any], *, depth: int) -> list[pb.KeyValue]:
-    return [_pair(pair, depth=depth) for pair in _objects(holder, "attributes")]
+    return [_pair(pair, depth=depth) for pair in objects_of(holder, "attributes")]
 
 
 def _pair(pair: Mapping[str, Any], *, depth: int) -> pb.KeyValue:
@@ -128,32 +133,21 @@ def _any_value(value: object, *, depth: int) -> pb.AnyValue:
         if name in value:
             return read(value[name])
     if "arrayValue" in value:
-        items = [_any_value(v, depth=depth - 1) for v in _objects(value["arrayValue"], "values")]
+        items = [_any_value(v, depth=depth - 1) for v in objects_of(value["arrayValue"], "values")]
         return pb.AnyValue(array_value=pb.ArrayValue(values=items).SerializeToString())
     if "kvlistValue" in value:
-        pairs = [_pair(p, depth=depth - 1) for p in _objects(value["kvlistValue"], "values")]
+        pairs = [_pair(p, depth=depth - 1) for p in objects_of(value["kvlistValue"], "values")]
         return pb.AnyValue(kvlist_value=pb.KeyValueList(values=pairs).SerializeToString())
     return pb.AnyValue()
 
 
 _SCALARS: Final[dict[str, Callable[[object], pb.AnyValue]]] = {
     "stringValue": lambda v: pb.AnyValue(string_value=_text(v)),
-    "boolValue": lambda v: pb.AnyValue(bool_value=_bool(v)),
-    "intValue": lambda v: pb.AnyValue(int_value=_integer(v)),
-    "doubleValue": lambda v: pb.AnyValue(double_value=_double(v)),
+    "boolValue": lambda v: pb.AnyValue(bool_value=as_bool(v)),
+    "intValue": lambda v: pb.AnyValue(int_value=as_integer(v)),
+    "doubleValue": lambda v: pb.AnyValue(double_value=as_double(v)),
     "bytesValue": lambda _: pb.AnyValue(bytes_value=b""),  # never read, so never decoded
 }
-
-
-def _objects(holder: object, key: str) -> list[Mapping[str, Any]]:
-    if not isinstance(holder, dict):
-        msg = f"the holder of {key} is not an object"
-        raise TypeError(msg)
-    items = holder.get(key) or []
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        msg = f"{key} is not an array of objects"
-        raise TypeError(msg)
-    return items
 
 
 def _text(value: object) -> str:
@@ -165,39 +159,10 @@ def _text(value: object) -> str:
     return value.encode("utf-8", "replace").decode()  # a lone surrogate is not text
 
 
-def _bool(value: object) -> bool:
-    if not isinstance(value, bool):
-        msg = "a bool is not true or false"
-        raise TypeError(msg)
-    return value
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        msg = "an integer is not a number or a string of digits"
-        raise TypeError(msg)
-    return int(value)
-
-
-def _double(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        msg = "a double is not a number"
-        raise TypeError(msg)
-    return math.nan if value == "NaN" else float(value)
-
-
-def _uint64(value: object) -> int:
-    number = 0 if value is None else _integer(value)
-    if not 0 <= number <= _UINT64_MAX:
-        msg = "a time is outside 64 bits"
-        raise ValueError(msg)
-    return number
-
-
 def _enum(value: object, names: Mapping[str, int]) -> int:
     if isinstance(value, str) and value in names:
         return names[value]
-    return 0 if value is None else _integer(value)
+    return 0 if value is None else as_integer(value)
 
 
 def _malformed(problem: str) -> PayloadError:

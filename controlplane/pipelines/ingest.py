@@ -1,22 +1,36 @@
-"""Spooled bytes -> decoded -> normalised -> attributed -> priced -> stored, exactly once."""
+"""Spooled bytes -> decoded -> normalised -> attributed -> priced -> stored, exactly once.
 
-from typing import Self
+Measurements, events and each emitter's account go beside the spans, in a transaction of their own
+under the same batch id: what a crash between the two leaves open, the replay of the batch closes.
+"""
+
+from typing import Protocol
 
 import msgspec
+import pyarrow as pa
 
 from controlplane.attribution.attribute import attribute
 from controlplane.attribution.rules import AttributionRules
+from controlplane.ingest.accounts import Accounts
+from controlplane.ingest.call_events import decode_logs, events_of_spans
+from controlplane.ingest.columns import contiguous
 from controlplane.ingest.limits import Limits
+from controlplane.ingest.metrics import decode_metrics
 from controlplane.ingest.normalize import normalize
-from controlplane.ingest.otlp import Decoded, decode_requests
+from controlplane.ingest.otlp import decode_requests
 from controlplane.ingest.ports import SpoolBatch
 from controlplane.pricing.price import price
 from controlplane.pricing.price_book import PriceBook
-from controlplane.signals.ports import SpanWriter, Written
+from controlplane.signals.ports import SpanWriter
+from controlplane.signals.signal_ports import SignalBatch, SignalWriter
+
+
+class BatchWriter(SpanWriter, SignalWriter, Protocol):
+    """A store that takes everything a batch can hold."""
 
 
 class IngestOutcome(msgspec.Struct, frozen=True):
-    """What became of a batch: `received = stored + duplicates + sum(rejected)`."""
+    """What became of a batch: of spans, `received = stored + duplicates + sum(rejected)`."""
 
     received: int
     stored: int
@@ -24,17 +38,8 @@ class IngestOutcome(msgspec.Struct, frozen=True):
     rejected: dict[str, int]
     replayed: bool
     """The store had this batch already; the counts are those of the first time."""
-
-    @classmethod
-    def of(cls, decoded: Decoded, written: Written) -> Self:
-        """Put the two halves of the account together."""
-        return cls(
-            received=decoded.received,
-            stored=written.stored,
-            duplicates=written.duplicates,
-            rejected=decoded.rejected,
-            replayed=written.replayed,
-        )
+    samples: int = 0
+    events: int = 0
 
 
 def ingest_batch(
@@ -43,14 +48,15 @@ def ingest_batch(
     book: PriceBook,
     rules: AttributionRules,
     limits: Limits,
-    writer: SpanWriter,
+    writer: BatchWriter,
 ) -> IngestOutcome:
     """Decode, normalise, attribute, price and store one spooled batch exactly once.
 
     Raises:
-        StoreUnavailableError: nothing was stored; the batch stays in the spool.
+        StoreUnavailableError: not all of it was stored; the batch stays in the spool.
     """
-    entries = batch.entries
+    entries = [entry for entry in batch.entries if entry.payload.signal == "traces"]
+    senders = {entry.sender.key_id: entry.sender for entry in entries}
     decoded = decode_requests(
         [entry.payload for entry in entries],
         senders=[entry.sender for entry in entries],
@@ -58,7 +64,37 @@ def ingest_batch(
         limits=limits,
     )
     spans = normalize(decoded, limits=limits)
-    spans = attribute(spans, rules, senders={e.sender.key_id: e.sender for e in entries})
+    service_names = contiguous(spans.column("service_name"))
+    events = events_of_spans(decoded.spans, service_names, senders=senders)
+    spans = attribute(spans, rules, senders=senders)
     spans = price(spans, book)
     written = writer.write(spans, batch_id=batch.batch_id)
-    return IngestOutcome.of(decoded, written)
+    accounts = Accounts(batch.entries)
+    accounts.add_spans(decoded, service_names, entries)
+    signals = _signals(batch, events, accounts)
+    kept = writer.write_signals(signals, batch_id=batch.batch_id)
+    return IngestOutcome(
+        received=decoded.received,
+        stored=written.stored,
+        duplicates=written.duplicates,
+        rejected=decoded.rejected,
+        replayed=written.replayed,
+        samples=kept.samples,
+        events=kept.events,
+    )
+
+
+def _signals(batch: SpoolBatch, events: pa.Table, accounts: Accounts) -> SignalBatch:
+    """Decode what is not spans, and close the account of the whole batch."""
+    of_metrics = [entry for entry in batch.entries if entry.payload.signal == "metrics"]
+    of_logs = [entry for entry in batch.entries if entry.payload.signal == "logs"]
+    samples, logs = decode_metrics(of_metrics), decode_logs(of_logs)
+    accounts.add("metrics", of_metrics, received=samples.received, rejected=samples.rejected)
+    accounts.add("logs", of_logs, received=logs.received, rejected=logs.rejected)
+    received, rejections = accounts.tables()
+    return SignalBatch(
+        samples=samples.rows,
+        events=pa.concat_tables([events, logs.rows]),
+        accounts=received,
+        rejections=rejections,
+    )

@@ -156,7 +156,9 @@ def test_bomb_is_refused_by_our_own_bound_and_counted(
     assert before + 1 == sum(map(refused, reasons))
 
 
-def test_logs_are_told_that_nothing_stores_them(channel: grpc.Channel, spool: SqliteSpool) -> None:
+def test_logs_about_no_call_are_told_that_nothing_keeps_them(
+    channel: grpc.Channel, spool: SqliteSpool
+) -> None:
     request = ExportLogsServiceRequest()
     request.resource_logs.add().scope_logs.add().log_records.add().body.string_value = "hello"
     method = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"

@@ -15,7 +15,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from collectors.otlp.collector import OtlpCollector
 from collectors.spool import SqliteSpool
@@ -301,33 +304,78 @@ def test_damaged_compression_gets_400(
     assert [] == _kept(spool)
 
 
-def _metrics() -> bytes:
+def _metrics() -> ExportMetricsServiceRequest:
     request = ExportMetricsServiceRequest()
     metrics = request.resource_metrics.add().scope_metrics.add().metrics
     gauge, histogram = metrics.add(), metrics.add()
-    gauge.gauge.data_points.add().as_int = 1
-    gauge.gauge.data_points.add().as_int = 2
-    histogram.histogram.data_points.add().count = 3
-    return request.SerializeToString()
+    gauge.gauge.data_points.add(as_int=1, time_unix_nano=1)
+    gauge.gauge.data_points.add(as_int=2, time_unix_nano=2)
+    histogram.histogram.data_points.add(count=3, time_unix_nano=3)
+    return request
 
 
-def test_metrics_are_told_that_nothing_stores_them(
+def test_metrics_are_kept_before_they_are_acknowledged(post: Post, spool: SqliteSpool) -> None:
+    body = _metrics().SerializeToString()
+    answer = post(body, PROTOBUF, "/v1/metrics")
+    assert (200, b"") == (answer.status_code, answer.content)
+    assert [("metrics", body)] == [(e.payload.signal, e.payload.body) for e in _kept(spool)]
+
+
+def test_points_that_can_not_be_kept_are_told_and_the_others_are_kept(
+    post: Post, spool: SqliteSpool
+) -> None:
+    request = _metrics()
+    points = request.resource_metrics[0].scope_metrics[0].metrics[0].gauge.data_points
+    points[0].as_double = float("nan")
+    points.add(as_int=3)
+    answer = post(request.SerializeToString(), PROTOBUF, "/v1/metrics")
+    partial = ExportMetricsServiceResponse.FromString(answer.content).partial_success
+    assert (200, 2) == (answer.status_code, partial.rejected_data_points)
+    assert "2 of 4 data points not kept: 1 missing_time, 1 not_a_number" == partial.error_message
+    assert 1 == len(_kept(spool))
+
+
+def test_logs_that_say_nothing_about_a_call_are_told_and_cost_no_disk(
     post: Post, spool: SqliteSpool, refused: Refused
 ) -> None:
-    before = refused("signal_not_stored_yet")
-    answer = post(_metrics(), PROTOBUF, "/v1/metrics")
-    partial = ExportMetricsServiceResponse.FromString(answer.content).partial_success
-    assert (200, 3) == (answer.status_code, partial.rejected_data_points)
-    assert "OTEL_METRICS_EXPORTER=none" in partial.error_message
-    assert before + 3 == refused("signal_not_stored_yet")
-    assert [] == _kept(spool)
-
-
-def test_logs_are_told_in_json_too(post: Post) -> None:
+    before = refused("not_about_a_call")
     body = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{},{}]}]}]}'
     partial = post(body, JSON, "/v1/logs").json()["partialSuccess"]
     assert "2" == partial["rejectedLogRecords"]
-    assert "OTEL_LOGS_EXPORTER=none" in partial["errorMessage"]
+    assert before + 2 == refused("not_about_a_call")
+    assert [] == _kept(spool)
+
+
+def test_an_evaluation_among_logs_keeps_the_request(post: Post, spool: SqliteSpool) -> None:
+    records = '{"eventName":"gen_ai.evaluation.result","timeUnixNano":"5"},{"timeUnixNano":"6"}'
+    body = f'{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{records}]}}]}}]}}'.encode()
+    partial = post(body, JSON, "/v1/logs").json()["partialSuccess"]
+    assert "1" == partial["rejectedLogRecords"]
+    assert ["logs"] == [e.payload.signal for e in _kept(spool)]
+
+
+@pytest.mark.parametrize("path", ["/v1/metrics", "/v1/logs"])
+@pytest.mark.parametrize("body", [b"\x0a\xff", b"not protobuf at all"])
+def test_what_is_no_metrics_or_logs_request_is_refused(
+    post: Post, spool: SqliteSpool, path: str, body: bytes
+) -> None:
+    assert 400 == post(body, PROTOBUF, path).status_code
+    assert [] == _kept(spool)
+
+
+def test_spans_without_usable_ids_are_told_before_the_ack(post: Post, spool: SqliteSpool) -> None:
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, end_time_unix_nano=1)
+    spans.add(trace_id=b"t" * 15, span_id=b"s" * 8, end_time_unix_nano=1)
+    spans.add(trace_id=b"t" * 16, span_id=b"s" * 9, end_time_unix_nano=1)
+    spans.add(span_id=b"s" * 8)
+    answer = post(request.SerializeToString(), PROTOBUF)
+    partial = ExportTraceServiceResponse.FromString(answer.content).partial_success
+    assert (200, 3) == (answer.status_code, partial.rejected_spans)
+    reasons = "1 invalid_span_id, 1 invalid_trace_id, 1 missing_time"
+    assert f"3 of 4 spans not kept: {reasons}" == partial.error_message
+    assert 1 == len(_kept(spool))
 
 
 def test_sender_that_leaves_half_way_harms_nobody(

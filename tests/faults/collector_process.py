@@ -22,10 +22,11 @@ from controlplane import log
 from controlplane.attribution.rules import with_organisation
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.ingest.limits import DEFAULT_LIMITS
-from controlplane.pipelines.ingest import ingest_batch
+from controlplane.pipelines.ingest import BatchWriter, ingest_batch
 from controlplane.pricing.price_book import PriceBook
-from controlplane.signals.ports import SpanWriter, Written
+from controlplane.signals.ports import Written
 from controlplane.signals.sender import KEYLESS_SENDER, Sender
+from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.workers.ingest_loop import IngestLoop
 
@@ -52,6 +53,12 @@ class CarelessStore:
         self._connection.register("batch", spans.select(["trace_hi", "trace_lo", "span_id"]))
         self._connection.execute("INSERT INTO span SELECT * FROM batch")
         return Written(spans.num_rows, 0, replayed=False)
+
+    def write_signals(self, batch: SignalBatch, *, batch_id: str) -> SignalsWritten:
+        del batch, batch_id
+        return SignalsWritten(
+            samples=0, duplicate_samples=0, events=0, duplicate_events=0, replayed=False
+        )
 
     def close(self) -> None:
         self._connection.close()
@@ -86,7 +93,7 @@ def main(directory: Path, store_kind: str, step: str, occurrence: int) -> None:
     path = directory / "spans.duckdb"
     store: DuckDbSpanStore | CarelessStore
     store = DuckDbSpanStore(path) if store_kind == "duckdb" else CarelessStore(path)
-    writer: SpanWriter = store
+    writer: BatchWriter = store
     ingest = functools.partial(
         ingest_batch,
         book=PriceBook("empty", []),  # prices are not what is at stake, and take a second to read

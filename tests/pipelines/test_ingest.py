@@ -5,17 +5,19 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from collectors.otlp.collector import OtlpCollector
 from collectors.spool import SqliteSpool
 from controlplane.attribution.rules import with_organisation
 from controlplane.bootstrap.system import SystemClock, UlidIds
+from controlplane.core.calendar import Window
 from controlplane.ingest.limits import DEFAULT_LIMITS
 from controlplane.ingest.ports import Payload, SpoolBatch, SpoolEntry
 from controlplane.pipelines.ingest import IngestOutcome, ingest_batch
@@ -184,3 +186,83 @@ def _seconds_to_visible(url: str, calls: Calls, store: DuckDbSpanStore) -> float
         assert time.monotonic() - acked < 20
         time.sleep(0.005)
     return time.monotonic() - acked
+
+
+def test_every_emitters_account_adds_up(ingest: Ingest, store: DuckDbSpanStore) -> None:
+    """received = stored + duplicate + rejected, over resends, flaws and bodies that are nothing."""
+    calls, flawed = Calls(5), ExportTraceServiceRequest()
+    spans = flawed.resource_spans.add().scope_spans.add().spans
+    spans.add(trace_id=b"t" * 15, span_id=b"s" * 8, end_time_unix_nano=1)
+    spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, end_time_unix_nano=10**18)
+    bodies = (calls.body, flawed.SerializeToString(), calls.body, b"\xff")
+    ingest(_batch("b1", *bodies, sender=PROXY))
+    ingest(_batch("b1", *bodies, sender=PROXY))
+    ingest(_batch("b2", calls.body, sender=PROXY))
+    window = Window(NOW - timedelta(hours=2), NOW + timedelta(hours=2))
+    (account,) = store.signals.emitters(("platform",), window).to_pylist()
+    told = {n: account[n] for n in ("received", "stored", "duplicates", "rejected", "late")}
+    assert {"received": 18, "stored": 6, "duplicates": 10, "rejected": 2, "late": 1} == told
+    reasons = store.signals.rejections(("platform",), window).to_pylist()
+    assert {"invalid_trace_id": 1, "malformed_payload": 1} == {
+        row["reason"]: row["rejected"] for row in reasons
+    }
+
+
+def test_events_on_spans_and_guardrail_spans_are_kept_for_their_call(
+    ingest: Ingest, store: DuckDbSpanStore
+) -> None:
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    group.resource.attributes.add(key="service.name").value.string_value = "app"
+    spans = group.scope_spans.add().spans
+    times = {"start_time_unix_nano": 10**18, "end_time_unix_nano": 2 * 10**18}
+    chat = spans.add(trace_id=b"t" * 16, span_id=b"a" * 8, name="chat", **times)
+    event = chat.events.add(name="gen_ai.evaluation.result", time_unix_nano=10**18)
+    event.attributes.add(key="gen_ai.evaluation.name").value.string_value = "relevance"
+    event.attributes.add(key="gen_ai.evaluation.score.value").value.double_value = 0.75
+    event.attributes.add(key="gen_ai.evaluation.explanation").value.string_value = "secret"
+    chat.events.add(name="gen_ai.content.prompt", time_unix_nano=10**18)
+    guard = spans.add(
+        trace_id=b"t" * 16, span_id=b"b" * 8, parent_span_id=b"a" * 8, name="guardrail", **times
+    )
+    guard.attributes.add(key="guardrail_name").value.string_value = "pii"
+    guard.attributes.add(key="guardrail_status").value.string_value = "guardrail_intervened"
+    spans.add(trace_id=b"t" * 16, span_id=b"c" * 8, name="guardrail", **times)
+    assert 2 == ingest(_batch("b1", request.SerializeToString())).events
+    half = int.from_bytes(b"t" * 8)
+    rows = store.signals.trace_events(("default",), [(half, half)], []).to_pylist()
+    told = {(r["kind"], r["name"], r["score"], r["action"], r["source"]) for r in rows}
+    assert {
+        ("evaluation", "relevance", 0.75, None, "span_event"),
+        ("guardrail", "pii", None, "blocked", "span"),
+    } == told
+    assert "secret" not in str(rows)
+
+
+def test_evaluations_in_logs_find_their_trace_or_response(
+    ingest: Ingest, store: DuckDbSpanStore
+) -> None:
+    request = ExportLogsServiceRequest()
+    records = request.resource_logs.add().scope_logs.add().log_records
+    first = records.add(event_name="gen_ai.evaluation.result", time_unix_nano=10**18)
+    first.trace_id = b"t" * 16
+    first.attributes.add(key="gen_ai.evaluation.score.label").value.string_value = "pass"
+    second = records.add(observed_time_unix_nano=10**18)
+    second.attributes.add(key="event.name").value.string_value = "gen_ai.evaluation.result"
+    second.attributes.add(key="gen_ai.response.id").value.string_value = "chatcmpl-1"
+    records.add(time_unix_nano=1).body.string_value = "an ordinary line"
+    payload = Payload(request.SerializeToString(), "protobuf", "logs")
+    batch = SpoolBatch("b1", (SpoolEntry(payload, KEYLESS_SENDER, NOW),), (1,))
+    assert 2 == ingest(batch).events
+    half = int.from_bytes(b"t" * 8)
+    assert ["pass"] == [
+        row["label"]
+        for row in store.signals.trace_events(("default",), [(half, half)], []).to_pylist()
+    ]
+    found = store.signals.trace_events(("default",), [], ["chatcmpl-1"])
+    assert 1 == found.num_rows
+    window = Window(NOW - timedelta(hours=2), NOW + timedelta(hours=2))
+    (account,) = store.signals.emitters(("default",), window).to_pylist()
+    assert (3, 2, 0, 1) == tuple(
+        account[name] for name in ("received", "stored", "duplicates", "rejected")
+    )

@@ -10,9 +10,12 @@ from controlplane.core.calendar import Window
 from controlplane.ingest.settlement import Settled, Unsettled
 from controlplane.signals.ports import Written
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
+from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
 from controlplane.store.spans.database import SpanDatabase
 from controlplane.store.spans.reader import SpanTableReader
 from controlplane.store.spans.settle_tables import SettleTables
+from controlplane.store.spans.signal_reader import SignalTableReader
+from controlplane.store.spans.signal_writer import SignalTableWriter
 from controlplane.store.spans.writer import SpanTableWriter
 
 
@@ -37,6 +40,8 @@ class DuckDbSpanStore:
         self._writer = SpanTableWriter(self._database)
         self._reader = SpanTableReader(self._database)
         self._tables = SettleTables(self._database)
+        self._signal_writer = SignalTableWriter(self._database)
+        self.signals = SignalTableReader(self._database)
 
     def close(self) -> None:
         """Write the log into the file and let it go; no other method may be called after."""
@@ -45,6 +50,14 @@ class DuckDbSpanStore:
     def write(self, spans: pa.Table, *, batch_id: str) -> Written:
         """See `SpanWriter.write`."""
         return self._writer.write(spans, batch_id=batch_id)
+
+    def write_signals(self, batch: SignalBatch, *, batch_id: str) -> SignalsWritten:
+        """See `SignalWriter.write_signals`."""
+        return self._signal_writer.write_signals(batch, batch_id=batch_id)
+
+    def forget_samples(self, *, before: datetime) -> int:
+        """See `SampleKeeper.forget_samples`."""
+        return self._signal_writer.forget_samples({"before": before})
 
     def costs(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.costs`."""

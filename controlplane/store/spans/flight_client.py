@@ -10,12 +10,14 @@ from pyarrow import flight
 
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.signals.ports import Written
+from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
+from controlplane.store.spans.signal_wire import ACTION, to_wire
 
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
 
 
 class FlightSpanWriter:
-    """Implements `SpanWriter` across a socket; one write at a time, from any thread.
+    """Implements `SpanWriter` and `SignalWriter` across a socket; one write at a time, from any thread.
 
     The connection is made at the first write and again after an error. A write that was cut off
     may have been stored: that is why the caller tries again with the same batch id.
@@ -36,16 +38,25 @@ class FlightSpanWriter:
                 self._disconnect()
                 raise StoreUnavailableError(f"span store: {error}") from error
 
+    def write_signals(self, batch: SignalBatch, *, batch_id: str) -> SignalsWritten:
+        """See `SignalWriter.write_signals`."""
+        action = flight.Action(ACTION, pa.py_buffer(to_wire(batch, batch_id=batch_id)))
+        with self._lock:
+            try:
+                answers = list(self._connected().do_action(action, self._options))
+            except (flight.FlightError, pa.ArrowException, OSError) as error:
+                self._disconnect()
+                raise StoreUnavailableError(f"span store: {error}") from error
+        return msgspec.json.decode(answers[0].body.to_pybytes(), type=SignalsWritten)
+
     def close(self) -> None:
         """Let the connection go."""
         with self._lock:
             self._disconnect()
 
     def _put(self, spans: pa.Table, batch_id: str) -> Written:
-        if self._client is None:
-            self._client = flight.connect(self._location)
         descriptor = flight.FlightDescriptor.for_command(batch_id.encode())
-        writer, answers = self._client.do_put(descriptor, spans.schema, self._options)
+        writer, answers = self._connected().do_put(descriptor, spans.schema, self._options)
         with writer:
             writer.write_table(spans)
             writer.done_writing()
@@ -53,6 +64,11 @@ class FlightSpanWriter:
         if answer is None:
             raise flight.FlightUnavailableError("the stream ended without an answer")
         return msgspec.json.decode(answer.to_pybytes(), type=Written)
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            self._client = flight.connect(self._location)
+        return self._client
 
     def _disconnect(self) -> None:
         if self._client is not None:

@@ -2,7 +2,7 @@
 
 import threading
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 import msgspec
 import pyarrow as pa
@@ -11,6 +11,8 @@ from pyarrow import flight
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.signals.ports import SpanWriter
 from controlplane.signals.schema import SPAN_SCHEMA
+from controlplane.signals.signal_ports import SignalWriter
+from controlplane.store.spans.signal_wire import ACTION, from_wire
 
 SOCKET_MODE: Final = 0o600
 MAX_BATCH_ID_BYTES: Final = 512
@@ -21,10 +23,17 @@ def socket_location(path: Path) -> str:
     return f"grpc+unix://{path}"
 
 
-class _SpanService(flight.FlightServerBase):
-    """DoPut with the batch id as the descriptor's command; the answer is `Written` as JSON."""
+class BatchWriter(SpanWriter, SignalWriter, Protocol):
+    """What another process may write."""
 
-    def __init__(self, location: str, writer: SpanWriter) -> None:
+
+class _SpanService(flight.FlightServerBase):
+    """DoPut with the batch id as the descriptor's command; the answer is `Written` as JSON.
+
+    What is not spans comes as an action (`signal_wire`).
+    """
+
+    def __init__(self, location: str, writer: BatchWriter) -> None:
         super().__init__(location)
         self._writer = writer
 
@@ -46,6 +55,18 @@ class _SpanService(flight.FlightServerBase):
             raise flight.FlightUnavailableError(str(error)) from error
         writer.write(pa.py_buffer(msgspec.json.encode(written)))
 
+    def do_action(self, context: Any, action: Any) -> list[bytes]:  # type: ignore[explicit-override]
+        """Store a batch of signals, then answer."""
+        del context
+        if action.type != ACTION:
+            raise flight.FlightServerError(f"the one action is {ACTION}")
+        batch, batch_id = from_wire(action.body.to_pybytes())
+        try:
+            written = self._writer.write_signals(batch, batch_id=batch_id)
+        except StoreUnavailableError as error:
+            raise flight.FlightUnavailableError(str(error)) from error
+        return [msgspec.json.encode(written)]
+
 
 def _aligned(spans: pa.Table) -> pa.Table:
     """Copy what a socket delivered at any address to where native code reads it without a warning."""
@@ -62,7 +83,7 @@ class SpanFlightServer:
     process's default mode.
     """
 
-    def __init__(self, socket: Path, writer: SpanWriter) -> None:
+    def __init__(self, socket: Path, writer: BatchWriter) -> None:
         """Listen on `socket`, taking the place of a file that an earlier process left.
 
         Raises:

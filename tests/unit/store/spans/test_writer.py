@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.signals.ports import Written
+from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
 from controlplane.store.spans import seen_filter
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.store.spans.flight_client import FlightSpanWriter
@@ -149,6 +150,10 @@ def test_the_owners_failure_and_a_bad_batch_id_reach_the_caller(
     class Failing:
         def write(self, spans: pa.Table, *, batch_id: str) -> Written:
             del spans, batch_id
+            raise StoreUnavailableError("the disk is full")
+
+        def write_signals(self, batch: SignalBatch, *, batch_id: str) -> SignalsWritten:
+            del batch, batch_id
             raise StoreUnavailableError("the disk is full")
 
     with SpanFlightServer(tmp_path / "s", Failing()):

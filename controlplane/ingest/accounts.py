@@ -1,0 +1,126 @@
+"""Of one batch: how much each emitter sent, and what of it is not stored, by reason.
+
+`received = stored + duplicates + rejected` holds per emitter (key, service, signal); the store
+adds the first two, because only it knows what it had.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from controlplane.ingest.columns import Column, Int64s, contiguous
+from controlplane.ingest.otlp import Decoded
+from controlplane.ingest.ports import Signal, SpoolEntry
+from controlplane.signals.samples import ACCOUNT_SCHEMA, REJECTION_SCHEMA
+
+LATE: Final = timedelta(hours=1)
+AHEAD: Final = timedelta(minutes=5)
+_US: Final = timedelta(microseconds=1)
+_EMITTER: Final = ("tenant", "key_id", "service_name", "signal")
+_Emitter = tuple[str, str, str, Signal]
+
+
+class Accounts:
+    """Adds up a batch, signal by signal; all of it counts in the hour its last request came in."""
+
+    def __init__(self, entries: Sequence[SpoolEntry]) -> None:
+        """Begin with a batch of at least one entry."""
+        self._arrived = max(entry.received_at for entry in entries)
+        self._received: Counter[_Emitter] = Counter()
+        self._late: Counter[_Emitter] = Counter()
+        self._ahead: Counter[_Emitter] = Counter()
+        self._rejected: Counter[tuple[_Emitter, str]] = Counter()
+
+    def add_spans(
+        self, decoded: Decoded, service_names: Column, entries: Sequence[SpoolEntry]
+    ) -> None:
+        """Count a batch's spans; `entries` are those that were decoded, in order."""
+        spans = decoded.spans
+        tenants = {entry.sender.key_id: entry.sender.tenant for entry in entries}
+        arrived, starts = (_micros(spans.column(name)) for name in ("received_at", "start_time"))
+        late = starts < arrived - LATE // _US
+        ahead = starts > arrived + AHEAD // _US
+        for key_id, service, rows in _groups(spans.column("key_id"), service_names):
+            emitter: _Emitter = (tenants[key_id], key_id, service, "traces")
+            self._received[emitter] += int(rows.size)
+            self._late[emitter] += int(late[rows].sum())
+            self._ahead[emitter] += int(ahead[rows].sum())
+        for (position, service, reason), count in decoded.refused.items():
+            emitter = _emitter(entries[position], service, "traces")
+            self._received[emitter] += count
+            self._rejected[emitter, reason] += count
+
+    def add(
+        self,
+        signal: Signal,
+        entries: Sequence[SpoolEntry],
+        *,
+        received: Mapping[tuple[int, str], int],
+        rejected: Mapping[tuple[int, str, str], int],
+    ) -> None:
+        """Count a batch's points or records; `received` includes what is rejected."""
+        for (position, service), count in received.items():
+            self._received[_emitter(entries[position], service, signal)] += count
+        for (position, service, reason), count in rejected.items():
+            self._rejected[_emitter(entries[position], service, signal), reason] += count
+
+    def tables(self) -> tuple[pa.Table, pa.Table]:
+        """Answer the batch as ACCOUNT_SCHEMA and REJECTION_SCHEMA rows."""
+        hour = self._arrived.replace(minute=0, second=0, microsecond=0)
+        accounts = [
+            {
+                **dict(zip(_EMITTER, emitter, strict=True)),
+                "hour": hour,
+                "received": count,
+                "late": self._late[emitter],
+                "ahead": self._ahead[emitter],
+                "last_received": self._arrived,
+            }
+            for emitter, count in self._received.items()
+        ]
+        rejections = [
+            {
+                **dict(zip(_EMITTER, emitter, strict=True)),
+                "hour": hour,
+                "reason": reason,
+                "rejected": count,
+            }
+            for (emitter, reason), count in self._rejected.items()
+        ]
+        return (
+            pa.Table.from_pylist(accounts, schema=ACCOUNT_SCHEMA),
+            pa.Table.from_pylist(rejections, schema=REJECTION_SCHEMA),
+        )
+
+
+def _groups(key_ids: Column, service_names: Column) -> list[tuple[str, str, npt.NDArray[np.intp]]]:
+    """Split rows by (key, service)."""
+    keys = contiguous(key_ids).dictionary_encode()
+    names = contiguous(service_names).dictionary_encode()
+    width = max(len(names.dictionary), 1)
+    codes = _codes(keys) * width + _codes(names)
+    return [
+        (
+            keys.dictionary[code // width].as_py(),
+            names.dictionary[code % width].as_py(),
+            np.flatnonzero(codes == code),
+        )
+        for code in np.unique(codes).tolist()
+    ]
+
+
+def _codes(encoded: Column) -> Int64s:
+    return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _emitter(entry: SpoolEntry, service: str, signal: Signal) -> _Emitter:
+    return entry.sender.tenant, entry.sender.key_id, service, signal
+
+
+def _micros(column: Column) -> Int64s:
+    return np.asarray(contiguous(column).cast(pa.int64()).to_numpy(), dtype=np.int64)
