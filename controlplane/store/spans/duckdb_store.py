@@ -59,6 +59,10 @@ class DuckDbSpanStore:
         """See `SampleKeeper.forget_samples`."""
         return self._signal_writer.forget_samples({"before": before})
 
+    def write_compact(self, spans: pa.Table, *, batch_id: str) -> Written:
+        """See `flight_server.BatchWriter.write_compact`."""
+        return self._writer.write_compact(spans, batch_id=batch_id)
+
     def costs(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.costs`."""
         return self._reader.costs(query)

@@ -11,6 +11,7 @@ from pyarrow import flight
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.signals.ports import Written
 from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
+from controlplane.store.spans.compact import compact
 from controlplane.store.spans.signal_wire import ACTION, to_wire
 
 DEFAULT_TIMEOUT_SECONDS: Final = 60.0
@@ -31,9 +32,10 @@ class FlightSpanWriter:
 
     def write(self, spans: pa.Table, *, batch_id: str) -> Written:
         """See `SpanWriter.write`."""
+        rows = compact(spans)
         with self._lock:
             try:
-                return self._put(spans, batch_id)
+                return self._put(rows, batch_id)
             except (flight.FlightError, pa.ArrowException, OSError) as error:
                 self._disconnect()
                 raise StoreUnavailableError(f"span store: {error}") from error

@@ -9,9 +9,9 @@ import pyarrow as pa
 from pyarrow import flight
 
 from controlplane.core.errors import StoreUnavailableError
-from controlplane.signals.ports import SpanWriter
-from controlplane.signals.schema import SPAN_SCHEMA
+from controlplane.signals.ports import Written
 from controlplane.signals.signal_ports import SignalWriter
+from controlplane.store.spans.compact import is_compact
 from controlplane.store.spans.signal_wire import ACTION, from_wire
 
 SOCKET_MODE: Final = 0o600
@@ -23,8 +23,12 @@ def socket_location(path: Path) -> str:
     return f"grpc+unix://{path}"
 
 
-class BatchWriter(SpanWriter, SignalWriter, Protocol):
-    """What another process may write."""
+class BatchWriter(SignalWriter, Protocol):
+    """What another process may write; spans as `compact` makes them."""
+
+    def write_compact(self, spans: pa.Table, *, batch_id: str) -> Written:
+        """Do what `SpanWriter.write` does."""
+        ...
 
 
 class _SpanService(flight.FlightServerBase):
@@ -47,10 +51,10 @@ class _SpanService(flight.FlightServerBase):
         if not batch_id or len(batch_id) > MAX_BATCH_ID_BYTES:
             raise flight.FlightServerError(f"a batch id has 1 to {MAX_BATCH_ID_BYTES} bytes")
         spans = _aligned(reader.read_all())
-        if not spans.schema.equals(SPAN_SCHEMA):
-            raise flight.FlightServerError("the columns are not SPAN_SCHEMA's; use one release")
+        if not is_compact(spans):
+            raise flight.FlightServerError("the columns are not this release's; use one release")
         try:
-            written = self._writer.write(spans, batch_id=batch_id)
+            written = self._writer.write_compact(spans, batch_id=batch_id)
         except StoreUnavailableError as error:
             raise flight.FlightUnavailableError(str(error)) from error
         writer.write(pa.py_buffer(msgspec.json.encode(written)))
@@ -77,7 +81,7 @@ def _aligned(spans: pa.Table) -> pa.Table:
 
 
 class SpanFlightServer:
-    """Serves a `SpanWriter` until closed; a context manager.
+    """Serves a `BatchWriter` until closed; a context manager.
 
     The directory of the socket should be private too: between bind and chmod the file has the
     process's default mode.

@@ -17,9 +17,11 @@ _NEEDS_ESCAPE: Final = r'["\\\x00-\x1f]'
 
 def to_rows(spans: pa.Table) -> pa.Table:
     """Turn the attribute map into JSON text, in native code unless a text needs escaping."""
-    chunks = [_json_objects(chunk) for chunk in spans.column(_ATTRIBUTES).chunks]
+    chunks = [_json_objects(chunk) for chunk in spans.column("attributes").chunks]
     texts = pa.chunked_array(chunks, pa.string())
-    return spans.set_column(_ATTRIBUTES, pa.field("attributes", pa.string()), texts)
+    return spans.set_column(
+        spans.schema.get_field_index("attributes"), pa.field("attributes", pa.string()), texts
+    )
 
 
 def from_rows(rows: pa.Table) -> pa.Table:

@@ -12,6 +12,8 @@ from controlplane.core.errors import StoreUnavailableError
 from controlplane.ingest.span_hash import call_halves, content_identity_hash, start_micros
 from controlplane.signals.ports import Written
 from controlplane.signals.schema import SPAN_SCHEMA, TIMESTAMP
+from controlplane.store.spans.compact import CONTEXT, compact, context_index, with_domain
+from controlplane.store.spans.contexts import ContextNumbers
 from controlplane.store.spans.database import (
     SpanDatabase,
     load,
@@ -19,7 +21,6 @@ from controlplane.store.spans.database import (
     streamed,
     transaction,
 )
-from controlplane.store.spans.rows import to_rows
 from controlplane.store.spans.seen_filter import HOUR_US, Hashes, SeenFilter
 
 _IDENTITY: Final = (
@@ -30,9 +31,9 @@ _IDENTITY: Final = (
     "start_time",
     "content_hash",
 )
-_COUNTED: Final = ("tenant", "service_name", "dialect", "start_time")
 _INSERT: Final = (
-    "INSERT INTO span BY NAME SELECT *, $batch_seq AS batch_seq, false AS is_grouped FROM batch"
+    "INSERT INTO span_fact BY NAME"
+    " SELECT *, $batch_seq AS batch_seq, false AS is_grouped FROM batch"
 )
 
 
@@ -47,6 +48,7 @@ class SpanTableWriter:
         self._lock = threading.Lock()
         self._connection = database.connect()
         self._seen = SeenFilter(self._read_hour)
+        self._contexts = ContextNumbers(self._connection)
         row = self._connection.execute(
             "SELECT coalesce(max(batch_seq), 0) FROM ingest_batch"
         ).fetchone()
@@ -54,11 +56,15 @@ class SpanTableWriter:
 
     def write(self, spans: pa.Table, *, batch_id: str) -> Written:
         """See `SpanWriter.write`."""
+        return self.write_compact(compact(spans), batch_id=batch_id)
+
+    def write_compact(self, spans: pa.Table, *, batch_id: str) -> Written:
+        """Do what `write` does with a table that `compact` made."""
         with self._lock:
             try:
                 if self._is_recorded(batch_id):
                     return Written(stored=0, duplicates=spans.num_rows, replayed=True)
-                return self._write_new(spans, batch_id)
+                return self._write_new(with_domain(spans), batch_id)
             except duckdb.Error as error:
                 raise StoreUnavailableError(f"span store: {error}") from error
 
@@ -78,19 +84,28 @@ class SpanTableWriter:
         )
         seq = self._last_seq + 1
         with transaction(self._connection):
-            with streamed(self._connection, "batch", _named(to_rows(batch))):
-                self._connection.execute(_INSERT, {"batch_seq": seq})
-            with streamed(self._connection, "batch", batch.select(_COUNTED)):
-                self._connection.execute(read_sql("count_stored"))
+            index, contexts = context_index(batch)
+            self._insert(batch, self._contexts.number(contexts)[index], seq)
+            load(self._connection, counted=_counts(batch, index, contexts))
+            self._connection.execute(read_sql("count_stored"))
             self._connection.execute(
                 "INSERT INTO ingest_batch VALUES (?, ?, ?, ?)",
                 [batch_id, seq, written.stored, written.duplicates],
             )
+        self._contexts.keep()
         self._last_seq = seq
         self._seen.add(
             hashes if fresh is None else hashes[fresh], hours if fresh is None else hours[fresh]
         )
         return written
+
+    def _insert(self, batch: pa.Table, numbers: npt.NDArray[np.int64], seq: int) -> None:
+        call_hi, call_lo = call_halves(batch)
+        rows = batch.drop_columns([CONTEXT, "domain"])
+        for name, values in (("context_id", numbers), ("call_hi", call_hi), ("call_lo", call_lo)):
+            rows = rows.append_column(name, pa.array(values))
+        with streamed(self._connection, "batch", rows):
+            self._connection.execute(_INSERT, {"batch_seq": seq})
 
     def _fresh(
         self, spans: pa.Table, hashes: Hashes, hours: npt.NDArray[np.int64]
@@ -128,11 +143,15 @@ class SpanTableWriter:
         return content_identity_hash(table.cast(schema))
 
 
-def _named(rows: pa.Table) -> pa.Table:
-    call_hi, call_lo = call_halves(rows)
-    return rows.append_column("call_hi", pa.array(call_hi)).append_column(
-        "call_lo", pa.array(call_lo)
-    )
+def _counts(batch: pa.Table, index: npt.NDArray[np.int32], contexts: pa.Table) -> pa.Table:
+    """Count the spans of each context, and find the last start among them."""
+    spans = np.bincount(index, minlength=contexts.num_rows)
+    newest = np.zeros(contexts.num_rows, dtype=np.int64)
+    np.maximum.at(newest, index, start_micros(batch))
+    table = contexts.select(["tenant", "service_name", "dialect"])
+    table = table.append_column("spans", pa.array(spans, pa.int64()))
+    table = table.append_column("newest", pa.array(newest, pa.int64()).cast(TIMESTAMP))
+    return table.filter(pa.array(spans > 0))
 
 
 def _hour_bounds(hour: int) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 SELECT {columns}
-FROM span
+FROM span_fact
+JOIN span_context USING (context_id)
 WHERE batch_seq = $batch_seq
-ORDER BY rowid
+ORDER BY span_fact.rowid

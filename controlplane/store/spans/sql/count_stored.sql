@@ -1,4 +1,4 @@
 INSERT INTO emitter_count
-SELECT tenant, service_name, dialect, count(*), 0, 0, max(start_time)
-FROM batch
+SELECT tenant, service_name, dialect, sum(spans), 0, 0, max(newest)
+FROM counted
 GROUP BY ALL

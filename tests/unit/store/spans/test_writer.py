@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import flight
 
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.signals.ports import Written
@@ -148,7 +149,7 @@ def test_the_owners_failure_and_a_bad_batch_id_reach_the_caller(
     tmp_path: Path, span_rows: Rows
 ) -> None:
     class Failing:
-        def write(self, spans: pa.Table, *, batch_id: str) -> Written:
+        def write_compact(self, spans: pa.Table, *, batch_id: str) -> Written:
             del spans, batch_id
             raise StoreUnavailableError("the disk is full")
 
@@ -162,6 +163,6 @@ def test_the_owners_failure_and_a_bad_batch_id_reach_the_caller(
             client.write(span_rows({}), batch_id="a")
         with pytest.raises(StoreUnavailableError, match="a batch id has"):
             client.write(span_rows({}), batch_id="")
-        with pytest.raises(StoreUnavailableError, match="columns"):
-            client.write(span_rows({}).select(["name"]), batch_id="b")
+        with pytest.raises(flight.FlightError, match="columns"):
+            client._put(span_rows({}).select(["name"]), "b")
         client.close()
