@@ -108,6 +108,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     fiscal_calendar: FiscalSettings = FiscalSettings()
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     price_overrides: Path | None = None  # YAML list of the organisation's own prices
+    contracts: Path | None = None  # YAML list of what was agreed with providers
     attribution_rules: Path | None = None  # YAML list of rules put before the built-in ones
     settle_interval_seconds: Seconds = 0.5
     collector: CollectorSettings = CollectorSettings()
@@ -206,6 +207,7 @@ def _checked(settings: Settings) -> Settings:
         ) from None
     for key, path in (
         ("price_overrides", settings.price_overrides),
+        ("contracts", settings.contracts),
         ("attribution_rules", settings.attribution_rules),
         ("watch.webhook_secret_file", settings.watch.webhook_secret_file),
     ):

@@ -49,3 +49,13 @@ API_REFUSED = Counter(
     ["code"],
     registry=REGISTRY,
 )
+PRICE_BOOK_VERSION = Gauge(
+    "controlplane_price_book_version",
+    "The price version that calls are priced with.",
+    registry=REGISTRY,
+)
+PRICE_LIST_RECORDED = Gauge(
+    "controlplane_price_list_recorded_timestamp_seconds",
+    "When the price list was last imported; its age is how stale prices may be.",
+    registry=REGISTRY,
+)

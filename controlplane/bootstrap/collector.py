@@ -1,21 +1,21 @@
 """The collector role: receivers → spool → decode, normalise, attribute, price → the span store."""
 
-from functools import partial
-
 import structlog
 from prometheus_client import start_http_server
 
 from collectors.otlp.collector import OtlpCollector
 from collectors.spool import SqliteSpool
 from controlplane import log, telemetry
-from controlplane.bootstrap.data_files import load_book, load_rules
+from controlplane.bootstrap.data_files import load_rules
 from controlplane.bootstrap.metadata import open_keys, open_metadata
 from controlplane.bootstrap.one_owner import own
 from controlplane.bootstrap.places import COLLECTOR_LOCK, HUB_SOCKET, SPOOL_DIR, SPOOL_KEY
+from controlplane.bootstrap.price_books import open_book
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.ingest.limits import Limits
-from controlplane.pipelines.ingest import ingest_batch
+from controlplane.ingest.ports import SpoolBatch
+from controlplane.pipelines.ingest import IngestOutcome, ingest_batch
 from controlplane.settings import Settings
 from controlplane.store.metadata.senders import SenderResolver
 from controlplane.store.spans.flight_client import FlightSpanWriter
@@ -43,13 +43,11 @@ def run(settings: Settings, *, supervised: bool) -> None:
         max_bytes=told.spool_max_bytes,
     )
     writer = FlightSpanWriter(settings.data_dir / HUB_SOCKET)
-    ingest = partial(
-        ingest_batch,
-        book=load_book(settings),
-        rules=load_rules(settings),
-        limits=limits,
-        writer=writer,
-    )
+    book, rules = open_book(settings, engine), load_rules(settings)
+
+    def ingest(batch: SpoolBatch) -> IngestOutcome:
+        return ingest_batch(batch, book=book.current(), rules=rules, limits=limits, writer=writer)
+
     loop = IngestLoop(spool, ingest=ingest)
     receivers = OtlpCollector(
         keys=keys,

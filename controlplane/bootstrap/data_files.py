@@ -1,4 +1,4 @@
-"""The organisation's data files read at start: its own prices and its attribution rules."""
+"""The organisation's data files read at start: lists in YAML."""
 
 from pathlib import Path
 
@@ -6,21 +6,7 @@ import yaml
 
 from controlplane.attribution.rules import BUILT_IN, AttributionRules, with_organisation
 from controlplane.core.errors import ConfigError
-from controlplane.pricing.overrides import compile_overrides
-from controlplane.pricing.price_book import PriceBook
-from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.settings import Settings
-
-
-def load_book(settings: Settings) -> PriceBook:
-    """Compile the seed and the organisation's own prices.
-
-    Raises:
-        ConfigError: names the entry of `price_overrides` that is wrong.
-    """
-    path = settings.price_overrides
-    own = compile_overrides(_read("price_overrides", path)) if path else []
-    return PriceBook(seed_version(), listed_providers(), overrides=own)
 
 
 def load_rules(settings: Settings) -> AttributionRules:
@@ -30,10 +16,17 @@ def load_rules(settings: Settings) -> AttributionRules:
         ConfigError: names the rule of `attribution_rules` that is wrong.
     """
     path = settings.attribution_rules
-    return with_organisation(_read("attribution_rules", path)) if path else BUILT_IN
+    return with_organisation(read_list("attribution_rules", path)) if path else BUILT_IN
 
 
-def _read(key: str, path: Path) -> list[object]:
+def read_list(key: str, path: Path | None) -> list[object]:
+    """Read the file that a setting names; nothing where it names none.
+
+    Raises:
+        ConfigError: not YAML, or not a list.
+    """
+    if path is None:
+        return []
     try:
         listed = yaml.safe_load(path.read_text(encoding="utf-8")) or []
     except yaml.YAMLError:

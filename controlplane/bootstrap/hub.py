@@ -19,9 +19,9 @@ from controlplane.api.services import HealthCheck, Services
 from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
-from controlplane.bootstrap.data_files import load_book
 from controlplane.bootstrap.metadata import open_keys, open_metadata, open_signer
 from controlplane.bootstrap.places import EXPORTS_DIR, HUB_SOCKET, SIGNING_KEY, SPANS_FILE
+from controlplane.bootstrap.price_books import LiveBook, open_book
 from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
@@ -34,7 +34,6 @@ from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.sync import SyncTools, sweep
 from controlplane.pricing.price import reprice
-from controlplane.pricing.price_book import PriceBook
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
 from controlplane.store.metadata.budgets import BudgetRepository
@@ -90,7 +89,8 @@ def open_stores(settings: Settings) -> Stores:
 def run(settings: Settings, *, supervised: bool) -> None:
     """Serve until stopped."""
     log.configure(level=settings.log_level)
-    stores, book, sessions = open_stores(settings), load_book(settings), Sessions()
+    stores, sessions = open_stores(settings), Sessions()
+    book = open_book(settings, stores.engine)
     signer = open_signer(settings)
     publishing = PublishTools(
         policies=stores.policies,
@@ -124,7 +124,7 @@ def build_services(
     settings: Settings,
     stores: Stores,
     *,
-    book: PriceBook,
+    book: LiveBook,
     publishing: PublishTools,
     sessions: Sessions,
 ) -> Services:
@@ -133,7 +133,7 @@ def build_services(
         ledger=stores.ledger,
         price_usage=lambda settle: price_settle(book, settle),
         report=lambda settles, caller, now: store_settles(
-            settles, caller, book=book, writer=stores.spans, now=now
+            settles, caller, book=book.current(), writer=stores.spans, now=now
         ),
         ids=IDS,
         terms=lease_terms(settings),
@@ -178,7 +178,7 @@ def export_jobs(settings: Settings, spans: DuckDbSpanStore) -> ExportJobs:
 
 
 def build_rounds(
-    settings: Settings, stores: Stores, publishing: PublishTools, *, book: PriceBook
+    settings: Settings, stores: Stores, publishing: PublishTools, *, book: LiveBook
 ) -> list[Rounds]:
     """Return the workers: settle, republish, watch, deliver."""
     posting = LedgerPosting(
@@ -191,7 +191,7 @@ def build_rounds(
             stores.spans,
             now=CLOCK.now(),
             ledger=posting,
-            reprice=lambda rows: reprice(rows, book),
+            reprice=lambda rows: reprice(rows, book.current()),
         )
 
     return [

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from controlplane.bootstrap.data_files import load_book, load_rules
+from controlplane.bootstrap.data_files import load_rules
+from controlplane.bootstrap.price_books import load_book
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
 from controlplane.pipelines.inspect import InspectReport
@@ -32,21 +33,36 @@ def inspect_files(settings: Settings, files: list[Path], *, signal: str | None) 
     return inspect(files, book=load_book(settings), rules=load_rules(settings), signal=signal)
 
 
-def price_call(
-    settings: Settings, *, provider: str, model: str, at: str, usage: str
-) -> PriceAnswer:
+class CallToPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """A call as it is said on the command line."""
+
+    provider: str
+    model: str
+    at: str
+    usage: str
+    service_tier: str = ""
+    price_version: int | None = None
+
+
+def price_call(settings: Settings, call: CallToPrice) -> PriceAnswer:
     """Price one call from the command line.
 
     Raises:
+        NotFoundError: there is no such price version.
         InvalidInputError: names the option and what it takes.
     """
     try:
-        said = msgspec.json.decode(usage, type=dict[str, int])
+        said = msgspec.json.decode(call.usage, type=dict[str, int])
     except msgspec.DecodeError as wrong:
         raise InvalidInputError("usage", str(wrong), 'Write {"input_tokens": 1000}') from None
-    book = load_book(settings)
+    book = load_book(settings, version=call.price_version)
     answer = quote(
-        book, provider=provider, model=model, at=parse_instant(at, "at"), usage=usage_buckets(said)
+        book,
+        provider=call.provider,
+        model=call.model,
+        at=parse_instant(call.at, "at"),
+        usage=usage_buckets(said),
+        service_tier=call.service_tier,
     )
     return _to_answer(answer, book)
 

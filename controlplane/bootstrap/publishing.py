@@ -26,16 +26,17 @@ class RateCards:
 
     def __call__(self, now: datetime) -> RateCard:
         """Return the card that holds for the hour of `now` and as long as a call may run after."""
-        return self._at_hour(now.astimezone(UTC).replace(minute=0, second=0, microsecond=0))
+        hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        return self._at_hour(hour, self._book.version)
 
-    def _compile(self, hour: datetime) -> RateCard:
+    def _compile(self, hour: datetime, version: str) -> RateCard:
         names = self._book.names()
         rates = ceiling_rates(self._book, names, at=hour, horizon=timedelta(hours=1) + MAX_CALL)
         for provider, model in names:
             own = rates.get(f"{provider}/{model}")
             if own is not None and self._book.is_makers(provider, model):
                 rates.setdefault(model, own)
-        return RateCard(rates, self._book.version)
+        return RateCard(rates, version)
 
 
 def price_settle(book: PriceBook, settle: Settle) -> int | None:

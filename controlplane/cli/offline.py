@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli.options import Config, Json, print_json, print_text
+from controlplane.cli.options import Config, DataDir, Json, print_json, print_text
 
 app = typer.Typer()
 
@@ -40,19 +40,32 @@ def inspect(
 
 
 @app.command()
-def price(
+def price(  # noqa: PLR0913 - one option each, as the contract has it
     *,
     provider: Annotated[str, typer.Option(help="gen_ai.provider.name, or an alias.")],
     model: Annotated[str, typer.Option()],
     at: Annotated[str, typer.Option(help="When the call was made, RFC 3339.")],
     usage: Annotated[str, typer.Option(help='JSON such as {"input_tokens": 1000}.')],
+    service_tier: Annotated[str, typer.Option(help="batch, flex, priority, …")] = "",
+    price_version: Annotated[
+        int | None, typer.Option(help="As the book was then; default now.")
+    ] = None,
+    data_dir: DataDir = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Show the line items and the total of one call."""
     from controlplane import settings
-    from controlplane.bootstrap.offline import price_call
+    from controlplane.bootstrap.offline import CallToPrice, price_call
     from controlplane.bootstrap.text import priced
 
-    answer = price_call(settings.load(config), provider=provider, model=model, at=at, usage=usage)
+    call = CallToPrice(
+        provider=provider,
+        model=model,
+        at=at,
+        usage=usage,
+        service_tier=service_tier,
+        price_version=price_version,
+    )
+    answer = price_call(settings.load(config, overrides={"data_dir": data_dir}), call)
     print_json(answer) if json else print_text(priced(answer))

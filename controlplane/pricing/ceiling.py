@@ -27,7 +27,7 @@ def ceiling_rates(
         rates = [
             item
             for row in found.rows
-            if _reachable(row, found, at=at, end=at + horizon)
+            if not row.service_tier and _reachable(row, found, at=at, end=at + horizon)
             for tier in row.tiers
             for item in tier.rates.items()
         ]

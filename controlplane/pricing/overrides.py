@@ -1,21 +1,29 @@
-"""The organisation's own prices, as data: contracts, custom and self-hosted models."""
+"""The organisation's own prices, as data: custom and self-hosted models, and replaced lists."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from typing import Final
 
 import msgspec
 
-from controlplane.core.errors import ConfigError
-from controlplane.core.tokens import BUCKETS, Unit
+from controlplane.core.errors import ConfigError, InvalidInputError
+from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.pricing.price_book import ModelPrices
-from controlplane.pricing.rates import PriceRow, Rate, Tier, Validity, rate
+from controlplane.pricing.rates import PriceRow
+from controlplane.pricing.sheet import (
+    Sheet,
+    SheetRow,
+    SheetTier,
+    Usd,
+    check_sheet,
+    compile_sheet,
+    per_unit,
+)
 from controlplane.signals.vocabulary import PriceProvenance
 
 SETTING: Final = "price_overrides"
-_PER: Final = {bucket.name: 1_000_000 if bucket.unit is Unit.TOKEN else 1 for bucket in BUCKETS}
+SOURCE: Final = "override"
 _STANDS_IN: Final = {
     # bucket → whose rate prices it when it has none of its own; all but reasoning are said (UX-C09)
     "cache_read": "input_uncached",
@@ -23,24 +31,47 @@ _STANDS_IN: Final = {
     "cache_write_1h": "input_uncached",
     "output_reasoning": "output_text",
 }
+NAMED_UNITS: Final = {
+    # how people name a price → the bucket, and how many of its units the name means
+    "gpu_hours": ("gpu_seconds", 3_600),
+    "audio_hours": ("audio_seconds", 3_600),
+    "audio_minutes": ("audio_seconds", 60),
+    "video_minutes": ("video_seconds", 60),
+    "thousand_images": ("images", 1_000),
+    "thousand_pages": ("pages", 1_000),
+    "thousand_searches": ("web_searches", 1_000),
+    "thousand_requests": ("requests", 1_000),
+    "million_characters": ("characters", 1_000_000),
+}
+
+
+class LongContext(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole call's prices once its input is above `above_input_tokens`; others stay."""
+
+    above_input_tokens: int
+    usd: dict[str, str]
 
 
 class OwnPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One price: USD as text, per million tokens or per single other unit, by bucket.
 
     It replaces the whole list of the model: outside `[valid_from, valid_to)` (UTC days) the model
-    has no price. Of several that are valid at once the last one listed applies.
+    has no price. Of several that are valid at once the last one listed applies. `aliases` are
+    other names of the model; `service_tier` limits the price to calls served in that tier.
     """
 
     provider: str
     model: str
     usd: dict[str, str]
+    tiers: tuple[LongContext, ...] = ()
+    aliases: tuple[str, ...] = ()
+    service_tier: str = ""
     valid_from: date | None = None
     valid_to: date | None = None
 
 
-def compile_overrides(listed: object) -> list[ModelPrices]:
-    """Compile a parsed YAML list of `OwnPrice`.
+def read_own_prices(listed: object) -> list[OwnPrice]:
+    """Read and check a parsed YAML or JSON list of `OwnPrice`.
 
     Raises:
         ConfigError: names the entry, and the bucket where it is one.
@@ -49,15 +80,31 @@ def compile_overrides(listed: object) -> list[ModelPrices]:
         own = msgspec.convert(listed, list[OwnPrice])
     except msgspec.ValidationError as wrong:
         raise ConfigError(SETTING, str(wrong), "Known: provider, model, usd, valid_from") from None
-    by_model: dict[tuple[str, str], list[PriceRow]] = {}
     for price in own:
-        by_model.setdefault((price.provider, price.model), []).append(_row(price))
-    return [_model(provider, model, rows) for (provider, model), rows in by_model.items()]
+        _row(price)
+    return own
 
 
-def _model(provider: str, model: str, rows: Sequence[PriceRow]) -> ModelPrices:
+def compile_overrides(listed: object) -> list[ModelPrices]:
+    """Compile a parsed YAML or JSON list of `OwnPrice`.
+
+    Raises:
+        ConfigError: names the entry, and the bucket where it is one.
+    """
+    by_model: dict[tuple[str, str], list[OwnPrice]] = {}
+    for price in read_own_prices(listed):
+        by_model.setdefault((price.provider, price.model), []).append(price)
+    return [_model(prices) for prices in by_model.values()]
+
+
+def _model(prices: Sequence[OwnPrice]) -> ModelPrices:
+    first = prices[0]
     return ModelPrices(
-        provider=provider, model=model, rows=tuple(rows), provenance=PriceProvenance.OVERRIDE
+        provider=first.provider,
+        model=first.model,
+        rows=tuple(_row(own) for own in prices),
+        provenance=PriceProvenance.OVERRIDE,
+        aliases=tuple(dict.fromkeys(name for own in prices for name in own.aliases)),
     )
 
 
@@ -65,31 +112,44 @@ def _row(own: OwnPrice) -> PriceRow:
     where = f"{SETTING} {own.provider}/{own.model}"
     if not own.usd:
         raise ConfigError(f"{where}.usd", "is empty", 'Write {input_uncached: "0.15"}')
-    if own.valid_from and own.valid_to and own.valid_from >= own.valid_to:
-        raise ConfigError(f"{where}.valid_to", "is not after valid_from", "Leave out or raise it")
-    rates = {bucket: _rate(f"{where}.{bucket}", bucket, usd) for bucket, usd in own.usd.items()}
-    for bucket, wider in _STANDS_IN.items():
-        if wider in rates and bucket not in rates:
-            stand_in = bucket != "output_reasoning"
-            rates[bucket] = msgspec.structs.replace(rates[wider], stand_in=stand_in)
-    return PriceRow(
-        price_id=_price_id(own),
-        validity=Validity(since=own.valid_from, until=own.valid_to),
-        tiers=(Tier(-1, rates),),
+    base = _usd(where, own.usd)
+    tiers = [SheetTier(usd=_with_stand_ins(base))]
+    for tier in own.tiers:
+        above = {**base, **_usd(where, tier.usd)}
+        tiers.append(
+            SheetTier(above_input_tokens=tier.above_input_tokens, usd=_with_stand_ins(above))
+        )
+    row = SheetRow(
+        tiers=tuple(tiers),
+        valid_from=own.valid_from,
+        valid_to=own.valid_to,
+        service_tier=own.service_tier,
     )
-
-
-def _price_id(own: OwnPrice) -> str:
-    """Name the content, so that an edited price is another price."""
-    start = own.valid_from.isoformat() if own.valid_from else "base"
-    digest = sha256(msgspec.json.encode(own, order="sorted")).hexdigest()[:8]
-    return f"override/{own.provider}/{own.model}/{start}@{digest}"
-
-
-def _rate(where: str, bucket: str, usd: str) -> Rate:
-    if bucket not in _PER:
-        raise ConfigError(where, "is not a bucket", f"Known: {', '.join(_PER)}")
+    sheet = Sheet(provider=own.provider, model=own.model, rows=(row,), source=SOURCE)
     try:
-        return rate(Decimal(usd), per=_PER[bucket])
-    except (InvalidOperation, ValueError):
-        raise ConfigError(where, f"{usd!r} is not a price", 'Write USD like "0.15"') from None
+        check_sheet(sheet)
+    except InvalidInputError as wrong:
+        raise ConfigError(where, str(wrong), 'Write USD like "0.15"') from None
+    (compiled,) = compile_sheet(sheet).rows
+    # The id names the content, so that an edited price is another price.
+    digest = sha256(msgspec.json.encode(own, order="sorted")).hexdigest()[:8]
+    return msgspec.structs.replace(compiled, price_id=f"{compiled.price_id}@{digest}")
+
+
+def _usd(where: str, said: Mapping[str, str]) -> dict[str, Usd]:
+    found = {}
+    for name, usd in said.items():
+        if name not in NAMED_UNITS and name not in BUCKET_NAMES:
+            known = f"Known: {', '.join([*BUCKET_NAMES, *NAMED_UNITS])}"
+            raise ConfigError(f"{where}.{name}", "is not a bucket", known)
+        bucket, per = NAMED_UNITS.get(name) or (name, per_unit(name))
+        found[bucket] = Usd(usd, per)
+    return found
+
+
+def _with_stand_ins(usd: Mapping[str, Usd]) -> dict[str, Usd]:
+    filled = dict(usd)
+    for bucket, wider in _STANDS_IN.items():
+        if wider in usd and bucket not in usd:
+            filled[bucket] = Usd(usd[wider].usd, usd[wider].per, bucket != "output_reasoning")
+    return filled

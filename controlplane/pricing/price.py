@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from controlplane.core.money import MAX_NUSD, divide_half_even
 from controlplane.core.tokens import BUCKET_NAMES, INPUT_BUCKETS
-from controlplane.pricing.price_book import ModelPrices, NotFound, PriceBook
+from controlplane.pricing.price_book import ModelPrices, NotFound, PriceBook, tier_stands_in
 from controlplane.pricing.rates import PriceRow, Rate, Tier
 from controlplane.signals.schema import PRICED
 from controlplane.signals.vocabulary import (
@@ -39,7 +39,9 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE_US: Final = 60_000_000
 SAFE_ITEM: Final = 2**58
 """Line items below it can be added over all buckets without leaving int64."""
-_FACTS: Final = ("report_kind", "provider", "billing_model", "start_time", "status")
+_FACTS: Final = (
+    *("report_kind", "provider", "billing_model", "service_tier", "start_time", "status"),
+)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -105,14 +107,16 @@ def price(spans: pa.Table, book: PriceBook) -> pa.Table:
     calls = frame.filter(pl.col("report_kind") == ReportKind.CALL.value)
     _without_usage(sheet, calls.filter(pl.col("usage_state") != UsageState.EXACT.value))
     usable = calls.filter(pl.col("usage_state") == UsageState.EXACT.value)
-    groups = usable.group_by("provider", "billing_model", maintain_order=True).agg("row")
-    for provider, model, listed in groups.iter_rows():
+    names = ("provider", "billing_model", "service_tier")
+    for provider, model, tier, listed in (
+        usable.group_by(*names, maintain_order=True).agg("row").iter_rows()
+    ):
         rows = np.asarray(listed, dtype=np.int64)
         found = book.find(provider, model)
         if isinstance(found, NotFound):
             sheet.put(rows, Outcome(CostState.UNPRICED, found.reason))
         else:
-            _price_model(sheet, rows, found)
+            _price_model(sheet, rows, found, service_tier=tier or "")
     columns = sheet.columns()
     for field in PRICED:
         spans = spans.append_column(field, columns[field.name].to_arrow().cast(field.type))
@@ -141,27 +145,39 @@ def _without_usage(sheet: _Sheet, calls: pl.DataFrame) -> None:
         sheet.put(calls.filter(which)["row"].to_numpy().astype(np.int64), outcome)
 
 
-def _price_model(sheet: _Sheet, rows: Integers, prices: ModelPrices) -> None:
-    for row, chosen in _by_validity(sheet, rows, prices):
+def _price_model(sheet: _Sheet, rows: Integers, prices: ModelPrices, *, service_tier: str) -> None:
+    for row, chosen in _by_validity(sheet, rows, prices, service_tier=service_tier):
         if row is None:
             sheet.put(chosen, Outcome(CostState.UNPRICED, "no_price_at_time"))
             continue
         starts = np.array([tier.above_input_tokens for tier in row.tiers])
         reached = np.searchsorted(starts, sheet.total_input[chosen], side="left") - 1
         for number, tier in enumerate(row.tiers):
-            provenance = PriceProvenance.TIER if number else prices.provenance
-            source = _Source(tier, row.price_id, provenance)
+            source = _Source(
+                tier,
+                row.price_id,
+                provenance_of(row, prices, is_context_tier=number > 0),
+                f"no_tier_rate:{service_tier}" if tier_stands_in(row, service_tier) else None,
+            )
             _price_tier(sheet, chosen[reached == number], source)
 
 
+def provenance_of(row: PriceRow, prices: ModelPrices, *, is_context_tier: bool) -> PriceProvenance:
+    """Say how the rates of a row were found, stand-ins aside."""
+    if is_context_tier or row.service_tier:
+        return PriceProvenance.TIER
+    return PriceProvenance.OVERRIDE if row.contract else prices.provenance
+
+
 def _by_validity(
-    sheet: _Sheet, rows: Integers, prices: ModelPrices
+    sheet: _Sheet, rows: Integers, prices: ModelPrices, *, service_tier: str
 ) -> list[tuple[PriceRow | None, Integers]]:
     if len(prices.rows) == 1 and prices.rows[0].validity.is_always:
-        return [(prices.rows[0], rows)]
+        only = prices.rows[0]
+        return [(only if only.service_tier in {"", service_tier} else None, rows)]
     # Prices change on minutes at the finest, so a minute is looked up once.
     distinct, which = np.unique(sheet.minutes()[rows], return_inverse=True)
-    valid = [prices.at(EPOCH + timedelta(minutes=int(minute))) for minute in distinct]
+    valid = [prices.at(EPOCH + timedelta(minutes=int(minute)), service_tier) for minute in distinct]
     return [
         (row, rows[np.array([one is row for one in valid])[which]])
         for row in {id(one): one for one in valid}.values()
@@ -169,11 +185,12 @@ def _by_validity(
 
 
 class _Source(msgspec.Struct, frozen=True):
-    """The rates that apply, and how they were found."""
+    """The rates that apply, how they were found, and what is not as asked."""
 
     tier: Tier
     price_id: str
     provenance: PriceProvenance
+    tier_reason: str | None
 
 
 def _price_tier(sheet: _Sheet, rows: Integers, source: _Source) -> None:
@@ -227,7 +244,8 @@ def _put_outcomes(sheet: _Sheet, rows: Integers, *, source: _Source, settled: _S
 def _outcome(code: int, source: _Source, *, paid: bool) -> Outcome:
     state = CostState.PRICED if paid else CostState.FREE
     if code == 0:
-        return Outcome(state, None, source.price_id, source.provenance)
+        found = PriceProvenance.FALLBACK if source.tier_reason else source.provenance
+        return Outcome(state, source.tier_reason, source.price_id, found)
     bucket = BUCKET_NAMES[abs(code) - 1]
     if code < 0:
         reason = f"missing_rate:{bucket}"

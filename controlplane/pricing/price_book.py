@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from controlplane.pricing.contracts import Contract, with_contracts
 from controlplane.pricing.providers import price_provider
 from controlplane.pricing.rates import PriceRow, Validity
 from controlplane.signals.vocabulary import PriceProvenance
@@ -25,10 +26,32 @@ class ModelPrices(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     rows: tuple[PriceRow, ...]
     provenance: PriceProvenance = PriceProvenance.EXACT
+    aliases: tuple[str, ...] = ()
 
-    def at(self, instant: datetime) -> PriceRow | None:
-        """Return the row that prices a call started at `instant`; None when none was valid."""
-        return next((row for row in reversed(self.rows) if is_valid(row.validity, instant)), None)
+    def at(self, instant: datetime, service_tier: str = "") -> PriceRow | None:
+        """Return the row that prices a call started at `instant`; None when none was valid.
+
+        A call of a tier without a row of its own is priced in the standard tier; that row's
+        `service_tier` is then not the one asked for, and the answer says so.
+        """
+        standard = None
+        for row in reversed(self.rows):
+            if not is_valid(row.validity, instant):
+                continue
+            if row.service_tier == service_tier:
+                return row
+            if standard is None and not row.service_tier:
+                standard = row
+        return standard
+
+
+STANDARD_TIERS: Final = frozenset({"", "default", "standard", "on_demand"})
+"""Names of what a price list means where it names no tier."""
+
+
+def tier_stands_in(row: PriceRow, service_tier: str) -> bool:
+    """Whether a row prices a call of another tier than its own."""
+    return row.service_tier != service_tier and service_tier not in STANDARD_TIERS
 
 
 class NotFound(msgspec.Struct, frozen=True):
@@ -102,7 +125,8 @@ class _Index:
 class PriceBook:
     """An immutable version of all prices; lookups are remembered, so a batch pays once a model.
 
-    `version` names the seed and, behind a plus sign, the content of the organisation's own prices.
+    `version` names the list and, behind a plus sign, the content of the organisation's own prices
+    and contracts.
     """
 
     def __init__(
@@ -111,14 +135,34 @@ class PriceBook:
         listed: Sequence[ListedProvider],
         *,
         overrides: Sequence[ModelPrices] = (),
+        contracts: Sequence[Contract] = (),
+        is_named: bool = False,
     ) -> None:
-        self.version = f"{version}+{_digest(overrides)}" if overrides else version
+        """Compile nothing, look up on demand.
+
+        Args:
+            version: names the list, or with `is_named` the whole content.
+            listed: providers in order.
+            overrides: prices that replace a model's list.
+            contracts: what changes list prices.
+            is_named: the version was given by a history that names overrides and contracts too.
+        """
+        own: list[ModelPrices | Contract] = [*overrides, *contracts]
+        self._version = f"{version}+{_digest(own)}" if own and not is_named else version
+        self._contracts = tuple(contracts)
         self._listed = {provider.provider: provider for provider in listed}
         self._index = {provider.provider: _Index(provider.models) for provider in listed}
         self._overrides: Mapping[tuple[str, str], ModelPrices] = {
-            (price_provider(own.provider), own.model.lower()): own for own in overrides
+            (price_provider(own.provider), name.lower()): own
+            for own in overrides
+            for name in (own.model, *own.aliases)
         }
         self._remembered: dict[tuple[str | None, str | None], Found] = {}
+
+    @property
+    def version(self) -> str:
+        """Name the content: equal versions price every call alike."""
+        return self._version
 
     def find(self, provider: str | None, model: str | None) -> Found:
         """Return a model's rows, or why there are none; names in any vocabulary and case."""
@@ -164,7 +208,10 @@ class PriceBook:
         for seller in (provider.provider, *provider.resells):
             listed = self._index[seller].find(name) if seller in self._index else None
             if listed:
-                return ModelPrices(provider=seller, model=listed.model, rows=listed.rows)
+                rows = with_contracts(
+                    listed.rows, self._contracts, provider=provider.provider, model=listed.model
+                )
+                return ModelPrices(provider=seller, model=listed.model, rows=rows)
         return None
 
     def _owner_of(self, model: str) -> str | None:
@@ -178,8 +225,8 @@ def _how(found: ModelPrices, provider: str | None, name: str) -> PriceProvenance
     return PriceProvenance.EXACT if exact else PriceProvenance.ALIAS
 
 
-def _digest(overrides: Sequence[ModelPrices]) -> str:
-    return sha256(msgspec.json.encode(overrides)).hexdigest()[:8]
+def _digest(own: Sequence[ModelPrices | Contract]) -> str:
+    return sha256(msgspec.json.encode(own)).hexdigest()[:8]
 
 
 def _spellings(name: str) -> list[str]:

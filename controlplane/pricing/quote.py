@@ -15,8 +15,8 @@ from controlplane.core.tokens import (
     ReportedUsage,
     decompose,
 )
-from controlplane.pricing.price import PER_CALL
-from controlplane.pricing.price_book import NotFound, PriceBook
+from controlplane.pricing.price import PER_CALL, provenance_of
+from controlplane.pricing.price_book import NotFound, PriceBook, tier_stands_in
 from controlplane.pricing.rates import Rate, Tier
 from controlplane.signals.vocabulary import CostState, PriceProvenance
 
@@ -76,25 +76,30 @@ def quote(
     model: str | None,
     at: datetime,
     usage: Mapping[str, int],
+    service_tier: str = "",
 ) -> Quote:
     """Price one call's exclusive buckets."""
     found = book.find(provider, model)
     if isinstance(found, NotFound):
         return Quote(cost_state=CostState.UNPRICED, cost_reason=found.reason)
-    row = found.at(at)
+    row = found.at(at, service_tier)
     if row is None:
         return Quote(cost_state=CostState.UNPRICED, cost_reason="no_price_at_time")
     total_input = sum(usage.get(bucket, 0) for bucket in INPUT_BUCKETS)
     tier = [tier for tier in row.tiers if total_input > tier.above_input_tokens][-1]
-    provenance = PriceProvenance.TIER if tier is not row.tiers[0] else found.provenance
+    provenance = provenance_of(row, found, is_context_tier=tier is not row.tiers[0])
+    not_as_asked = tier_stands_in(row, service_tier)
     return _with_items(
         tier,
         usage,
         Quote(cost_state=CostState.PRICED, price_id=row.price_id, price_provenance=provenance),
+        tier_reason=f"no_tier_rate:{service_tier}" if not_as_asked else None,
     )
 
 
-def _with_items(tier: Tier, usage: Mapping[str, int], quote: Quote) -> Quote:
+def _with_items(
+    tier: Tier, usage: Mapping[str, int], quote: Quote, *, tier_reason: str | None
+) -> Quote:
     quantities = {bucket: usage.get(bucket, 0) for bucket in BUCKET_NAMES}
     if PER_CALL in tier.rates:
         quantities[PER_CALL] = max(1, quantities[PER_CALL])
@@ -112,11 +117,12 @@ def _with_items(tier: Tier, usage: Mapping[str, int], quote: Quote) -> Quote:
         )
     stood_in = next((bucket for bucket in used if tier.rates[bucket].stand_in), None)
     paid = any(tier.rates[bucket].numerator for bucket in used)
+    reason = f"no_own_rate:{stood_in}" if stood_in else tier_reason
     return msgspec.structs.replace(
         quote,
         cost_state=CostState.PRICED if paid else CostState.FREE,
-        cost_reason=f"no_own_rate:{stood_in}" if stood_in else None,
-        price_provenance=PriceProvenance.FALLBACK if stood_in else quote.price_provenance,
+        cost_reason=reason,
+        price_provenance=PriceProvenance.FALLBACK if reason else quote.price_provenance,
         total_nusd=total,
         line_items=items,
     )

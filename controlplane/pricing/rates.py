@@ -77,8 +77,15 @@ ALWAYS = Validity()
 
 
 class PriceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One price of one model; `tiers` has at least the base one, above -1 tokens."""
+    """One price of one model; `tiers` has at least the base one, above -1 tokens.
+
+    `service_tier` is what the call must have been served as (batch, flex, priority, …); empty is
+    the standard tier.
+    """
 
     price_id: str
     validity: Validity
     tiers: tuple[Tier, ...]
+    service_tier: str = ""
+    contract: str = ""
+    """The contract that changed the list's rates, if one did."""

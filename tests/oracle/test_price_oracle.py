@@ -47,6 +47,7 @@ class Row(NamedTuple):
     since: date | None = None
     until: date | None = None
     hours: tuple[time, time] = (time(0), time(0))
+    tier: str = ""
 
 
 PLAIN = {"input_uncached": Price("0.15"), "output_text": Price("0.6")}
@@ -70,6 +71,13 @@ MODELS: dict[str, list[Row]] = {
         Row("second", [(-1, ODD)], since=date(2026, 6, 2)),
     ],
     "retired": [Row("retired", [(-1, PLAIN)], since=date(2026, 6, 1), until=date(2026, 6, 2))],
+    "batched": [
+        Row("b-std", [(-1, PLAIN)]),
+        Row("b-half", [(-1, ODD), (2_000, STAND_IN)], until=date(2026, 6, 3), tier="batch"),
+        Row("b-new", [(-1, PLAIN)], since=date(2026, 6, 3)),
+        Row("b-default", [(-1, ODD)], since=date(2026, 6, 3), tier="default"),
+    ],
+    "batch-only": [Row("bo", [(-1, PLAIN)], tier="batch")],
     "nightly": [
         Row("day", [(-1, PLAIN)]),
         Row("night", [(-1, ODD)], hours=(time(16, 30), time(0, 30))),
@@ -87,7 +95,7 @@ def _row(row: Row) -> PriceRow:
         since=row.since, until=row.until, daily_from=row.hours[0], daily_to=row.hours[1]
     )
     tiers = tuple(Tier(above, _compiled(prices)) for above, prices in row.tiers)
-    return PriceRow(price_id=row.name, validity=validity, tiers=tiers)
+    return PriceRow(price_id=row.name, validity=validity, tiers=tiers, service_tier=row.tier)
 
 
 BOOK = PriceBook(
@@ -114,14 +122,22 @@ def reference(row: Facts, usage: dict[str, int]) -> Answer:
         return NO_CALL
     if row["usage_state"] != "exact":
         return _without_usage(row)
-    if row["billing_model"] is None:
-        return (None, "unpriced", "unknown_model", None, None)
-    if row["provider"] != "p":
-        return (None, "unpriced", "unknown_provider", None, None)
-    if row["billing_model"] not in MODELS:
-        return (None, "unpriced", "unknown_model", None, None)
+    if row["billing_model"] is None or row["provider"] != "p" or row["billing_model"] not in MODELS:
+        is_provider = row["billing_model"] is not None and row["provider"] != "p"
+        return (
+            None,
+            "unpriced",
+            "unknown_provider" if is_provider else "unknown_model",
+            None,
+            None,
+        )
     valid = [r for r in MODELS[str(row["billing_model"])] if _is_valid(r, row["start_time"])]
-    return _at(valid[-1], usage) if valid else (None, "unpriced", "no_price_at_time", None, None)
+    asked = str(row["service_tier"] or "")
+    of_tier = [r for r in valid if r.tier == asked] or [r for r in valid if not r.tier]
+    if not of_tier:
+        return (None, "unpriced", "no_price_at_time", None, None)
+    is_other = of_tier[-1].tier != asked and asked not in {"default", "standard", "on_demand"}
+    return _at(of_tier[-1], usage, not_served=asked if is_other else None)
 
 
 def _without_usage(row: Facts) -> Answer:
@@ -145,10 +161,10 @@ def _is_valid(row: Row, at: object) -> bool:
     return start == end or start <= clock < end
 
 
-def _at(row: Row, usage: dict[str, int]) -> Answer:
+def _at(row: Row, usage: dict[str, int], *, not_served: str | None) -> Answer:
     whole = sum(usage.get(bucket, 0) for bucket in INPUTS)
     number, prices = [(n, p) for n, (above, p) in enumerate(row.tiers) if whole > above][-1]
-    found = "tier" if number else "exact"
+    found = "tier" if number or row.tier else "exact"
     used = {bucket: usage[bucket] for bucket in ORDER if usage.get(bucket)}
     if "requests" in prices:
         used["requests"] = used.get("requests", 1)
@@ -163,6 +179,8 @@ def _at(row: Row, usage: dict[str, int]) -> Answer:
     state = "priced" if any(Fraction(prices[b].usd) for b in used) else "free"
     if stood_in:
         return (total, state, f"no_own_rate:{stood_in[0]}", row.name, "fallback")
+    if not_served:
+        return (total, state, f"no_tier_rate:{not_served}", row.name, "fallback")
     return (total, state, None, row.name, found)
 
 
@@ -184,6 +202,7 @@ FACTS = st.fixed_dictionaries(
         "error_type": st.sampled_from([None, "rate_limited", "timeout", "client_error", "other"]),
         "provider": st.sampled_from(["p"] * 6 + ["q", None]),
         "billing_model": st.sampled_from([*MODELS, *MODELS, "unknown", None]),
+        "service_tier": st.sampled_from([None, None, "batch", "default", "priority"]),
         "start_time": st.one_of(
             st.integers(-48, 96).map(lambda half: T0 + timedelta(minutes=30 * half)),
             st.integers(0, 3 * 86_400 * 10**6).map(lambda us: T0 + timedelta(microseconds=us)),
@@ -201,6 +220,7 @@ ON_TIME: Facts = {
     "error_type": None,
     "provider": "p",
     "billing_model": "dear",
+    "service_tier": None,
     "start_time": T0,
 }
 EDGES: list[tuple[Facts, dict[str, int]]] = [

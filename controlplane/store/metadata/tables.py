@@ -221,3 +221,22 @@ outbox: Final = Table(
     Column("next_attempt", UtcMicros, nullable=False),
     Index("outbox_due", "verdict", "next_attempt"),
 )
+
+price_version: Final = Table(
+    "price_version",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("recorded_at", UtcMicros, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("recorded_by", Text, nullable=False),
+)
+
+price_entry: Final = Table(
+    "price_entry",
+    metadata,
+    Column("version", Integer, ForeignKey("price_version.version"), primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("body", Text),
+)

@@ -10,9 +10,11 @@ from genai_prices.types import (
     ConditionalPrice,
     ModelInfo,
     ModelPrice,
+    Provider,
     TimeOfDateConstraint,
 )
 
+from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import MAX_NUSD
 from controlplane.pricing import seed
 from controlplane.pricing.overrides import compile_overrides
@@ -119,12 +121,16 @@ def _by_hour(start: time) -> ModelInfo:
     return ModelInfo(id="m", match=ClauseEquals("m"), prices=[price])
 
 
+def _provider(model: ModelInfo) -> Provider:
+    return Provider(id="p", name="P", api_pattern="p", models=[model])
+
+
 def test_hours_that_are_not_utc_are_refused() -> None:
     """A data set in another zone must not be read as if it were ours."""
     abroad = timezone(timedelta(hours=8))
-    assert seed._model("p", _by_hour(time(3, tzinfo=UTC))).rows
-    with pytest.raises(ValueError, match="is not UTC"):
-        seed._model("p", _by_hour(time(3, tzinfo=abroad)))
+    assert seed.read_data_set([_provider(_by_hour(time(3, tzinfo=UTC)))], version="t").sheets
+    with pytest.raises(InvalidInputError, match="is not UTC"):
+        seed.read_data_set([_provider(_by_hour(time(3, tzinfo=abroad)))], version="t")
 
 
 @pytest.mark.parametrize("usd", ["-0.1", "NaN", "Infinity"])
