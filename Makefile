@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
 LITELLM := .venvs/litellm
+FOCUS := .venvs/focus
 PHOENIX := .venvs/phoenix
 CODE := controlplane collectors dashboard
 
@@ -31,6 +32,15 @@ $(LITELLM)/.installed: tests/e2e/requirements-litellm.lock | $(STAMP)
 	@$(UV) pip install --quiet --python $(LITELLM)/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 
+# The FOCUS validator needs Python 3.12 (its NumPy has no later wheel); without one its test is skipped.
+$(FOCUS)/.installed: tests/oracle/requirements-focus.lock | $(STAMP)
+	@for python in python3.12 $$HOME/.pyenv/versions/3.12*/bin/python3.12; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' 2>/dev/null; then \
+	    test -x $(FOCUS)/bin/python || $(UV) venv --quiet --python "$$(command -v $$python)" $(FOCUS); \
+	    $(UV) pip install --quiet --python $(FOCUS)/bin/python --require-hashes -r $< && touch $@; exit; \
+	  fi; \
+	done; echo "no Python 3.12: the FOCUS validator's test is skipped"
+
 setup-peers: setup ## install the products that benchmarks compare with (never needed by tests)
 	@test -x $(PHOENIX)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(PHOENIX)
 	@$(UV) pip install --quiet --python $(PHOENIX)/bin/python arize-phoenix rotel
@@ -50,11 +60,11 @@ lint: setup ## every static check
 	$(BIN)/vulture
 	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(CODE) migrations deploy tests
 
-test: lint $(LITELLM)/.installed ## what CI runs: static checks, then every test at representative size
+test: lint $(LITELLM)/.installed $(FOCUS)/.installed ## what CI runs: static checks, then every test at representative size
 	@sh tests/provide.sh
 	$(BIN)/pytest --durations=15
 
-prove: setup $(LITELLM)/.installed ## the same tests at full size; figures go to tests/proofs/
+prove: setup $(LITELLM)/.installed $(FOCUS)/.installed ## the same tests at full size; figures go to tests/proofs/
 	@sh tests/provide.sh
 	CONTROLPLANE_TEST_FULL=1 $(BIN)/pytest -m slow --timeout=7200
 

@@ -18,7 +18,8 @@ import structlog
 
 from controlplane.core.errors import ControlPlaneError, LimitExceededError, NotFoundError
 from controlplane.exports.manifest import MANIFEST_NAME, PUBLIC_KEY_NAME, SIGNATURE_NAME, Manifest
-from controlplane.pipelines.export import ExportRequest, Stamp
+from controlplane.pipelines.export import ExportRequest
+from controlplane.pipelines.signed_directory import Stamp
 
 MAX_WAITING: Final = 8
 MAX_REMEMBERED: Final = 200
@@ -26,7 +27,7 @@ MAX_REMEMBERED: Final = 200
 log = structlog.stdlib.get_logger()
 
 Export = Callable[[ExportRequest, Path, Stamp], Manifest]
-"""`pipelines.export.export_traces`, bound to its reader and signing key."""
+"""`pipelines.export.write_export`, bound to its sources and signing key."""
 
 
 class JobState(StrEnum):

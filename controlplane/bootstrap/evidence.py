@@ -8,13 +8,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controlplane.bootstrap.hub import VERSION
 from controlplane.bootstrap.offline import parse_instant
 from controlplane.bootstrap.places import SIGNING_KEY, SPANS_FILE
+from controlplane.bootstrap.price_books import load_book
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
-from controlplane.core.calendar import Window
+from controlplane.core.calendar import Period, Window
 from controlplane.core.errors import InvalidInputError
 from controlplane.exports.manifest import Manifest
 from controlplane.exports.verify import Verification, verify_export
-from controlplane.pipelines.export import ExportRequest, Stamp
-from controlplane.pipelines.export import export_traces as write_export
+from controlplane.pipelines.export import (
+    ExportRequest,
+    ExportSources,
+    check_request,
+    write_export,
+)
+from controlplane.pipelines.signed_directory import Stamp
 from controlplane.settings import Settings
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
@@ -27,10 +33,12 @@ class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     start: str
     end: str
+    kind: str
     file_format: str
+    charge_period: Period = Period.DAY
 
 
-def export_traces(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
+def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
     """Write an export from the span store's file; the hub must not be running on it.
 
     Raises:
@@ -40,11 +48,22 @@ def export_traces(settings: Settings, out: Path, order: ExportOrder) -> Manifest
     window = Window(parse_instant(order.start, "start"), parse_instant(order.end, "end"))
     if window.start >= window.end:
         raise InvalidInputError("end", "is not after start", "Windows are half-open")
+    request = ExportRequest(
+        tenant=order.tenant,
+        window=window,
+        kind=order.kind,
+        file_format=order.file_format,
+        charge_period=order.charge_period,
+        zone=settings.zone,
+        calendar=settings.calendar,
+    )
+    check_request(request)
+    book = load_book(settings)
     store = DuckDbSpanStore(settings.data_dir / SPANS_FILE)
     try:
         return write_export(
-            store,
-            ExportRequest(tenant=order.tenant, window=window, file_format=order.file_format),
+            ExportSources(store, book),
+            request,
             out.absolute(),
             key=Ed25519PrivateKey.from_private_bytes(
                 secret_file(settings.secrets_dir / SIGNING_KEY)

@@ -28,7 +28,7 @@ from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.bootstrap.watching import watch_rounds
 from controlplane.budgets.book import LeaseTerms
 from controlplane.pipelines.agent_reports import store_settles
-from controlplane.pipelines.export import export_traces
+from controlplane.pipelines.export import ExportSources, write_export
 from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import settle_tick
@@ -146,7 +146,7 @@ def build_services(
         sync=sync,
         prices=book,
         budgets=stores.budgets,
-        exports=export_jobs(settings, stores.spans),
+        exports=export_jobs(settings, ExportSources(stores.spans, book)),
         alerts=stores.alerts,
         sessions=sessions,
         clock=CLOCK,
@@ -165,13 +165,13 @@ def lease_terms(settings: Settings) -> LeaseTerms:
     return LeaseTerms(ttl_seconds=settings.budgets.lease_ttl_seconds)
 
 
-def export_jobs(settings: Settings, spans: DuckDbSpanStore) -> ExportJobs:
+def export_jobs(settings: Settings, sources: ExportSources) -> ExportJobs:
     """Return what runs exports, signed with the key that policies are signed with."""
     key = Ed25519PrivateKey.from_private_bytes(secret_file(settings.secrets_dir / SIGNING_KEY))
     directory = settings.data_dir / EXPORTS_DIR
     directory.mkdir(exist_ok=True, mode=0o700)
     return ExportJobs(
-        lambda request, out, stamp: export_traces(spans, request, out, key=key, stamp=stamp),
+        lambda request, out, stamp: write_export(sources, request, out, key=key, stamp=stamp),
         directory,
         software=f"inference-controlplane {VERSION}",
     )

@@ -85,6 +85,16 @@ class LiveBook(PriceBook):
         return self.current().find(provider, model)
 
     @override
+    def listed(self, provider: str | None, model: str | None) -> Found:
+        """See `PriceBook.listed`."""
+        return self.current().listed(provider, model)
+
+    @override
+    def maker_of(self, model: str) -> str | None:
+        """See `PriceBook.maker_of`."""
+        return self.current().maker_of(model)
+
+    @override
     def names(self) -> list[tuple[str, str]]:
         """See `PriceBook.names`."""
         return self.current().names()

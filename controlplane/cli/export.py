@@ -6,32 +6,99 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.options import Config, DataDir, Json, group, print_json, print_text
+from controlplane.core.calendar import Period
 
 app = typer.Typer()
 export_app = group("Signed evidence.")
 app.add_typer(export_app, name="export")
 
+Out = Annotated[Path, typer.Argument(help="Directory to write, made anew.")]
+Start = Annotated[str, typer.Option(help="First instant, RFC 3339.")]
+End = Annotated[str, typer.Option(help="First instant after it, RFC 3339.")]
+Tenant = Annotated[str, typer.Option()]
+Format = Annotated[str, typer.Option("--format", help="parquet or csv.")]
+
 
 @export_app.command("traces")
 def export_traces(  # noqa: PLR0913 - one option each, as the contract has it
-    out: Annotated[Path, typer.Argument(help="Directory to write, made anew.")],
+    out: Out,
     *,
-    start: Annotated[str, typer.Option(help="First instant, RFC 3339.")],
-    end: Annotated[str, typer.Option(help="First instant after it, RFC 3339.")],
-    tenant: Annotated[str, typer.Option()] = "default",
-    format: Annotated[str, typer.Option(help="parquet or csv.")] = "parquet",  # noqa: A002 - the option's name
+    start: Start,
+    end: End,
+    tenant: Tenant = "default",
+    file_format: Format = "parquet",
     data_dir: DataDir = None,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Write calls and their spans with a signed manifest."""
-    from controlplane import settings
-    from controlplane.bootstrap.evidence import ExportOrder
-    from controlplane.bootstrap.evidence import export_traces as export
+    asked = _order(kind="traces", tenant=tenant, start=start, end=end, file_format=file_format)
+    _export(out, asked, options=(config, data_dir), json=json)
 
+
+@export_app.command("calls")
+def export_calls(  # noqa: PLR0913 - one option each, as the contract has it
+    out: Out,
+    *,
+    start: Start,
+    end: End,
+    tenant: Tenant = "default",
+    file_format: Format = "parquet",
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Write one row a call, its cost and how it was found, with a signed manifest."""
+    asked = _order(kind="calls", tenant=tenant, start=start, end=end, file_format=file_format)
+    _export(out, asked, options=(config, data_dir), json=json)
+
+
+@export_app.command("focus")
+def export_focus(  # noqa: PLR0913 - one option each, as the contract has it
+    out: Out,
+    *,
+    start: Start,
+    end: End,
+    tenant: Tenant = "default",
+    file_format: Format = "parquet",
+    charge_period: Annotated[
+        Period, typer.Option(help="hour or day, in the reporting zone.")
+    ] = Period.DAY,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Write charges as FOCUS 1.2: a row a meter and price, with a signed manifest."""
+    asked = _order(
+        kind="focus",
+        tenant=tenant,
+        start=start,
+        end=end,
+        file_format=file_format,
+        charge_period=charge_period,
+    )
+    _export(out, asked, options=(config, data_dir), json=json)
+
+
+def _order(**said: object) -> dict[str, object]:
+    return said
+
+
+def _export(
+    out: Path,
+    asked: dict[str, object],
+    *,
+    options: tuple[Path | None, Path | None],
+    json: bool,
+) -> None:
+    import msgspec
+
+    from controlplane import settings
+    from controlplane.bootstrap.evidence import ExportOrder, export
+
+    config, data_dir = options
     loaded = settings.load(config, overrides={"data_dir": data_dir})
-    order = ExportOrder(tenant=tenant, start=start, end=end, file_format=format)
-    manifest = export(loaded, out, order)
+    manifest = export(loaded, out, msgspec.convert(asked, ExportOrder))
     if json:
         print_json(manifest)
     else:

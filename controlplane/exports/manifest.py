@@ -31,7 +31,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The whole export; `root` is the RFC 6962 root over the files in their order, in hex.
 
     The question is kind, tenant and `[start, end)`; `rows`, `total_nusd` and `unpriced_rows` are
-    sums over the files. `csv_escaped`: texts that start like formulas have a quote in front.
+    sums over the files. `csv_escaped`: texts that start like formulas have a quote in front. `spec` is
+    the standard that the data files follow, if one.
     """
 
     format: str = FORMAT
@@ -50,6 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     unpriced_rows: int
     files: tuple[FileEntry, ...]
     root: str
+    spec: str = ""
 
 
 def file_root(files: tuple[FileEntry, ...]) -> str:

@@ -1,7 +1,8 @@
 """Calls and spans as files that other programs read: Parquet, and CSV for people."""
 
+from decimal import Context, Decimal
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
@@ -11,12 +12,15 @@ from controlplane.core.money import format_usd, parse_usd
 from controlplane.signals.hex_ids import span_hex, trace_hex
 
 ID_COLUMNS: Final = ("trace_hi", "trace_lo", "span_id", "parent_span_id")
+_WIDE: Final = Context(prec=60)
 FORMULA_STARTS: Final = r"^[=+\-@\t\r\x00']"
 """Texts that a spreadsheet could run (CWE-1236), and those that look escaped already."""
 
 
 def readable(table: pa.Table) -> pa.Table:
     """Return the table with ids as the hex that people search for, and maps as JSON text."""
+    if "trace_hi" not in table.column_names:
+        return table
     frame = table.select([c for c in table.column_names if c not in ID_COLUMNS])
     halves = zip(table["trace_hi"].to_numpy(), table["trace_lo"].to_numpy(), strict=True)
     trace_ids = [trace_hex(int(hi), int(lo)) for hi, lo in halves]
@@ -60,24 +64,34 @@ def totals(table: pa.Table) -> tuple[int, int]:
     return sum(known), len(costs) - len(known)
 
 
+COST_COLUMNS: Final = ("cost_usd", "BilledCost")
+"""What a row costs, in our files and in FOCUS."""
+
+
 def parse_csv_totals(body: bytes) -> tuple[int, int, int]:
-    """Return (rows, sum of `cost_usd` in nano-USD, rows without a cost) of our own CSV.
+    """Return (rows, sum of the costs in nano-USD, rows without a cost) of our own CSV.
 
     Raises:
-        InvalidInputError, polars' errors: it is not one.
+        InvalidInputError, KeyError, polars' errors: it is not one.
     """
     frame = pl.read_csv(BytesIO(body), infer_schema=False)
-    costs = frame["cost_usd"].to_list()
+    name = next((name for name in COST_COLUMNS if name in frame.columns), None)
+    if name is None:
+        raise KeyError(COST_COLUMNS)
+    costs = frame[name].to_list()
     known = [parse_usd(cost, field="cost_usd") for cost in costs if cost is not None]
     return len(costs), sum(known), len(costs) - len(known)
 
 
 def parquet_totals(body: bytes) -> tuple[int, int, int]:
-    """Return (rows, sum of `cost_nusd`, rows without a cost) of our own Parquet.
+    """Return (rows, sum of the costs in nano-USD, rows without a cost) of our own Parquet.
 
     Raises:
         pa.ArrowException, KeyError, OSError: it is not one.
     """
+    if "BilledCost" in pq.read_schema(BytesIO(body)).names:
+        billed: list[Any] = pq.read_table(BytesIO(body), columns=["BilledCost"])[0].to_pylist()
+        return len(billed), sum(int(Decimal(cost).scaleb(9, _WIDE)) for cost in billed), 0
     table = pq.read_table(BytesIO(body), columns=["cost_nusd"])
     total, missing = totals(table)
     return table.num_rows, total, missing

@@ -25,6 +25,8 @@ from controlplane.exports.manifest import (
 )
 from controlplane.exports.traces import parquet_totals, parse_csv_totals
 
+DOCUMENTS = (".json", ".pdf")
+"""Files that accompany the data."""
 _UNREADABLE = (
     InvalidInputError,
     KeyError,
@@ -134,12 +136,21 @@ def _about_manifest(manifest: Manifest, kid: str, *, pinned: bool) -> list[Findi
     return findings
 
 
+def _about_document(entry: FileEntry) -> list[Finding]:
+    """A document's bytes are all there is to check; it must not be said to hold rows or money."""
+    if (entry.rows, entry.total_nusd, entry.unpriced_rows) != (0, 0, 0):
+        return [Finding("wrong_rows", "error", "a document holds no rows", entry.name)]
+    return []
+
+
 def _about_file(entry: FileEntry, body: bytes | None) -> list[Finding]:
     if body is None:
         return [Finding("missing_file", "error", "named by the manifest, not there", entry.name)]
     if sha256(body).hexdigest() != entry.sha256:
         told = f"{len(body)} bytes, {entry.bytes} expected, or other bytes"
         return [Finding("changed_file", "error", told, entry.name)]
+    if entry.name.endswith(DOCUMENTS):
+        return _about_document(entry)
     read = parquet_totals if entry.name.endswith(".parquet") else parse_csv_totals
     try:
         rows, total, unpriced = read(body)

@@ -1,165 +1,216 @@
-"""Question → rows → files → signed manifest: an export, whole or not at all."""
+"""Question → calls → files → signed manifest: an export, whole or not at all."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from controlplane.core.calendar import Window
-from controlplane.core.errors import InvalidInputError
-from controlplane.exports.manifest import (
-    MANIFEST_NAME,
-    PUBLIC_KEY_NAME,
-    SIGNATURE_NAME,
-    FileEntry,
-    Manifest,
-    file_root,
-    file_sums,
-    key_id,
-    public_pem,
-    sign,
-)
+from controlplane.core.calendar import Period, Window, windows
+from controlplane.core.errors import InvalidInputError, LimitExceededError
+from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
+from controlplane.exports import focus_schema
+from controlplane.exports.charges import UNPRICED_KEYS, Charges, charges_of
+from controlplane.exports.focus import Layout, focus_rows, to_table
+from controlplane.exports.manifest import Manifest
 from controlplane.exports.traces import to_csv, to_parquet, totals
+from controlplane.pipelines.signed_directory import About, Part, Stamp, write_signed
+from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanReader
-from controlplane.signals.queries import MAX_PAGE_ROWS, CallQuery
+from controlplane.signals.queries import CallQuery
+from controlplane.signals.schema import CALL_SCHEMA, TIMESTAMP
 
-WRITERS: Final[dict[str, Callable[[pa.Table], bytes]]] = {"parquet": to_parquet, "csv": to_csv}
+Writer = Callable[[pa.Table], bytes]
+WRITERS: Final[dict[str, Writer]] = {"parquet": to_parquet, "csv": to_csv}
+FOCUS_WRITERS: Final[dict[str, Writer]] = {
+    "parquet": focus_schema.to_parquet,
+    "csv": focus_schema.to_csv,
+}
 MAX_ROWS_PER_FILE: Final = 250_000
+MAX_CHARGES: Final = 5_000_000
+METADATA_NAME: Final = "focus-metadata.json"
+KINDS: Final = ("traces", "calls", "focus")
+WIDTHS: Final = (Period.HOUR, Period.DAY)
+"""How long a charge period may be."""
 
 
 class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for: one tenant's calls with a start in the window.
 
-    A file ends where one page more could exceed `rows_per_file`, so it holds at least a page.
+    `charge_period`, `zone` and `calendar` say in which hours or days and in which months a FOCUS
+    export is told.
     """
 
     tenant: str
     window: Window
+    kind: str = "traces"
     file_format: str = "parquet"
     rows_per_file: int = MAX_ROWS_PER_FILE
+    charge_period: Period = Period.DAY
+    zone: str = "UTC"
+    calendar: FiscalCalendar = GREGORIAN
 
 
-class Stamp(msgspec.Struct, frozen=True, kw_only=True):
-    """What the manifest says of the making: a fresh id, the instant, the program."""
+class ExportSources(msgspec.Struct, frozen=True):
+    """Where an export's numbers are from."""
 
-    export_id: str
-    created_at: datetime
-    software: str
+    reader: SpanReader
+    book: PriceBook
 
 
-def export_traces(
-    reader: SpanReader,
+def check_request(request: ExportRequest) -> None:
+    """Pass a request that can be made.
+
+    Raises:
+        InvalidInputError: names the field and what it takes.
+    """
+    if request.kind not in KINDS:
+        raise InvalidInputError("kind", f"{request.kind!r}", f"Use {', '.join(KINDS)}")
+    if request.file_format not in WRITERS:
+        raise InvalidInputError("format", f"{request.file_format!r}", "Write parquet or csv")
+    if request.charge_period not in WIDTHS:
+        raise InvalidInputError("charge_period", f"{request.charge_period!r}", "Use hour or day")
+
+
+def write_export(
+    sources: ExportSources,
     request: ExportRequest,
     out: Path,
     *,
     key: Ed25519PrivateKey,
     stamp: Stamp,
 ) -> Manifest:
-    """Write the calls of a window to the new directory `out` and return the signed manifest.
+    """Write what is asked for to the new directory `out` and return the signed manifest.
 
     Raises:
-        InvalidInputError: an unknown format, or `out` exists.
+        InvalidInputError: an unknown kind or format, or `out` exists.
+        LimitExceededError: more charges than can be held at once.
         StoreUnavailableError: nothing was written.
     """
-    write = WRITERS.get(request.file_format)
-    if write is None:
-        raise InvalidInputError("format", f"{request.file_format!r}", "Write parquet or csv")
-    if out.exists():
-        raise InvalidInputError("out", f"{out} exists", "Name a directory that does not")
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        made = Path(folder) / "export"
-        made.mkdir()
-        entries = tuple(
-            _write_file(made / f"calls-{number:05d}.{request.file_format}", table, write)
-            for number, table in enumerate(_files_of(reader, request))
-        )
-        rows, total, unpriced = file_sums(entries)
-        manifest = Manifest(
-            export_id=stamp.export_id,
-            kind="traces",
-            tenant=request.tenant,
-            start=request.window.start,
-            end=request.window.end,
-            created_at=stamp.created_at,
-            data_through=reader.data_through((request.tenant,)),
-            software=stamp.software,
-            kid=key_id(key.public_key()),
-            csv_escaped=request.file_format == "csv",
-            rows=rows,
+    check_request(request)
+    reader = sources.reader
+    about = About(
+        kind=request.kind,
+        tenant=request.tenant,
+        window=request.window,
+        data_through=reader.data_through((request.tenant,)),
+        csv_escaped=request.file_format == "csv",
+        spec=focus_schema.SPEC if request.kind == "focus" else "",
+    )
+    make = _focus_parts if request.kind == "focus" else _call_parts
+    return write_signed(out, make(sources, request, stamp), about, key=key, stamp=stamp)
+
+
+def _call_parts(sources: ExportSources, request: ExportRequest, _stamp: Stamp) -> Iterator[Part]:
+    """Yield the calls, oldest first, in files of at most `rows_per_file`; at least one."""
+    write = WRITERS[request.file_format]
+    for number, table in enumerate(_in_files(_calls(sources.reader, request), request)):
+        total, unpriced = totals(table)
+        yield Part(
+            name=f"calls-{number:05d}.{request.file_format}",
+            body=write(table),
+            rows=table.num_rows,
             total_nusd=total,
             unpriced_rows=unpriced,
-            files=entries,
-            root=file_root(entries),
         )
-        body, signature = sign(manifest, key)
-        _put(made / PUBLIC_KEY_NAME, public_pem(key.public_key()))
-        _put(made / MANIFEST_NAME, body)
-        _put(made / SIGNATURE_NAME, signature)
-        _sync_directory(made)
-        made.rename(out)
-        _sync_directory(out.parent)
-    return manifest
 
 
-def _write_file(path: Path, table: pa.Table, write: Callable[[pa.Table], bytes]) -> FileEntry:
-    body = write(table)
-    _put(path, body)
-    total, unpriced = totals(table)
-    return FileEntry(
-        name=path.name,
-        bytes=len(body),
-        sha256=sha256(body).hexdigest(),
-        rows=table.num_rows,
-        total_nusd=total,
-        unpriced_rows=unpriced,
+def _calls(reader: SpanReader, request: ExportRequest) -> Iterator[pa.Table]:
+    return reader.call_batches(CallQuery(tenants=(request.tenant,), window=request.window))
+
+
+def _in_files(batches: Iterator[pa.Table], request: ExportRequest) -> Iterator[pa.Table]:
+    most = request.rows_per_file
+    held = CALL_SCHEMA.empty_table()
+    made = 0
+    for batch in batches:
+        held = pa.concat_tables([held, batch])
+        while held.num_rows >= most:
+            yield held.slice(0, most)
+            held, made = held.slice(most), made + 1
+    if held.num_rows or not made:
+        yield held
+
+
+def _focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) -> Iterator[Part]:
+    layout = Layout(
+        window=request.window,
+        periods=tuple(
+            windows(
+                request.charge_period,
+                request.window,
+                zone=request.zone,
+                calendar=request.calendar,
+            )
+        ),
+        zone=request.zone,
+        calendar=request.calendar,
+    )
+    charges = charges_of(_calls(sources.reader, request), sources.book, periods=layout.periods)
+    if charges.charges.height > MAX_CHARGES:
+        raise LimitExceededError("charges of an export", MAX_CHARGES, charges.charges.height)
+    yield from _charge_parts(charges, layout, request, book=sources.book)
+    yield _unpriced_part(charges, layout, request)
+    yield Part(name=METADATA_NAME, body=_metadata(request, stamp))
+
+
+def _charge_parts(
+    charges: Charges, layout: Layout, request: ExportRequest, *, book: PriceBook
+) -> Iterator[Part]:
+    write = FOCUS_WRITERS[request.file_format]
+    height = charges.charges.height
+    for number, first in enumerate(range(0, max(height, 1), request.rows_per_file)):
+        some = charges.charges.slice(first, request.rows_per_file)
+        part = msgspec.structs.replace(charges, charges=some)
+        yield Part(
+            name=f"focus-{number:05d}.{request.file_format}",
+            body=write(to_table(list(focus_rows(part, layout, book)))),
+            rows=some.height,
+            total_nusd=part.total_nusd(),
+        )
+
+
+def _unpriced_part(charges: Charges, layout: Layout, request: ExportRequest) -> Part:
+    """Write the usage whose cost is not known, so that the file says what it leaves out."""
+    rows: list[dict[str, Any]] = []
+    for row in charges.unpriced.iter_rows(named=True):
+        charged = layout.charge_period(row["period"])
+        rows.append({**row, "period_start": charged.start, "period_end": charged.end})
+    names = [name for name in UNPRICED_KEYS if name != "period"]
+    fields: list[tuple[str, pa.DataType]] = [
+        ("period_start", TIMESTAMP),
+        ("period_end", TIMESTAMP),
+        *((name, pa.string()) for name in names),
+        *((name, pa.int64()) for name in ("calls", "input_tokens", "output_tokens", "cost_nusd")),
+    ]
+    table = pa.Table.from_pylist(
+        [{name: row.get(name) for name, _ in fields} for row in rows], schema=pa.schema(fields)
+    )
+    return Part(
+        name=f"unpriced.{request.file_format}",
+        body=WRITERS[request.file_format](table),
+        rows=len(rows),
+        unpriced_rows=len(rows),
     )
 
 
-def _files_of(reader: SpanReader, request: ExportRequest) -> Iterator[pa.Table]:
-    """Yield the calls, newest first, in the tables that become files; at least one."""
-    pages: list[pa.Table] = []
-    made = 0
-    for page in _pages_of(reader, request):
-        pages.append(page)
-        if sum(each.num_rows for each in pages) + MAX_PAGE_ROWS > request.rows_per_file:
-            yield pa.concat_tables(pages)
-            pages, made = [], made + 1
-    rest = pa.concat_tables(pages) if pages else None
-    if rest is not None and (rest.num_rows or not made):
-        yield rest
-
-
-def _pages_of(reader: SpanReader, request: ExportRequest) -> Iterator[pa.Table]:
-    before: tuple[datetime, str] | None = None
-    while True:
-        query = CallQuery(
-            tenants=(request.tenant,), window=request.window, before=before, limit=MAX_PAGE_ROWS
-        )
-        page = reader.calls(query)
-        yield page
-        if page.num_rows < MAX_PAGE_ROWS:
-            return
-        last = page.slice(page.num_rows - 1).to_pylist()[0]
-        before = (last["start_time"], last["call_id"])
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _put(path: Path, body: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
+def _metadata(request: ExportRequest, stamp: Stamp) -> bytes:
+    """Write the metadata document that accompanies the data (FX-31)."""
+    document = {
+        "DataGenerator": {"DataGenerator": stamp.software},
+        "Schema": [
+            {
+                "SchemaId": f"{focus_schema.SPEC}+{stamp.software}",
+                "FocusVersion": focus_schema.SPEC.removeprefix("FOCUS "),
+                "CreationDate": stamp.created_at,
+                "ColumnDefinition": focus_schema.describe_columns(),
+            }
+        ],
+        "x_ReportingZone": request.zone,
+        "x_ChargePeriod": request.charge_period.value,
+        "x_Basis": "BilledCost and EffectiveCost are the ledger; usage without a known price is "
+        f"in unpriced.{request.file_format} and in no cost",
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2)

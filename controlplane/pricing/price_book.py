@@ -174,6 +174,16 @@ class PriceBook:
             found = self._remembered[key] = self._find(provider, model)
         return found
 
+    def listed(self, provider: str | None, model: str | None) -> Found:
+        """Return the public list's rows of a model, the organisation's own prices left aside."""
+        if not model:
+            return NotFound("unknown_model")
+        return self._find_listed(provider, model.lower())
+
+    def maker_of(self, model: str) -> str | None:
+        """Return the provider whose own model this is, wherever it is sold; None if not known."""
+        return self._owner_of(model.lower())
+
     def names(self) -> list[tuple[str, str]]:
         """Return every (provider, model) spelling that is listed or overridden, sorted."""
         listed = [
@@ -196,6 +206,10 @@ class PriceBook:
         own = self._overrides.get((who or "", name))
         if own:
             return msgspec.structs.replace(own, provenance=PriceProvenance.OVERRIDE)
+        return self._find_listed(provider, name)
+
+    def _find_listed(self, provider: str | None, name: str) -> Found:
+        who = price_provider(provider) if provider else self._owner_of(name)
         if who not in self._listed:
             return NotFound("unknown_provider")
         for spelling in _spellings(name):

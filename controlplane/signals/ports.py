@@ -1,5 +1,6 @@
 """What pipelines ask of a span store. Every engine passes `tests/contract`'s suite."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Protocol
 
@@ -50,6 +51,17 @@ class SpanReader(Protocol):
 
     def calls(self, query: CallQuery) -> pa.Table:
         """Answer at most `limit` rows of CALL_SCHEMA, newest first."""
+        ...
+
+    def call_batches(self, query: CallQuery) -> Iterator[pa.Table]:
+        """Yield every call of the query as CALL_SCHEMA tables of at most MAX_BATCH_ROWS rows.
+
+        All are from one moment of the store, oldest first by (start_time, call_id); `before` and
+        `limit` are ignored. Without calls there is no table.
+
+        Raises:
+            StoreUnavailableError: at any table; those before it are not the whole answer.
+        """
         ...
 
     def trace(self, query: TraceQuery) -> pa.Table:

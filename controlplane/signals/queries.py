@@ -9,6 +9,8 @@ from controlplane.core.calendar import Window
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 
 MAX_PAGE_ROWS = 1_000
+MAX_BATCH_ROWS = 50_000
+"""Rows that are held at once when every call is read."""
 MAX_CHART_ROWS = 5_000
 LATENCY_BOUNDS_US = (
     100_000,

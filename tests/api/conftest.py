@@ -31,9 +31,10 @@ from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
 from controlplane.core.clock import FakeClock
 from controlplane.core.ids import SequentialIds
 from controlplane.exports.manifest import Manifest
-from controlplane.pipelines.export import ExportRequest, Stamp, export_traces
+from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
 from controlplane.pipelines.publish import PublishTools, RateCard
 from controlplane.pipelines.settle import settle_tick
+from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pipelines.sync import SyncTools
 from controlplane.policy.bundle import Signer, encode_document
 from controlplane.policy.document import PolicyDocument
@@ -181,11 +182,12 @@ def prices() -> PriceBook:
 
 
 @pytest.fixture
-def exports(reader: Any, tmp_path: Path) -> Iterator[ExportJobs]:
+def exports(reader: Any, prices: PriceBook, tmp_path: Path) -> Iterator[ExportJobs]:
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    sources = ExportSources(reader, prices)
 
     def export(request: ExportRequest, out: Path, stamp: Stamp) -> Manifest:
-        return export_traces(reader, request, out, key=key, stamp=stamp)
+        return write_export(sources, request, out, key=key, stamp=stamp)
 
     jobs = ExportJobs(export, tmp_path, software="test")
     yield jobs

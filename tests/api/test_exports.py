@@ -69,7 +69,7 @@ def test_an_export_that_fails_says_so_without_a_stack(
     def crash(_query: object) -> None:
         raise RuntimeError("secret path")
 
-    monkeypatch.setattr(reader, "calls", crash)
+    monkeypatch.setattr(reader, "call_batches", crash)
     with api.client(auditor) as client:
         asked = client.post("/api/v1/exports", json={"tenant": "acme"}).json()
         job = _finished(client, asked["id"])

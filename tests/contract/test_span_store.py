@@ -351,3 +351,35 @@ def test_an_agents_settle_enforces_the_call_it_joins(spans: Store, span_rows: Ro
     _settle(spans)
     (call,) = spans.store.calls(CallQuery(tenants=TENANTS, window=DAY)).to_pylist()
     assert (True, "agent,proxy", 2) == (call["enforced"], call["layers"], call["reports"])
+
+
+def test_batches_hold_every_call_once_oldest_first(spans: Store, span_rows: Rows) -> None:
+    """Of the tenants, the window and the filters asked for; usage buckets are summed beside costs."""
+    spans.writer.write(
+        span_rows(
+            {"span_id": 1, "start_time": AT + HOUR, "team": "b", "cache_read": 7},
+            {"span_id": 2, "start_time": AT, "team": "a", "cache_read": 5},
+            {"span_id": 3, "start_time": AT, "team": None},
+            {"span_id": 4, "tenant": "other"},
+            {"span_id": 5, "start_time": DAY.end},
+        ),
+        batch_id="a",
+    )
+    _settle(spans)
+
+    def read(**query: Any) -> list[int]:
+        query = {"tenants": TENANTS, "window": DAY, **query}
+        found = list(spans.store.call_batches(CallQuery(**query)))
+        assert all(table.schema.equals(CALL_SCHEMA) for table in found)
+        rows = [row for table in found for row in table.to_pylist()]
+        keys = [(row["start_time"], row["call_id"]) for row in rows]
+        assert sorted(keys) == keys
+        return [row["span_id"] for row in rows]
+
+    assert ([2, 3], 1) == (sorted(read()[:2]), read()[2])
+    assert [2] == read(filters={"team": ("a",)})
+    assert [] == read(tenants=("nobody",))
+    (total,) = _total(spans.store, buckets=("cache_read", "pages"))
+    assert (12, 0) == (total["cache_read"], total["pages"])
+    with pytest.raises(InvalidInputError, match="no usage bucket"):
+        _total(spans.store, buckets=("cost_nusd) --",))

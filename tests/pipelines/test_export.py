@@ -1,7 +1,7 @@
 """From a real store to a directory that verifies offline, and back to the same numbers."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from controlplane.core.errors import InvalidInputError, StoreUnavailableError
 from controlplane.core.money import parse_usd
 from controlplane.exports.manifest import Manifest, public_pem
 from controlplane.exports.verify import Verification, verify_export
-from controlplane.pipelines.export import ExportRequest, Stamp, export_traces
+from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
 from controlplane.pipelines.settle import settle_tick
+from controlplane.pipelines.signed_directory import Stamp
+from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.queries import CallQuery, CostQuery
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
@@ -25,6 +27,7 @@ WINDOW = Window(START, START + timedelta(hours=1))
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 STAMP = Stamp(export_id="exp_1", created_at=WINDOW.end, software="test 1")
 COUNT = 2_500
+BOOK = PriceBook("none", [])
 
 Rows = Callable[..., pa.Table]
 
@@ -58,7 +61,7 @@ UNPRICED = len(range(0, COUNT, 7))
 
 def _export(store: DuckDbSpanStore, out: Path, **asked: object) -> Manifest:
     request = ExportRequest(tenant="acme", window=WINDOW, **asked)  # type: ignore[arg-type]  # the test's own words
-    return export_traces(store, request, out, key=KEY, stamp=STAMP)
+    return write_export(ExportSources(store, BOOK), request, out, key=KEY, stamp=STAMP)
 
 
 def _verified(out: Path) -> Verification:
@@ -116,7 +119,8 @@ def test_the_same_question_is_the_same_bytes(store: DuckDbSpanStore, tmp_path: P
 def test_an_empty_window_is_an_export_too(store: DuckDbSpanStore, tmp_path: Path) -> None:
     """That nothing happened can be proven."""
     request = ExportRequest(tenant="nobody", window=WINDOW)
-    manifest = export_traces(store, request, tmp_path / "out", key=KEY, stamp=STAMP)
+    sources = ExportSources(store, BOOK)
+    manifest = write_export(sources, request, tmp_path / "out", key=KEY, stamp=STAMP)
     assert (1, 0, 0) == (len(manifest.files), manifest.rows, manifest.total_nusd)
     assert _verified(tmp_path / "out").ok
 
@@ -131,21 +135,20 @@ def test_what_is_there_is_never_written_over(store: DuckDbSpanStore, tmp_path: P
     assert ["out"] == [path.name for path in tmp_path.iterdir()]
 
 
-class _FailsOnTheSecondPage:
+class _FailsOnTheSecondBatch:
     def __init__(self, store: DuckDbSpanStore) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    def calls(self, query: CallQuery) -> pa.Table:
-        if query.before:
-            raise StoreUnavailableError("gone")
-        return self._store.calls(query)
+    def call_batches(self, query: CallQuery) -> Iterator[pa.Table]:
+        yield next(self._store.call_batches(query))
+        raise StoreUnavailableError("gone")
 
 
 def test_a_store_that_goes_away_leaves_nothing(store: DuckDbSpanStore, tmp_path: Path) -> None:
     """Whole or not at all."""
     with pytest.raises(StoreUnavailableError):
-        _export(_FailsOnTheSecondPage(store), tmp_path / "out")  # type: ignore[arg-type]  # it answers for one
+        _export(_FailsOnTheSecondBatch(store), tmp_path / "out")  # type: ignore[arg-type]  # it answers for one
     assert [] == list(tmp_path.iterdir())

@@ -14,17 +14,23 @@ from controlplane.api.exports import Job, JobState
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
-from controlplane.core.errors import InvalidInputError, NotFoundError
-from controlplane.pipelines.export import WRITERS, ExportRequest
+from controlplane.core.calendar import Period
+from controlplane.core.errors import NotFoundError
+from controlplane.pipelines.export import ExportRequest, check_request
 
 ACCEPTED: Final = 202
 
 
 class ExportOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to export: one tenant's calls; a window as everywhere."""
+    """What to export: `traces` or `calls` (one row a call), or `focus`; a window as everywhere.
+
+    `charge_period` is hour or day, of a FOCUS export.
+    """
 
     tenant: str
+    kind: str = "traces"
     format: str = "parquet"
+    charge_period: Period = Period.DAY
     start: str | None = None
     end: str | None = None
     range: str | None = None
@@ -53,9 +59,7 @@ class ExportController(Controller):
     def start(
         self, request: ApiRequest, data: JSONBody[ExportOrder], services: Injected
     ) -> ExportView:
-        """Start an export of one tenant's calls as Parquet or CSV with a signed manifest."""
-        if data.format not in WRITERS:
-            raise InvalidInputError("format", "not known", f"Use {' or '.join(WRITERS)}")
+        """Start an export of one tenant's calls or charges with a signed manifest."""
         (tenant,) = tenants_of(request, services, wanted=(data.tenant,))
         given = {
             name: (value,)
@@ -65,8 +69,18 @@ class ExportController(Controller):
         now = services.clock.now()
         zone = p.zone(given, services.zone)
         window = p.window(given, now=now, in_zone=zone, calendar=services.calendar)
+        wanted = ExportRequest(
+            tenant=tenant,
+            window=window,
+            kind=data.kind,
+            file_format=data.format,
+            charge_period=data.charge_period,
+            zone=zone,
+            calendar=services.calendar,
+        )
+        check_request(wanted)
         job = services.exports.start(
-            ExportRequest(tenant=tenant, window=window, file_format=data.format),
+            wanted,
             job_id=services.ids.new("export"),
             asked_by=request.user.id,
             now=now,

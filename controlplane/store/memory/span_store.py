@@ -20,7 +20,7 @@ from controlplane.ingest.settlement import (
     Unsettled,
 )
 from controlplane.signals.ports import Written
-from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
+from controlplane.signals.queries import MAX_BATCH_ROWS, CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
 from controlplane.store.memory.cost_sums import sum_costs
 from controlplane.store.memory.histograms import count_latencies, count_lengths
@@ -115,16 +115,28 @@ class MemorySpanStore:
         """See `SpanReader.calls`."""
         found = [
             row
+            for row in self._matching(query)
+            if query.before is None or _page_key(row) < query.before
+        ]
+        found.sort(key=_page_key, reverse=True)
+        return pa.Table.from_pylist(found[: query.limit], schema=CALL_SCHEMA)
+
+    def call_batches(self, query: CallQuery) -> Iterator[pa.Table]:
+        """See `SpanReader.call_batches`."""
+        found = sorted(self._matching(query), key=_page_key)
+        for first in range(0, len(found), MAX_BATCH_ROWS):
+            yield pa.Table.from_pylist(found[first : first + MAX_BATCH_ROWS], schema=CALL_SCHEMA)
+
+    def _matching(self, query: CallQuery) -> list[Row]:
+        return [
+            row
             for row in self._calls.values()
             if row["tenant"] in query.tenants
             and query.window.contains(row["start_time"])
             and all(
                 dimension(name).value_of(row) in values for name, values in query.filters.items()
             )
-            and (query.before is None or _page_key(row) < query.before)
         ]
-        found.sort(key=_page_key, reverse=True)
-        return pa.Table.from_pylist(found[: query.limit], schema=CALL_SCHEMA)
 
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""

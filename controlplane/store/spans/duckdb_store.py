@@ -71,6 +71,10 @@ class DuckDbSpanStore:
         """See `SpanReader.calls`."""
         return self._reader.calls(query)
 
+    def call_batches(self, query: CallQuery) -> Iterator[pa.Table]:
+        """See `SpanReader.call_batches`."""
+        return self._reader.call_batches(query)
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""
         return self._reader.trace(query)

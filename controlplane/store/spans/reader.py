@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
-from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
+from controlplane.signals.queries import MAX_BATCH_ROWS, CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
 from controlplane.store.spans.cost_answer import cost_answer
 from controlplane.store.spans.database import SpanDatabase, read_sql
@@ -70,6 +70,23 @@ class SpanTableReader:
                 return CALL_SCHEMA.empty_table()
             sql = read_sql("call_page").format(columns=columns, **text)
             return _table(connection.execute(sql, {**parameters, "start": start}), CALL_SCHEMA)
+
+    def call_batches(self, query: CallQuery) -> Iterator[pa.Table]:
+        """See `SpanReader.call_batches`."""
+        parameters: dict[str, Any] = {
+            "start": query.window.start,
+            "end": query.window.end,
+            "tenants": list(query.tenants),
+        }
+        pairs = [(dimension(name), values) for name, values in query.filters.items()]
+        sql = read_sql("call_batches").format(
+            columns=", ".join(CALL_SCHEMA.names), filters=filter_sql(pairs, parameters)
+        )
+        with self._database.reading() as connection:
+            found = connection.execute(sql, parameters)
+            for batch in found.to_arrow_reader(MAX_BATCH_ROWS):
+                if batch.num_rows:
+                    yield pa.Table.from_batches([batch]).cast(CALL_SCHEMA)
 
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""

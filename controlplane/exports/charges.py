@@ -1,0 +1,106 @@
+"""Calls → charges: line items summed by period, dimensions, meter and price.
+
+What finance reads is not a call but a charge: so many units of one meter at one price, of one owner,
+in one period. Charges keep the exact rate they were made at, so that unit price times quantity can
+be checked; `cost_nusd` is the sum of the calls' own rounded items, the ledger to the nano-dollar.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from controlplane.core.calendar import Window
+from controlplane.pricing.itemize import NEEDED, itemize
+from controlplane.pricing.price_book import PriceBook
+
+OWNERS: Final = (
+    "tenant", "team", "project", "feature", "customer", "api_key", "environment", "region",
+)  # fmt: skip
+"""Whose charge it is; users are left out: they are personal, and as many as calls."""
+SKU: Final = (
+    "provider", "billing_model", "operation", "service_tier", "price_id", "price_provenance",
+    "cost_state",
+)  # fmt: skip
+KEYS: Final = (
+    "period", *OWNERS, *SKU, "bucket", "rate_numerator", "rate_denominator", "list_numerator",
+    "list_denominator", "above_input_tokens",
+)  # fmt: skip
+READ: Final = tuple(
+    dict.fromkeys(
+        ("call_id", *NEEDED, *OWNERS, *SKU, "cost_reason", "input_tokens", "output_tokens")
+    )
+)
+"""Columns of CALL_SCHEMA that charges are made of."""
+
+
+class Charges(msgspec.Struct, frozen=True, kw_only=True):
+    """Charges of one window, and the usage whose cost is not known.
+
+    `charges`: KEYS, quantity, cost_nusd (both Int128) and calls. `unpriced`: period, owners,
+    provider, model, reason, calls and tokens.
+    """
+
+    charges: pl.DataFrame
+    unpriced: pl.DataFrame
+
+    def total_nusd(self) -> int:
+        """Return what the charges sum to."""
+        return sum(self.charges["cost_nusd"].to_list())
+
+
+UNPRICED_KEYS: Final = ("period", *OWNERS, "provider", "billing_model", "operation", "cost_reason")
+
+
+def charges_of(
+    batches: Iterable[pa.Table], book: PriceBook, *, periods: Sequence[Window]
+) -> Charges:
+    """Sum the line items of calls by charge; `periods` are ascending and hold every call.
+
+    `period` in the answer is the position in `periods`. Rows are in the order of their keys, so
+    the same calls give the same rows.
+    """
+    starts = np.array([p.start.timestamp() * 1_000_000 for p in periods], dtype=np.int64)
+    charged: list[pl.DataFrame] = []
+    unpriced: list[pl.DataFrame] = []
+    for batch in batches:
+        frame = pl.DataFrame(pl.from_arrow(batch.select(list(READ)))).with_row_index("row")
+        at = frame["start_time"].to_physical().to_numpy()
+        frame = frame.with_columns(
+            pl.col("row").cast(pl.Int64),
+            period=pl.Series(np.searchsorted(starts, at, side="right") - 1, dtype=pl.Int64),
+        )
+        items = itemize(batch, book)
+        joined = items.join(frame.select("row", "period", *OWNERS, *SKU), on="row")
+        charged.append(_summed(joined.with_columns(calls=pl.lit(1, pl.Int64)), KEYS))
+        unpriced.append(_unpriced(frame.filter(pl.col("cost_nusd").is_null())))
+    if not charged:
+        nothing = pl.DataFrame(schema=[*KEYS, "quantity", "cost_nusd", "calls"])
+        return Charges(charges=nothing, unpriced=pl.DataFrame(schema=_UNPRICED_SCHEMA))
+    return Charges(
+        charges=_summed(pl.concat(charged), KEYS).sort(KEYS, nulls_last=True),
+        unpriced=pl.concat(unpriced)
+        .group_by(UNPRICED_KEYS)
+        .agg(pl.col("calls", "input_tokens", "output_tokens").sum())
+        .sort(UNPRICED_KEYS, nulls_last=True),
+    )
+
+
+_UNPRICED_SCHEMA: Final[dict[str, pl.DataType]] = {
+    "period": pl.Int64(),
+    **dict.fromkeys(UNPRICED_KEYS[1:], pl.String()),
+    **dict.fromkeys(("calls", "input_tokens", "output_tokens"), pl.Int128()),
+}
+
+
+def _summed(items: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    wide = pl.col("quantity", "cost_nusd", "calls").cast(pl.Int128).sum()  # Int64 would wrap
+    return items.group_by(keys).agg(wide)
+
+
+def _unpriced(calls: pl.DataFrame) -> pl.DataFrame:
+    tokens = pl.col("input_tokens", "output_tokens").fill_null(0).cast(pl.Int128).sum()
+    return calls.group_by(UNPRICED_KEYS).agg(pl.len().cast(pl.Int128).alias("calls"), tokens)
