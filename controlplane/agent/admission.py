@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from controlplane.agent.admit import Claim, Refusal, claim, exhausted
+from controlplane.agent.admit import Claim, Refusal, claim, dearest_rate, exhausted
 from controlplane.agent.consult import Consulted, Desk
 from controlplane.agent.holder import Holder
 from controlplane.agent.lease import Instant
@@ -15,6 +15,7 @@ from controlplane.agent.syncer import Syncer
 from controlplane.agent.ticket import RefusedError, Request, Ticket
 from controlplane.core.clock import Clock
 from controlplane.core.ids import IdFactory
+from controlplane.policy.decide import Decision
 from controlplane.policy.document import Mode, StaleMode
 from controlplane.policy.match import matches
 
@@ -55,7 +56,7 @@ class Admission:
         self._holder = holder
         self._puller = puller
         self._syncer = syncer
-        self.desk = Desk(clock)
+        self.desk = Desk(clock, max_call_seconds=settings.max_call_seconds)
 
     @property
     def policy(self) -> str:
@@ -71,11 +72,16 @@ class Admission:
         """
         with self._holder.lock:
             consulted = self._consult(request)
-            wanted = self._claim(request, consulted)
+            try:
+                self._check_fresh(consulted)
+                wanted = self._claim(request, consulted)
+            except RefusedError:
+                self.desk.take_back(consulted, request)
+                raise
             hold = self._hold(request, wanted)
-        if hold is None:
-            return Waiting(request=request, wanted=wanted, consulted=consulted)
-        return _ticket(request, consulted, hold=hold, kept=wanted)
+            if hold is not None:
+                return self._ticket(request, consulted, hold=hold, kept=wanted)
+        return Waiting(request=request, wanted=wanted, consulted=consulted)
 
     def start_again(self, request: Request) -> Ticket | Waiting:
         """Hold another attempt of an admitted call: its budgets apply, quotas are not used twice.
@@ -87,14 +93,14 @@ class Admission:
         if applied is None:
             return Ticket()
         budgets = tuple(b for b in applied.document.budgets if matches(b.match, request.facts))
-        consulted = Consulted(document=applied.document, budgets=budgets)
+        consulted = Consulted(document=applied.document, decision=Decision(budgets=budgets))
         with self._holder.lock:
             wanted = self._claim(request, consulted)
             whole = msgspec.structs.replace(wanted, least_nusd=wanted.held_nusd + 1)  # never cut
             hold = self._hold(request, whole)
-        if hold is None:
-            return Waiting(request=request, wanted=whole, consulted=consulted)
-        return _ticket(request, consulted, hold=hold, kept=whole)
+            if hold is not None:
+                return self._ticket(request, consulted, hold=hold, kept=whole)
+        return Waiting(request=request, wanted=whole, consulted=consulted)
 
     async def finish(self, waiting: Waiting) -> Ticket:
         """Ask for more lease; cut the output to fit what came; give up after a moment.
@@ -111,8 +117,11 @@ class Admission:
             answered = left > 0 and await self._syncer.more(wanted, left)
             kept = self._hold_cut(request, wanted, may_cut=answered or left <= 0)
             if kept is not None:
-                return _ticket(request, waiting.consulted, hold=kept[0], kept=kept[1])
+                with self._holder.lock:
+                    return self._ticket(request, waiting.consulted, hold=kept[0], kept=kept[1])
             if left <= 0 or (answered and not self._holder.queue.is_busy):
+                with self._holder.lock:
+                    self.desk.take_back(waiting.consulted, request)
                 raise self.refused(
                     exhausted(
                         waiting.consulted.budgets,
@@ -131,11 +140,15 @@ class Admission:
             raise self.refused(
                 Refusal(code="policy_missing", reason="no policy was ever received", status=503)
             )
-        consulted = self.desk.consult(
-            applied.document, request.facts, standings=self._syncer.standings
-        )
+        consulted = self.desk.consult(applied.document, request, standings=self._syncer.standings)
         if consulted.refusal:
             raise self.refused(consulted.refusal)
+        return consulted
+
+    def _check_fresh(self, consulted: Consulted) -> None:
+        applied = self._puller.applied
+        if applied is None:
+            return
         stale = applied.document.on_stale
         age = applied.confirmed.seconds_until(Instant.of(self._clock))
         hard = next((b for b in consulted.budgets if b.mode is Mode.HARD), None)
@@ -149,14 +162,16 @@ class Admission:
                     budget=hard,
                 )
             )
-        return consulted
 
     def _claim(self, request: Request, consulted: Consulted) -> Claim:
+        bound, most = request.bound, consulted.cap_choices
+        if most is not None and most < bound.choices:
+            bound = msgspec.structs.replace(bound, choices=most)
         wanted = claim(
             consulted.document,
             consulted.budgets,
-            request.bound,
-            candidates=request.candidates(consulted.model or request.facts.get("model", "")),
+            bound,
+            candidates=_rate_names(request, consulted),
             cap_tokens=consulted.cap_tokens,
         )
         if isinstance(wanted, Refusal):
@@ -199,6 +214,39 @@ class Admission:
             hold = self._hold(request, cut) if cut else None
             return (hold, cut) if hold and cut else None
 
+    def _ticket(
+        self, request: Request, consulted: Consulted, *, hold: Hold | Free, kept: Claim
+    ) -> Ticket:
+        """Write the answer, and count the request as under way. The lock is held."""
+        decision, bound = consulted.decision, request.bound
+        asked, cap = bound.output_tokens, consulted.cap_tokens
+        if kept.budget_ids:
+            cap = kept.output_tokens
+        lower = cap if cap is not None and (asked is None or cap < asked) else None
+        most = consulted.cap_choices
+        rate = None
+        if consulted.trial:
+            names = _rate_names(request, consulted)
+            rate = dearest_rate(consulted.document.rate_card, names)
+        slot = self.desk.slot_for(consulted, request, rate)
+        slot_id = self._ids.new("call") if slot else None
+        if slot and slot_id:
+            self.desk.slots.open(slot_id, slot)
+        return Ticket(
+            hold_id=hold.hold_id if isinstance(hold, Hold) else None,
+            slot=slot_id,
+            model=decision.model,
+            output_tokens=lower,
+            choices=most if most is not None and most < bound.choices else None,
+            weights=decision.weights,
+            sticky=consulted.sticky,
+            failover=decision.failover,
+            headers=decision.headers,
+            attributes=decision.attributes,
+            arm=decision.arm,
+            notes=decision.rules,
+        )
+
     def refused(self, refusal: Refusal) -> RefusedError:
         """Count a refusal, and add what is known of its budget."""
         self.desk.refusals[refusal.code] = self.desk.refusals.get(refusal.code, 0) + 1
@@ -208,16 +256,11 @@ class Admission:
         return RefusedError(refusal, self.policy)
 
 
-def _ticket(request: Request, consulted: Consulted, *, hold: Hold | Free, kept: Claim) -> Ticket:
-    asked, cap = request.bound.output_tokens, consulted.cap_tokens
-    if kept.budget_ids:
-        cap = kept.output_tokens
-    lower = cap if cap is not None and (asked is None or cap < asked) else None
-    return Ticket(
-        hold_id=hold.hold_id if isinstance(hold, Hold) else None,
-        model=consulted.model,
-        output_tokens=lower,
-        weights=consulted.weights,
-        sticky=consulted.sticky,
-        notes=consulted.notes,
-    )
+def _rate_names(request: Request, consulted: Consulted) -> tuple[tuple[str, ...], ...]:
+    """Return the rate-card names of every deployment that may serve the call."""
+    decision = consulted.decision
+    model = decision.model or request.facts.get("model", "")
+    order = decision.failover.order if decision.failover else ()
+    named = {*order, *(decision.weights or ())}
+    found = request.deployments(model, named) if request.deployments and named else ()
+    return found or request.candidates(model)

@@ -10,7 +10,10 @@ from typing import Final
 
 import msgspec
 
+from controlplane.policy.decide import Shape
+
 MESSAGE_OVERHEAD_TOKENS: Final = 16  # role markers and separators; OpenAI's chat format adds 3 to 4
+BYTES_PER_TOKEN: Final = 4  # of English in JSON, about
 REQUEST_OVERHEAD_TOKENS: Final = 64  # a tool preamble or a reply primer
 
 INPUT_FIELDS: Final = (
@@ -93,6 +96,24 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     choices: int = 1
     unbounded: str | None = None
     can_shrink: bool = True  # reasoning and structured output do not survive a lower limit (L12)
+    has_tools: bool = False
+    is_stream: bool = False
+
+    @property
+    def likely_input_tokens(self) -> int:
+        """About how long the input is, for rules and quotas: never for money."""
+        return -(-self.input_tokens // BYTES_PER_TOKEN)
+
+    @property
+    def shape(self) -> Shape:
+        """Return what rules may ask of the request besides its facts."""
+        output = None if self.output_tokens is None else self.output_tokens * self.choices
+        return Shape(
+            input_tokens=self.likely_input_tokens,
+            output_tokens=output,
+            tools=self.has_tools,
+            stream=self.is_stream,
+        )
 
 
 def bound_request(
@@ -119,6 +140,8 @@ def bound_request(
         or _unknown_field(sent_fields)
         or _bad_limit(said, limits),
         can_shrink=not rigid and bool(fields),
+        has_tools=bool(request.get("tools") or request.get("functions")),
+        is_stream=request.get("stream") is True,
     )
 
 
@@ -128,6 +151,14 @@ def shrink(request: dict[str, object], operation: str, output_tokens: int) -> No
     present = [field for field in fields if request.get(field) is not None] or list(fields[:1])
     for field in present:
         request[field] = output_tokens
+
+
+def limit_choices(request: dict[str, object], choices: int) -> None:
+    """Lower how many outputs the request asks for, in place."""
+    for field in ("n", "best_of"):
+        said = request.get(field)
+        if isinstance(said, int) and said > choices:
+            request[field] = choices
 
 
 def _input_tokens(request: Mapping[str, object]) -> int:

@@ -18,7 +18,12 @@ class AgentClock:
 
     def monotonic(self) -> float:
         """Seconds since boot; suspended time counts, or a lease would outlive its expiry."""
-        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+        return seconds_since_boot()
+
+
+def seconds_since_boot() -> float:
+    """Return seconds since boot, time asleep included."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def machine_boot_id() -> str:

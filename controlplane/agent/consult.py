@@ -1,14 +1,25 @@
 """Ask the policy about one request, and put its answer in an agent's words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import msgspec
 
 from controlplane.agent.admit import Refusal
+from controlplane.agent.health import Deployments
+from controlplane.agent.lease import Instant
+from controlplane.agent.slots import Slot, Slots, trial_of
+from controlplane.agent.ticket import Request
 from controlplane.core.clock import Clock
 from controlplane.policy.decide import Decision, decide
-from controlplane.policy.document import BudgetClause, Deny, PolicyDocument, Throttle
+from controlplane.policy.document import (
+    BudgetClause,
+    Canary,
+    Deny,
+    PolicyDocument,
+    RatePerMillion,
+    Throttle,
+)
 from controlplane.policy.quota import ThrottleState, limits_of
 from controlplane.policy.wire import Standing
 
@@ -17,13 +28,25 @@ class Consulted(msgspec.Struct, frozen=True, kw_only=True):
     """What the policy says; `refusal` set means that the rest does not matter."""
 
     document: PolicyDocument
+    decision: Decision = Decision()
     refusal: Refusal | None = None
-    model: str | None = None
-    cap_tokens: int | None = None
-    weights: Mapping[str, int] | None = None
     sticky: str | None = None
-    budgets: tuple[BudgetClause, ...] = ()
-    notes: tuple[str, ...] = ()
+    trial: Canary | None = None
+
+    @property
+    def budgets(self) -> tuple[BudgetClause, ...]:
+        """Every budget that the call counts against."""
+        return self.decision.budgets
+
+    @property
+    def cap_tokens(self) -> int | None:
+        """The most output that the policy lets a choice have."""
+        return self.decision.cap.max_tokens if self.decision.cap else None
+
+    @property
+    def cap_choices(self) -> int | None:
+        """The most choices that the policy lets a request have."""
+        return self.decision.cap.n if self.decision.cap else None
 
     @classmethod
     def nothing(cls) -> "Consulted":
@@ -32,36 +55,77 @@ class Consulted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Desk:
-    """The policy's answers in this process: quota counters and what was refused, by code."""
+    """The policy's answers in this process: quotas, canaries, deployments, refusals by code."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, max_call_seconds: float) -> None:
         self._clock = clock
+        self._max_call_seconds = max_call_seconds
         self._throttle = ThrottleState()
+        self.slots = Slots(self._throttle)
+        self.deployments = Deployments()
         self.refusals: dict[str, int] = {}
 
     def consult(
-        self,
-        document: PolicyDocument,
-        facts: Mapping[str, str],
-        *,
-        standings: Mapping[str, Standing],
+        self, document: PolicyDocument, request: Request, *, standings: Mapping[str, Standing]
     ) -> Consulted:
         """Decide on one request; counts it against its quotas unless it is refused."""
-        used = {standing.budget_id: used_ratio(standing) for standing in standings.values()}
+        self.slots.expire(Instant.of(self._clock), self._max_call_seconds)
+        document, facts = self.slots.governed(document), request.facts
         decision = decide(
-            document, facts, self._clock.now(), throttle=self._throttle, used_ratio=used
+            document,
+            facts,
+            self._clock.now(),
+            throttle=self._throttle,
+            used_ratio=_Used(standings),
+            shape=msgspec.structs.replace(request.bound.shape, unit=request.request_id),
+            health=self.deployments.health(document, self._clock.monotonic()),
         )
         route = decision.route
         return Consulted(
             document=document,
+            decision=decision,
             refusal=_refusal(decision),
-            model=decision.model,
-            cap_tokens=decision.cap.max_tokens if decision.cap else None,
-            weights=decision.weights,
             sticky=facts.get(route.sticky) if route and route.sticky else None,
-            budgets=decision.budgets,
-            notes=decision.rules,
+            trial=trial_of(decision, document, facts),
         )
+
+    def take_back(self, consulted: Consulted, request: Request) -> None:
+        """Uncount a request that was refused after its quota had let it through."""
+        quota = consulted.decision.throttle
+        if quota:
+            self._throttle.untake(quota, self._clock.now(), tokens=request.bound.shape.tokens)
+
+    def slot_for(
+        self, consulted: Consulted, request: Request, rate: RatePerMillion | None
+    ) -> Slot | None:
+        """Return what the request counts against; None when nothing waits for its end."""
+        quota, trial = consulted.decision.throttle, consulted.trial
+        if quota is None and trial is None:
+            return None
+        return Slot(
+            started=Instant.of(self._clock),
+            throttle=quota,
+            tokens=request.bound.shape.tokens,
+            trial=trial,
+            is_canary=consulted.decision.canary is not None,
+            rate=rate,
+        )
+
+
+class _Used(Mapping[str, float]):
+    """Budget id → used ratio, computed for the few budgets that a downgrade asks about."""
+
+    def __init__(self, standings: Mapping[str, Standing]) -> None:
+        self._standings = standings
+
+    def __getitem__(self, budget_id: str) -> float:
+        return used_ratio(self._standings[budget_id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._standings)
+
+    def __len__(self) -> int:
+        return len(self._standings)
 
 
 def used_ratio(standing: Standing) -> float:

@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 from controlplane.agent.admission import Waiting
+from controlplane.agent.health import Deployments
 from controlplane.agent.main import build_agent
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settings import load_agent_settings
@@ -68,8 +69,33 @@ class Gate(Protocol):
         """
         ...
 
+    async def admit_again(self, request: Request) -> Ticket:
+        """Hold another attempt of an admitted call, from any loop.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        ...
+
+    def admit_again_blocking(self, request: Request) -> Ticket:
+        """Hold another attempt of an admitted call, from a thread that may wait.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        ...
+
     def settle(self, hold_id: str, ending: Ending) -> None:
-        """Say how a call ended; a second time is ignored."""
+        """Say how an attempt ended; a second time is ignored."""
+        ...
+
+    def release(self, slot: str, ending: Ending) -> None:
+        """Say how a request ended, whatever its attempts; a second time is ignored."""
+        ...
+
+    @property
+    def deployments(self) -> Deployments:
+        """What this process knows of the deployments it calls."""
         ...
 
 
@@ -115,22 +141,43 @@ class EmbeddedAgent:
     async def admit(self, request: Request) -> Ticket:
         """Admit one call from any loop."""
         await self.ready_async()
-        answer = self.agent.admit_now(request)
-        if isinstance(answer, Waiting):
-            return await asyncio.wrap_future(self._submit(self.agent.wait(answer)))
-        return answer
+        return await self._finished(self.agent.admit_now(request))
 
     def admit_blocking(self, request: Request) -> Ticket:
         """Admit one call from a thread that may wait."""
         self.ready()
-        answer = self.agent.admit_now(request)
+        return self._finished_blocking(self.agent.admit_now(request))
+
+    async def admit_again(self, request: Request) -> Ticket:
+        """Hold another attempt of an admitted call, from any loop."""
+        return await self._finished(self.agent.admit_again_now(request))
+
+    def admit_again_blocking(self, request: Request) -> Ticket:
+        """Hold another attempt of an admitted call, from a thread that may wait."""
+        return self._finished_blocking(self.agent.admit_again_now(request))
+
+    async def _finished(self, answer: Ticket | Waiting) -> Ticket:
+        if isinstance(answer, Waiting):
+            return await asyncio.wrap_future(self._submit(self.agent.wait(answer)))
+        return answer
+
+    def _finished_blocking(self, answer: Ticket | Waiting) -> Ticket:
         if isinstance(answer, Waiting):
             return self._submit(self.agent.wait(answer)).result()
         return answer
 
     def settle(self, hold_id: str, ending: Ending) -> None:
-        """Say how a call ended; a second time is ignored."""
+        """Say how an attempt ended; a second time is ignored."""
         self.agent.settle(hold_id, ending)
+
+    def release(self, slot: str, ending: Ending) -> None:
+        """Say how a request ended, whatever its attempts; a second time is ignored."""
+        self.agent.release(slot, ending)
+
+    @property
+    def deployments(self) -> Deployments:
+        """What this process knows of the deployments it calls."""
+        return self.agent.admission.desk.deployments
 
     def close(self) -> None:
         """Give the leases back, send what is owed, and end the thread."""

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from controlplane.agent.bounds import bound_request, shrink
+from controlplane.agent.bounds import bound_request, limit_choices, shrink
 from controlplane.agent.ticket import Request, Ticket
 
 OPERATIONS: Final = {
@@ -205,6 +205,8 @@ def changed_body(call: HttpCall, ticket: Ticket) -> dict[str, object] | None:
         body["model"] = ticket.model
     if ticket.output_tokens is not None:
         shrink(body, call.operation, ticket.output_tokens)
+    if ticket.choices is not None:
+        limit_choices(body, ticket.choices)
     if ticket.hold_id and call.is_stream and call.operation in {"chat", "text_completion"}:
         options = body.get("stream_options")
         body["stream_options"] = {

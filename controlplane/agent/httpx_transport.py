@@ -7,14 +7,17 @@ client above is a call of its own, because each may be billed (algorithms L14).
 """
 
 import functools
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import httpx
 
 from controlplane.agent.embedded import Gate, default_gate
-from controlplane.agent.exchange import Exchange, Meter, library_of
+from controlplane.agent.exchange import Exchange, library_of
 from controlplane.agent.http_request import HttpCall, read_call
+from controlplane.agent.meter import Meter
+from controlplane.agent.targets import Target
 from controlplane.agent.ticket import RefusedError
 
 
@@ -57,6 +60,7 @@ class ControlplaneTransport(httpx.BaseTransport):
         inner: what sends; default the library's own `HTTPTransport()`.
         known: dimensions of every call of this client, over what a request says.
         provider: `gen_ai.provider.name`, where the host's name does not tell it.
+        targets: deployments by the names that routes and failovers of the policy give them.
     """
 
     def __init__(
@@ -66,9 +70,12 @@ class ControlplaneTransport(httpx.BaseTransport):
         inner: httpx.BaseTransport | None = None,
         known: Mapping[str, str] | None = None,
         provider: str | None = None,
+        targets: Mapping[str, Target] | None = None,
     ) -> None:
         self._gate = gate or default_gate()
+        self._targets = targets or {}
         self._inner = inner
+        self._lock = threading.Lock()
         self._known = known or {}
         self._provider = provider
 
@@ -78,25 +85,36 @@ class ControlplaneTransport(httpx.BaseTransport):
         if call is None:
             return self._send(request)
         self._gate.ready()
-        exchange = Exchange(self._gate, request, call, known=self._known)
+        exchange = Exchange(self._gate, request, call, known=self._known, targets=self._targets)
         try:
-            sent = exchange.admitted(self._gate.admit_blocking(exchange.ask()))
+            exchange.admitted(self._gate.admit_blocking(exchange.ask()))
+            while (response := self._attempt(exchange)) is None:
+                exchange.admitted_again(self._gate.admit_again_blocking(exchange.ask_again()))
         except RefusedError as refused:
             return exchange.refused(refused)
-        try:
-            response = self._send(sent)
-        except BaseException as wrong:
-            exchange.failed(wrong)
-            raise
         meter = exchange.answered(response)
         if meter:
             base = library_of(request).SyncByteStream
             response.stream = _body_type(base)(response.stream, meter)
         return response
 
+    def _attempt(self, exchange: Exchange) -> httpx.Response | None:
+        """Send once; None when it failed and another attempt follows."""
+        try:
+            response = self._send(exchange.attempt())
+        except BaseException as wrong:
+            if exchange.failed(wrong):
+                return None
+            raise
+        if exchange.leaves(response):
+            response.close()
+            return None
+        return response
+
     def _send(self, request: httpx.Request) -> httpx.Response:
-        if self._inner is None:
-            self._inner = library_of(request).HTTPTransport()
+        with self._lock:  # a client is shared by threads
+            if self._inner is None:
+                self._inner = library_of(request).HTTPTransport()
         return self._inner.handle_request(request)
 
     def close(self) -> None:
@@ -115,8 +133,10 @@ class AsyncControlplaneTransport(httpx.AsyncBaseTransport):
         inner: httpx.AsyncBaseTransport | None = None,
         known: Mapping[str, str] | None = None,
         provider: str | None = None,
+        targets: Mapping[str, Target] | None = None,
     ) -> None:
         self._gate = gate or default_gate()
+        self._targets = targets or {}
         self._inner = inner
         self._known = known or {}
         self._provider = provider
@@ -127,20 +147,30 @@ class AsyncControlplaneTransport(httpx.AsyncBaseTransport):
         if call is None:
             return await self._send(request)
         await self._gate.ready_async()
-        exchange = Exchange(self._gate, request, call, known=self._known)
+        exchange = Exchange(self._gate, request, call, known=self._known, targets=self._targets)
         try:
-            sent = exchange.admitted(await self._gate.admit(exchange.ask()))
+            exchange.admitted(await self._gate.admit(exchange.ask()))
+            while (response := await self._attempt(exchange)) is None:
+                exchange.admitted_again(await self._gate.admit_again(exchange.ask_again()))
         except RefusedError as refused:
             return exchange.refused(refused)
-        try:
-            response = await self._send(sent)
-        except BaseException as wrong:
-            exchange.failed(wrong)
-            raise
         meter = exchange.answered(response)
         if meter:
             base = library_of(request).AsyncByteStream
             response.stream = _body_type(base)(response.stream, meter)
+        return response
+
+    async def _attempt(self, exchange: Exchange) -> httpx.Response | None:
+        """Send once; None when it failed and another attempt follows."""
+        try:
+            response = await self._send(exchange.attempt())
+        except BaseException as wrong:
+            if exchange.failed(wrong):
+                return None
+            raise
+        if exchange.leaves(response):
+            await response.aclose()
+            return None
         return response
 
     async def _send(self, request: httpx.Request) -> httpx.Response:

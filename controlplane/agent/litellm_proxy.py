@@ -14,13 +14,18 @@ import msgspec
 from fastapi import HTTPException  # type: ignore[import-not-found]  # LiteLLM brings it
 from litellm.integrations.custom_logger import CustomLogger
 
-from controlplane.agent.bounds import bound_request, shrink
+from controlplane.agent.bounds import bound_request
+from controlplane.agent.clock import seconds_since_boot
+from controlplane.agent.health import Deployments, Outcome, is_failure
 from controlplane.agent.litellm_request import (
     call_of,
+    change_request,
     deployment_names,
     facts_of,
     failure_ending,
+    first_of,
     mark,
+    names_of,
     operation_of,
     pick,
     provider_of,
@@ -35,7 +40,7 @@ from controlplane.agent.main import build_agent
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settings import load_agent_settings
 from controlplane.agent.settle import Ending
-from controlplane.agent.ticket import RefusedError, Request
+from controlplane.agent.ticket import RefusedError, Request, Ticket
 
 POLICY_HEADER: Final = "x-controlplane-policy"
 MAX_CALLS: Final = 100_000
@@ -49,9 +54,12 @@ class Call(msgspec.Struct):
     operation: str
     hold_id: str | None
     is_governed: bool
-    weights: Mapping[str, int] | None
+    ticket: Ticket
     point: float
     is_sent: bool = False
+    began: float = 0.0
+    deployment: str | None = None
+    tried: list[str] = msgspec.field(default_factory=list)
 
 
 class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publishes no types here
@@ -86,10 +94,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         if ticket.model:
             data["model"] = ticket.model
             facts["model"] = ticket.model
-        if ticket.output_tokens is not None:
-            shrink(data, operation, ticket.output_tokens)
-        if ticket.hold_id:
-            _govern(data, operation)
+        change_request(data, ticket, operation)
         self._remember(
             data,
             Call(
@@ -97,7 +102,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
                 operation=operation,
                 hold_id=ticket.hold_id,
                 is_governed=ticket.hold_id is not None,
-                weights=ticket.weights,
+                ticket=ticket,
                 point=route_point(ticket.sticky) if ticket.weights else 0.0,
             ),
         )
@@ -114,18 +119,43 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         """Choose the deployment that a weighted route gives this request."""
         del model, messages, parent_otel_span
         call = self._find(request_kwargs or {})
-        if call is None or not call.weights:
+        if call is None:
             return healthy_deployments
-        return list(pick(healthy_deployments, call.weights, point=call.point))
+        ticket, chosen = call.ticket, healthy_deployments
+        if ticket.weights and not call.tried:
+            chosen = list(pick(healthy_deployments, ticket.weights, point=call.point))
+        rule, now = ticket.failover, seconds_since_boot()
+        call.deployment = None
+        if rule and not (len(chosen) == 1 and not self._is_left_alone(chosen[0], now)):
+            order = self._deployments.in_order(rule, now)
+            fresh = [name for name in order if name not in call.tried]
+            found = first_of(healthy_deployments, fresh or order)
+            chosen = [found[1]] if found else chosen
+        if rule and len(chosen) == 1:
+            ours = [name for name in names_of(chosen[0]) if name in rule.order]
+            call.deployment = ours[0] if ours else None
+        return chosen
+
+    @property
+    def _deployments(self) -> Deployments:
+        return self.agent.admission.desk.deployments
+
+    def _is_left_alone(self, deployment: Mapping[str, object], now: float) -> bool:
+        return any(self._deployments.is_open(name, now) for name in names_of(deployment))
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
         """Give a second and every later attempt a hold of its own, at its own model's price."""
         del call_type
         call = self._find(kwargs)
-        if call is None or not call.is_governed:
+        if call is None:
             return
-        if not call.is_sent:
-            call.is_sent = True
+        call.began, was_sent, call.is_sent = seconds_since_boot(), call.is_sent, True
+        if call.ticket.headers:
+            kwargs["extra_headers"] = {**(kwargs.get("extra_headers") or {}), **call.ticket.headers}
+        if call.deployment is not None:
+            call.tried.append(call.deployment)
+            self._deployments.sent(call.deployment, call.began)
+        if not (call.is_governed and was_sent):
             return
         if call.hold_id:  # nobody told us how the attempt before ended
             self.agent.settle(call.hold_id, Ending(ended_at=self.agent.clock.now()))
@@ -249,23 +279,28 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         if call.hold_id:
             self.agent.settle(call.hold_id, ending)
             call.hold_id = None
+        self._judge(call, ending)
         if is_last:
+            if call.ticket.slot:
+                self.agent.release(call.ticket.slot, ending)
             del self._calls[name]
 
-
-def _govern(data: dict[str, Any], operation: str) -> None:
-    """Close the ways in which a held request could cost more than its hold, or hide its cost."""
-    data["max_retries"] = 0  # the upstream client would retry inside one attempt
-    if data.get("stream") and operation in {"chat", "text_completion"}:
-        options = data.get("stream_options")
-        data["stream_options"] = {
-            **(options if isinstance(options, dict) else {}),
-            "include_usage": True,
-        }
+    def _judge(self, call: Call, ending: Ending) -> None:
+        """Tell the breaker of a deployment how an attempt at it ended."""
+        rule, name = call.ticket.failover, call.deployment
+        if rule is None or name is None or not call.is_sent:
+            return
+        call.deployment = None
+        kind = "timeout" if ending.error_type == "timeout" else "connect"
+        status = None if kind == "timeout" else ending.http_status
+        is_bad = ending.status == "error" and is_failure(rule.on, status=status, kind=kind)
+        at = seconds_since_boot()
+        outcome = Outcome(at, is_failure=is_bad, latency_seconds=at - call.began)
+        self._deployments.ended(name, rule.breaker, outcome)
 
 
 def _never_sent(ending: Ending) -> Ending:
-    return msgspec.structs.replace(ending, usage={})
+    return msgspec.structs.replace(ending, usage={}, was_sent=False)
 
 
 def _http(refused: RefusedError, request_id: str) -> HTTPException:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from controlplane.agent.bounds import limit_choices, shrink
 from controlplane.agent.outcome import CLIENT_ERRORS, error_type, is_free
 from controlplane.agent.settle import Ending
+from controlplane.agent.ticket import Ticket
 from controlplane.agent.usage import usage_buckets
 
 CALL_KEY: Final = "controlplane_call"
@@ -109,6 +111,31 @@ def facts_of(
     return facts
 
 
+def change_request(data: dict[str, object], ticket: Ticket, operation: str) -> None:
+    """Make the request what was admitted, in place."""
+    if ticket.output_tokens is not None:
+        shrink(data, operation, ticket.output_tokens)
+    if ticket.choices is not None:
+        limit_choices(data, ticket.choices)
+    if ticket.attributes:  # LiteLLM's exporter writes its metadata to the span
+        name = "litellm_metadata" if isinstance(data.get("litellm_metadata"), dict) else "metadata"
+        found = data.get(name)
+        data[name] = {**(found if isinstance(found, dict) else {}), **ticket.attributes}
+    if ticket.hold_id:
+        _govern(data, operation)
+
+
+def _govern(data: dict[str, object], operation: str) -> None:
+    """Close the ways in which a held request could cost more than its hold, or hide its cost."""
+    data["max_retries"] = 0  # the upstream client would retry inside one attempt
+    if data.get("stream") and operation in {"chat", "text_completion"}:
+        options = data.get("stream_options")
+        data["stream_options"] = {
+            **(options if isinstance(options, dict) else {}),
+            "include_usage": True,
+        }
+
+
 def sent_fields(data: Mapping[str, object]) -> tuple[str, ...]:
     """Return the field names that the sender wrote; LiteLLM keeps the body as it came."""
     body = _mapping(_mapping(data.get("proxy_server_request")).get("body"))
@@ -192,12 +219,27 @@ def pick(
     return list(deployments)
 
 
-def _weight(deployment: Mapping[str, object], weights: Mapping[str, int]) -> int:
-    names = (
+def names_of(deployment: Mapping[str, object]) -> tuple[str, str]:
+    """Return what rules may call a deployment: its `model_info.id`, or its upstream model."""
+    return (
         str(_mapping(deployment.get("model_info")).get("id", "")),
         str(_mapping(deployment.get("litellm_params")).get("model", "")),
     )
-    return next((weights[name] for name in names if name in weights), 0)
+
+
+def first_of(
+    deployments: Sequence[Mapping[str, object]], order: Sequence[str]
+) -> tuple[str, Mapping[str, object]] | None:
+    """Return the first name of an order that one of these deployments has, and the deployment."""
+    for name in order:
+        for one in deployments:
+            if name in names_of(one):
+                return name, one
+    return None
+
+
+def _weight(deployment: Mapping[str, object], weights: Mapping[str, int]) -> int:
+    return next((weights[name] for name in names_of(deployment) if name in weights), 0)
 
 
 def route_point(sticky: str | None) -> float:

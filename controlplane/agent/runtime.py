@@ -201,6 +201,11 @@ class Agent:
             self._in_loop(self.syncer.settled)
         return True
 
+    def release(self, slot: str, ending: Ending) -> bool:
+        """Count a request out, in any thread; False when it was before."""
+        with self.holder.lock:
+            return self.admission.desk.slots.close(slot, ending, now=self.clock.now())
+
     def _in_loop(self, action: Callable[[], None]) -> None:
         """Do it in the loop of our tasks; asyncio's own objects are not for other threads."""
         loop = self._loop

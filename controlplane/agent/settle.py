@@ -35,6 +35,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     response_id: str | None = None
     provider: str | None = None
     model: str | None = None  # as the upstream was asked for it
+    was_sent: bool = True  # False: it never left, so it uses no quota either
 
 
 class SettleQueue:

@@ -1,11 +1,12 @@
 """What a front asks of the agent, and the two answers there are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
 from controlplane.agent.admit import Refusal
 from controlplane.agent.bounds import Bound
+from controlplane.policy.document import Failover
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,18 +17,30 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     bound: Bound
     candidates: Callable[[str], tuple[tuple[str, ...], ...]]
     """Model group → per deployment that may serve it, its names in a rate card."""
+    deployments: Callable[[str, Collection[str]], tuple[tuple[str, ...], ...]] | None = None
+    """Model and deployment names → the same, for those of the names that the front can call."""
     provider: str
     call_id: str | None = None
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
-    """An admitted call: what to change in it, and the hold to settle (None: nothing is held)."""
+    """An admitted call: what to change in it, the hold to settle, the slot to release.
+
+    `hold_id` None: no money is held. `slot` None: nothing else waits for the end of the request.
+    Each attempt has its hold; the slot is of the request, whatever its attempts.
+    """
 
     hold_id: str | None = None
+    slot: str | None = None
     model: str | None = None
     output_tokens: int | None = None
+    choices: int | None = None
     weights: Mapping[str, int] | None = None
     sticky: str | None = None
+    failover: Failover | None = None
+    headers: Mapping[str, str] = {}
+    attributes: Mapping[str, str] = {}
+    arm: str | None = None
     notes: tuple[str, ...] = ()
 
 

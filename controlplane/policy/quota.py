@@ -57,6 +57,15 @@ class ThrottleState:
         if rule.concurrency is not None:
             self._under_way[rule.id] = max(0, self._under_way.get(rule.id, 0) - 1)
 
+    def untake(self, rule: Throttle, now: datetime, *, tokens: int) -> None:
+        """Undo `take`: the request was refused after all, or never sent."""
+        self.release(rule)
+        self.correct(rule, now, tokens=-tokens)
+        self._admitted[rule.id] = max(0, self._admitted.get(rule.id, 0) - 1)
+        kept = self._buckets.get(rule.id)
+        if kept is not None:
+            kept.level += 1  # `_filled` keeps it within the burst
+
     def correct(self, rule: Throttle, now: datetime, *, tokens: int) -> None:
         """Add to what the minute has used: what a call took beyond its estimate, or less."""
         self._turn(now)

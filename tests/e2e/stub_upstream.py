@@ -94,6 +94,7 @@ class Stub(BaseHTTPRequestHandler):
                 "cached_tokens": cached,
                 "output_tokens": output,
                 "stream": bool(request.get("stream")),
+                "headers": {name.lower(): value for name, value in self.headers.items()},
             }
             self.log.append(bill)
         return bill
