@@ -60,6 +60,14 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
             *(("filter.model", value) for value in self.models),
         )
 
+    def tenant_params(self) -> Params:
+        """Answer the query parameters of a question that has no window."""
+        return tuple(("tenant", value) for value in self.tenants)
+
+    def window_params(self) -> Params:
+        """Answer the query parameters of a question that has no dimensions."""
+        return (("range", self.range), *self.tenant_params())
+
     def granularity(self) -> str:
         """Answer the width of a time bucket."""
         return _AUTO_STEP.get(self.range, "day") if self.step == "auto" else self.step

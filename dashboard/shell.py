@@ -36,6 +36,7 @@ def _pages(asked: Filters) -> list[st.Page]:
             ("cost_explorer", ":material/stacked_line_chart:", False),
             ("budgets_policy", ":material/account_balance_wallet:", False),
             ("traces", ":material/account_tree:", False),
+            ("data_quality", ":material/fact_check:", False),
         )
     ]
 

@@ -7,6 +7,9 @@ from controlplane.ingest.declared_pairs import depth_of
 from controlplane.ingest.report import Identity, Report
 from controlplane.signals.vocabulary import CostState, KeyRole, Layer, UsageState
 
+SAME_REQUEST: Final = "same_request_sequence"
+"""Why a further span of the request that bills does not: its usage is added to the call's."""
+
 _RANK: Final[dict[str, int]] = {
     Layer.PROXY: 0,
     Layer.AGENT: 1,
@@ -79,7 +82,7 @@ def _dearest_tenant(ranked: Sequence[Report]) -> Report:
 def reason(report: Report, billing: Report, *, same_request: bool) -> str:
     """Say why `report` does not bill."""
     if same_request:
-        return "same_request_sequence"
+        return SAME_REQUEST
     if report.layer == billing.layer and report.key_role == billing.key_role:
         return "same_call_same_layer"
     if is_agent(report):

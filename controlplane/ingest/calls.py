@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from controlplane.ingest.attributed_by import merge_rules
+from controlplane.ingest.billing import SAME_REQUEST
 from controlplane.ingest.count_once import CountedCall, Parents, count_once
 from controlplane.ingest.prompts import Reprice, add_prompts
 from controlplane.ingest.report import Report
@@ -170,12 +171,26 @@ def _members(grouped: pa.Table, counted: Sequence[CountedCall], names: Column) -
     homes = [call.home for call in counted for _ in call.members[1:]]
     reasons = [reason for call in counted for reason in call.reasons]
     members = grouped.take(pa.array(rows, pa.int64()))
-    made = {
+    billing = grouped.take(pa.array([c.members[0] for c in counted for _ in c.reasons], pa.int64()))
+    made: dict[str, Column] = {
         "call_id": names.take(pa.array(homes, pa.int64())),
         "reason": pa.array(reasons, pa.string()),
+        "billing_tenant": billing.column("tenant"),
+        "billing_service": billing.column("service_name"),
+        "billing_dialect": billing.column("dialect"),
+        **_not_counted_again(members, reasons),
     }
     columns = [made[name] if name in made else members.column(name) for name in MEMBER_SCHEMA.names]
     return pa.table(columns, schema=MEMBER_SCHEMA)
+
+
+def _not_counted_again(members: pa.Table, reasons: Sequence[str]) -> dict[str, Column]:
+    """Of another span of one request only the prompt is: its output is part of the call."""
+    whole = pa.array([reason != SAME_REQUEST for reason in reasons], pa.bool_())
+    return {
+        name: pc.if_else(whole, members.column(name), pa.scalar(None, pa.int64()))
+        for name in ("output_tokens", "cost_nusd")
+    }
 
 
 def report_rows(spans: pa.Table) -> pa.Table:

@@ -43,6 +43,13 @@ MEMBER: Final[list["pa.Field[Any]"]] = [
     pa.field("tenant", pa.string(), nullable=False),
     pa.field("service_name", pa.string(), nullable=False),
     pa.field("dialect", pa.string(), nullable=False),
+    # What would have been billed twice, and by whom it is billed; NULL as the report says it.
+    pa.field("input_tokens", pa.int64()),
+    pa.field("output_tokens", pa.int64()),
+    pa.field("cost_nusd", pa.int64()),
+    pa.field("billing_tenant", pa.string(), nullable=False),
+    pa.field("billing_service", pa.string(), nullable=False),
+    pa.field("billing_dialect", pa.string(), nullable=False),
 ]
 MEMBER_SCHEMA: Final = pa.schema(MEMBER)
 """A report that does not bill, with the call it belongs to."""

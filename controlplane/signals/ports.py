@@ -72,6 +72,13 @@ class SpanReader(Protocol):
         """Answer SUPPRESSED_SCHEMA rows of the calls named."""
         ...
 
+    def duplicates(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """Answer DUPLICATES_SCHEMA rows of suppressed reports that start in the window.
+
+        Ordered by cost_nusd descending, reports descending, then the names.
+        """
+        ...
+
     def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
         """Answer per service_name and dialect: stored, calls, suppressed, last_event_time."""
         ...

@@ -126,3 +126,17 @@ SUPPRESSED: Final[list["pa.Field[Any]"]] = [
 ]
 SUPPRESSED_SCHEMA: Final = pa.schema(SUPPRESSED)
 """One row per report that does not bill, and why."""
+
+DUPLICATES: Final[list["pa.Field[Any]"]] = [
+    pa.field("service_name", pa.string(), nullable=False),  # whose reports do not bill
+    pa.field("dialect", pa.string(), nullable=False),
+    pa.field("billing_service", pa.string()),  # whose do; NULL: another tenant's
+    pa.field("billing_dialect", pa.string()),
+    pa.field("reason", pa.string(), nullable=False),
+    pa.field("reports", pa.int64(), nullable=False),
+    pa.field("input_tokens", pa.int64(), nullable=False),
+    pa.field("output_tokens", pa.int64(), nullable=False),
+    pa.field("cost_nusd", pa.int64(), nullable=False),  # what is priced of what was not billed
+]
+DUPLICATES_SCHEMA: Final = pa.schema(DUPLICATES)
+"""Reports that do not bill, summed by who made them and who bills instead."""

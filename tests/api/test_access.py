@@ -122,7 +122,15 @@ def test_no_route_with_tenant_data_mixes_tenants(
         assert client.get(f"/api/v1/traces/{foreign}").status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/api/v1/costs", "/api/v1/calls", "/api/v1/data-quality"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/costs",
+        "/api/v1/calls",
+        "/api/v1/data-quality",
+        "/api/v1/data-quality/duplicates",
+    ],
+)
 def test_naming_another_tenant_is_refused_like_one_that_does_not_exist(
     api: Any, acme: str, path: str
 ) -> None:

@@ -12,7 +12,12 @@ from controlplane.core.errors import InvalidInputError
 from controlplane.pipelines.settle import settle_tick
 from controlplane.signals.ports import SpanReader, SpanWriter, Written
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
-from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA
+from controlplane.signals.schema import (
+    CALL_SCHEMA,
+    DUPLICATES_SCHEMA,
+    SPAN_SCHEMA,
+    SUPPRESSED_SCHEMA,
+)
 
 AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
 DAY = Window(AT - timedelta(hours=10), AT + timedelta(hours=14))
@@ -325,6 +330,39 @@ def test_accounts_balance(spans: Store, span_rows: Rows) -> None:
         for r in rows
     ]
     assert spans.store.data_through(TENANTS) == AT
+
+
+def test_duplicates_are_summed_by_who_reported_and_who_bills(spans: Store, span_rows: Rows) -> None:
+    """Two calls of two layers, one of them billed to another tenant, and n = 2 of an engine."""
+    one, other = ({"response_id": f"chatcmpl-{n}123456789"} for n in range(2))
+    proxy = {"layer": "proxy", "service_name": "gate", "dialect": "litellm-proxy"}
+    engine = {"layer": "engine", "service_name": "gpu", "dialect": "vllm", "response_id": "cmpl"}
+    spans.writer.write(
+        span_rows(
+            {**one, "span_id": 1, "cost_nusd": 7},
+            {**one, "span_id": 2, **proxy},
+            {**other, "span_id": 3, "start_time": AT + HOUR, "cost_nusd": None},
+            {**other, "span_id": 4, "start_time": AT + HOUR, **proxy, "tenant": "platform"},
+            {**engine, "span_id": 5, "trace_lo": 5},
+            {**engine, "span_id": 6, "trace_lo": 6},
+        ),
+        batch_id="a",
+    )
+    _settle(spans)
+
+    def of(window: Window, *tenants: str) -> list[tuple[Any, ...]]:
+        table = spans.store.duplicates(tenants, window)
+        assert DUPLICATES_SCHEMA == table.schema
+        return [tuple(row.values()) for row in table.to_pylist()]
+
+    own = ("app", "", "gate", "litellm-proxy", "billed_by_proxy", 1, 100, 10, 7)
+    foreign = ("app", "", None, None, "billed_by_proxy", 1, 100, 10, 0)
+    sample = ("gpu", "vllm", "gpu", "vllm", "same_request_sequence", 1, 100, 0, 0)
+    assert [own, foreign, sample] == of(DAY, "default")
+    both = ("app", "", "gate", "litellm-proxy", "billed_by_proxy", 2, 200, 20, 7)
+    assert [both, sample] == of(DAY, "default", "platform")
+    assert [own, sample] == of(Window(AT, AT + HOUR), "default")
+    assert [] == of(DAY, "platform")
 
 
 def test_rolled_up_buckets_answer_as_their_calls_do(spans: Store, span_rows: Rows) -> None:

@@ -79,8 +79,13 @@ class FakeApi:
         if path == "costs":
             return self._costs(asked)
         if path == "data-quality":
-            emitters = pa.table({"service_name": ["gateway"], "stored": [1]})
+            emitters = pa.table({
+                "service_name": ["gateway"], "dialect": ["litellm-proxy"], "stored": [120],
+                "calls": [70], "suppressed": [50], "last_event_time": [NOW],
+            })  # fmt: skip
             return emitters, {"data_through": self.data_through, "server_time": NOW.isoformat()}
+        if path == "data-quality/duplicates":
+            return duplicates()
         if path == "calls":
             return calls_of(self.spans), {"zone": "UTC", "next_cursor": None}
         if path == f"traces/{TRACE}":
@@ -188,6 +193,22 @@ def trace_spans() -> pa.Table:
          "name": "litellm_request", "report_kind": "call", "layer": "proxy",
          "call_id": "c1", "start_time": at + timedelta(milliseconds=30), "duration_us": 2_200_000},
     ])  # fmt: skip
+
+
+def duplicates() -> tuple[pa.Table, dict[str, Any]]:
+    """What two clients reported of calls that a gateway and another tenant's engine bill."""
+    rows = pa.table({
+        "service_name": ["app", "app"], "dialect": ["openllmetry", "vllm"],
+        "billing_service": ["gateway", None], "billing_dialect": ["litellm-proxy", None],
+        "reason": ["billed_by_proxy", "billed_by_engine"], "reports": [1_250, 3],
+        "input_tokens": [2_500_000, 9], "output_tokens": [40_000, 1],
+        "cost_usd": ["12.5", "0"], "cost_nusd": [12_500_000_000, 0],
+    })  # fmt: skip
+    totals = {
+        "reports": 1_253, "input_tokens": 2_500_009, "output_tokens": 40_001,
+        "cost_usd": "12.5", "cost_nusd": "12500000000",
+    }  # fmt: skip
+    return rows, {"totals": totals, "zone": "UTC"}
 
 
 def calls_of(spans: pa.Table) -> pa.Table:

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-PAGES = ("overview", "cost_explorer", "budgets_policy", "traces")
+PAGES = ("overview", "cost_explorer", "budgets_policy", "traces", "data_quality")
 
 OpenPage = Callable[..., AppTest]
 
@@ -104,6 +104,20 @@ def test_spanish_catalogue_is_used_when_asked(open_page: OpenPage) -> None:
     app = open_page("overview", lang="es")
     assert tile(app, "Gasto")
     assert "Datos hasta" in words(app)
+
+
+def test_duplicates_are_shown_by_who_reported_and_who_bills(api: Any, open_page: OpenPage) -> None:
+    app = open_page("data_quality", range="24h", team="search")
+    assert (
+        "1,253 reports do not bill: 2,500,009 input and 40,001 output tokens, $12.50 not counted"
+        in words(app).replace("**", "")
+    )
+    shown = app.dataframe[0].value
+    assert ["app · openllmetry", "app · vllm"] == list(shown["Reported by"])
+    assert ["gateway · litellm-proxy", "– · –"] == list(shown["Billed by"])  # noqa: RUF001 - the dash
+    assert ["$12.50", "$0.00"] == list(shown["Cost"])
+    assert ["gateway"] == list(app.dataframe[1].value["Emitter"])
+    assert ("data-quality/duplicates", [("range", "24h")]) in api.asked
 
 
 def test_trace_shows_what_is_billed_and_why_the_rest_is_not(open_page: OpenPage) -> None:

@@ -5,7 +5,7 @@ from string import Formatter
 import pytest
 
 import dashboard
-from dashboard import csp, filters, frames, i18n, ledger, settings, tracing
+from dashboard import csp, filters, frames, i18n, ledger, quality, settings, tracing
 
 SOURCE = Path(dashboard.__file__).parent
 FAMILIES = {
@@ -22,6 +22,8 @@ FAMILIES = {
         *tracing.TOOLTIPS,
         *ledger.GENERATION_COLUMNS,
         *ledger.NODE_COLUMNS,
+        *quality.DUPLICATE_COLUMNS,
+        *quality.EMITTER_COLUMNS,
     ),
 }
 

@@ -170,7 +170,30 @@ def test_a_tick_that_finds_nothing_new_changes_nothing(span_rows: Rows) -> None:
     assert 1 == settle_tick(store, now=AT, ledger=ledger).changed_calls
     outcome = settle_tick(store, now=AT, ledger=ledger)
     assert (0, 0, 0) == (outcome.reports, outcome.changed_calls, outcome.posted_changes)
-    assert [1] == list(ledger.posted)
+    assert 1 == len(ledger.posted)
+
+
+def test_a_store_made_anew_or_put_back_is_posted_to_the_ledger_that_stayed(
+    tmp_path: Path, span_rows: Rows
+) -> None:
+    """The ledger posts a version once; a store that lost its batches must not count them again."""
+    ledger, path = Ledger(), tmp_path / "spans.duckdb"
+
+    def live(span_id: int, cost_nusd: int) -> None:
+        store = DuckDbSpanStore(path)
+        row = {"tenant": "a", "span_id": span_id, "cost_nusd": cost_nusd}
+        store.write(span_rows(row), batch_id=str(span_id))
+        settle_tick(store, now=AT, ledger=ledger)
+        store.close()
+
+    live(1, 7)
+    copy = path.read_bytes()
+    live(2, 100)
+    path.write_bytes(copy)
+    live(3, 3_000)
+    path.unlink()
+    live(4, 50_000)
+    assert 53_107 == ledger.total()
 
 
 def test_a_ledger_that_is_down_delays_posting_and_never_pages(span_rows: Rows) -> None:

@@ -1,7 +1,7 @@
 """How complete and how fresh the data is."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from litestar import Controller, Response, get
 
@@ -10,6 +10,9 @@ from controlplane.api.describe import TABLE, documented
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.tables import respond, rfc3339
 from controlplane.auth.roles import Scope
+from controlplane.core.money import format_usd
+
+_SUMMED: Final = ("reports", "input_tokens", "output_tokens", "cost_nusd")
 
 
 class QualityController(Controller):
@@ -35,3 +38,34 @@ class QualityController(Controller):
             "server_time": rfc3339(services.clock.now()),
         }
         return respond(request, services.reader.accounting(tenants), meta=meta)
+
+    @get(
+        "/duplicates",
+        **needs(Scope.QUALITY_READ),
+        sync_to_thread=True,
+        operation_class=documented(p.WINDOW, answer=TABLE),
+    )
+    def duplicates(self, request: ApiRequest, services: Injected) -> Response[bytes]:
+        """Answer the reports that do not bill, by who made them, who bills instead, and why.
+
+        `reports`, tokens and cost are what a sum over all reports would have counted twice;
+        `meta.totals` adds them up. A null biller is another tenant's.
+        """
+        given = p.read(request.query_params.multi_items(), params=p.WINDOW)
+        tenants = tenants_of(request, services, wanted=given.get("tenant", ()))
+        zone = p.zone(given, services.zone)
+        window = p.window(given, now=services.clock.now(), in_zone=zone, calendar=services.calendar)
+        table = services.reader.duplicates(tenants, window)
+        sums = {name: sum(int(v) for v in table.column(name).to_numpy()) for name in _SUMMED}
+        meta: dict[str, Any] = {
+            "tenants": list(tenants),
+            "start": rfc3339(window.start),
+            "end": rfc3339(window.end),
+            "zone": zone,
+            "totals": {
+                **{name: sums[name] for name in _SUMMED[:3]},
+                "cost_usd": format_usd(sums["cost_nusd"]),
+                "cost_nusd": str(sums["cost_nusd"]),
+            },
+        }
+        return respond(request, table, meta=meta)

@@ -23,6 +23,7 @@ from controlplane.signals.ports import Written
 from controlplane.signals.queries import MAX_BATCH_ROWS, CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
 from controlplane.store.memory.cost_sums import sum_costs
+from controlplane.store.memory.duplicate_sums import sum_duplicates
 from controlplane.store.memory.histograms import count_latencies, count_lengths
 from controlplane.usage.dimensions import dimension
 
@@ -167,6 +168,12 @@ class MemorySpanStore:
         rows = [row for row in self._members if row["call_id"] in call_ids]
         rows.sort(key=lambda row: (row["call_id"], row["start_time"], row["span_id"]))
         return pa.Table.from_pylist(rows, schema=SUPPRESSED_SCHEMA)
+
+    def duplicates(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SpanReader.duplicates`."""
+        return sum_duplicates(
+            (row for row in self._members if window.contains(row["start_time"])), tenants
+        )
 
     def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
         """See `SpanReader.accounting`."""

@@ -83,6 +83,10 @@ class DuckDbSpanStore:
         """See `SpanReader.suppressed`."""
         return self._reader.suppressed(call_ids)
 
+    def duplicates(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SpanReader.duplicates`."""
+        return self._reader.duplicates(tenants, window)
+
     def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
         """See `SpanReader.accounting`."""
         return self._reader.accounting(tenants)

@@ -9,7 +9,13 @@ import pyarrow as pa
 
 from controlplane.core.calendar import Window
 from controlplane.signals.queries import MAX_BATCH_ROWS, CallQuery, CostQuery, TraceQuery
-from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
+from controlplane.signals.schema import (
+    CALL_SCHEMA,
+    DUPLICATES_SCHEMA,
+    SPAN_SCHEMA,
+    SUPPRESSED_SCHEMA,
+    TIMESTAMP,
+)
 from controlplane.store.spans.cost_answer import cost_answer
 from controlplane.store.spans.database import SpanDatabase, read_sql
 from controlplane.store.spans.filters import filter_sql
@@ -112,6 +118,12 @@ class SpanTableReader:
         with self._database.reading() as connection:
             found = connection.execute(read_sql("suppressed"), {"call_ids": call_ids})
             return _table(found, SUPPRESSED_SCHEMA)
+
+    def duplicates(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SpanReader.duplicates`."""
+        parameters = {"tenants": list(tenants), "start": window.start, "end": window.end}
+        with self._database.reading() as connection:
+            return _table(connection.execute(read_sql("duplicates"), parameters), DUPLICATES_SCHEMA)
 
     def accounting(self, tenants: tuple[str, ...]) -> pa.Table:
         """See `SpanReader.accounting`."""

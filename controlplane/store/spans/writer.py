@@ -49,8 +49,10 @@ class SpanTableWriter:
         self._connection = database.connect()
         self._seen = SeenFilter(self._read_hour)
         self._contexts = ContextNumbers(self._connection)
+        # The ledger knows what it has by this number: a store that is made anew, or put back from
+        # a copy, must not use one again. Microseconds of the clock are ahead of any that were.
         row = self._connection.execute(
-            "SELECT coalesce(max(batch_seq), 0) FROM ingest_batch"
+            "SELECT greatest(coalesce(max(batch_seq), 0), epoch_us(now())) FROM ingest_batch"
         ).fetchone()
         self._last_seq = int(row[0]) if row else 0
 
