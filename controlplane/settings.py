@@ -53,6 +53,7 @@ class CollectorSettings(_Section, frozen=True, kw_only=True):
     max_decompressed_bytes: Positive = 64 * 2**20
     max_spans_per_request: Positive = 50_000
     spool_max_bytes: Positive = 4 * 2**30
+    scrape_jobs: Path | None = None  # YAML list of endpoints to scrape
 
 
 class ApiSettings(_Section, frozen=True, kw_only=True):
@@ -209,6 +210,7 @@ def _checked(settings: Settings) -> Settings:
         ("price_overrides", settings.price_overrides),
         ("contracts", settings.contracts),
         ("attribution_rules", settings.attribution_rules),
+        ("collector.scrape_jobs", settings.collector.scrape_jobs),
         ("watch.webhook_secret_file", settings.watch.webhook_secret_file),
     ):
         if path is not None and not path.is_file():

@@ -59,3 +59,37 @@ PRICE_LIST_RECORDED = Gauge(
     "When the price list was last imported; its age is how stale prices may be.",
     registry=REGISTRY,
 )
+STORED_SAMPLES = Counter(
+    "controlplane_ingest_stored_samples_total",
+    "Measurements stored, from OTLP metrics and scrapes.",
+    registry=REGISTRY,
+)
+STORED_EVENTS = Counter(
+    "controlplane_ingest_stored_events_total",
+    "Evaluations, feedback and guardrail results stored.",
+    registry=REGISTRY,
+)
+SCRAPE_UP = Gauge(
+    "controlplane_scrape_up",
+    "Whether the last scrape of a target brought something.",
+    ["job", "instance"],
+    registry=REGISTRY,
+)
+SCRAPE_LAST_SUCCESS = Gauge(
+    "controlplane_scrape_last_success_timestamp_seconds",
+    "When a target was last scraped.",
+    ["job", "instance"],
+    registry=REGISTRY,
+)
+SCRAPE_FAILURES = Counter(
+    "controlplane_scrape_failures_total",
+    "Scrapes that brought nothing, by reason.",
+    ["job", "reason"],
+    registry=REGISTRY,
+)
+SCRAPE_SAMPLES = Counter(
+    "controlplane_scrape_metrics_total",
+    "Metrics read from targets.",
+    ["job"],
+    registry=REGISTRY,
+)

@@ -1,9 +1,10 @@
-"""The collector role: receivers → spool → decode, normalise, attribute, price → the span store."""
+"""The collector role: receivers and scrapers → spool → decode, normalise, attribute, price → the span store."""
 
 import structlog
 from prometheus_client import start_http_server
 
 from collectors.otlp.collector import OtlpCollector
+from collectors.scrape.scraper import Scraper
 from collectors.spool import SqliteSpool
 from controlplane import log, telemetry
 from controlplane.bootstrap.data_files import load_rules
@@ -11,6 +12,7 @@ from controlplane.bootstrap.metadata import open_keys, open_metadata
 from controlplane.bootstrap.one_owner import own
 from controlplane.bootstrap.places import COLLECTOR_LOCK, HUB_SOCKET, SPOOL_DIR, SPOOL_KEY
 from controlplane.bootstrap.price_books import open_book
+from controlplane.bootstrap.scraping import load_scrape_jobs
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.ingest.limits import Limits
@@ -58,9 +60,11 @@ def run(settings: Settings, *, supervised: bool) -> None:
         grpc_port=told.grpc_port,
         http_port=told.http_port,
     )
+    scraper = Scraper(load_scrape_jobs(told.scrape_jobs), spool=spool, clock=SystemClock())
     metrics, _ = start_http_server(told.metrics_port, told.host, registry=telemetry.REGISTRY)
     loop.start()
     receivers.start()
+    scraper.start()
     say_ready(
         grpc=f"{told.host}:{receivers.grpc_port}",
         http=f"http://{told.host}:{receivers.http_port}",
@@ -68,6 +72,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
     )
     wait_for_stop(supervised=supervised)
     structlog.get_logger().info("collector_stopping")
+    scraper.stop()
     receivers.stop()
     loop.stop()
     spool.close()

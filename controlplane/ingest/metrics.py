@@ -21,8 +21,6 @@ from controlplane.signals.samples import SAMPLE_SCHEMA, SampleKind, Temporality
 from controlplane.signals.semconv import SERVICE_NAME
 
 SERVICE_INSTANCE: Final = "service.instance.id"
-SCRAPED: Final = "controlplane.scrape.engine"
-"""Resource attribute of what our own scraper read, with the target's engine."""
 KEPT_LABELS: Final = frozenset(
     plain(name)
     for name in (

@@ -79,8 +79,8 @@ def ingest_batch(
         duplicates=written.duplicates,
         rejected=decoded.rejected,
         replayed=written.replayed,
-        samples=kept.samples,
-        events=kept.events,
+        samples=0 if kept.replayed else kept.samples,
+        events=0 if kept.replayed else kept.events,
     )
 
 

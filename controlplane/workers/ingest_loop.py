@@ -129,6 +129,8 @@ class IngestLoop:
     def _ingest_and_count(self, batch: SpoolBatch) -> None:
         outcome = self._ingest(batch)
         self._fail_point("after_commit")
+        telemetry.STORED_SAMPLES.inc(outcome.samples)
+        telemetry.STORED_EVENTS.inc(outcome.events)
         if outcome.replayed:
             return  # counted by the run that was interrupted, as far as it got
         telemetry.STORED_SPANS.inc(outcome.stored)
