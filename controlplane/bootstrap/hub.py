@@ -31,7 +31,7 @@ from controlplane.pipelines.agent_reports import store_settles
 from controlplane.pipelines.export import ExportSources, write_export
 from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.publish import PublishTools, republish_due
-from controlplane.pipelines.settle import settle_tick
+from controlplane.pipelines.settle import SettleOutcome, settle_tick
 from controlplane.pipelines.sync import SyncTools, sweep
 from controlplane.pricing.price import reprice
 from controlplane.settings import Settings
@@ -187,12 +187,13 @@ def build_rounds(
 
     @telemetry.SETTLE_SECONDS.time()
     def settle() -> None:
-        settle_tick(
+        outcome = settle_tick(
             stores.spans,
             now=CLOCK.now(),
             ledger=posting,
             reprice=lambda rows: reprice(rows, book.current()),
         )
+        log_findings(outcome)
 
     return [
         Rounds(
@@ -214,6 +215,15 @@ def build_rounds(
             settings, stores.spans, stores.budgets, alerts=stores.alerts, clock=CLOCK, ids=IDS
         ),
     ]
+
+
+def log_findings(outcome: SettleOutcome) -> None:
+    """Say what settlement found to be wrong with somebody's ids."""
+    logger = structlog.get_logger()
+    for weak in outcome.learned:
+        logger.warning("ids_repeat", service=weak.service_name, scope=weak.scope_name)
+    if outcome.split_calls:
+        logger.warning("calls_split", calls=outcome.split_calls)
 
 
 def local_operator() -> Principal:

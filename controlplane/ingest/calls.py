@@ -158,12 +158,11 @@ def _cost_reasons(billing: pa.Table, counted: Sequence[CountedCall]) -> Column:
     """Say what became of a request whose attempt was given up on without usage (C5)."""
     attempts = {row: call.attempt for row, call in enumerate(counted) if call.attempt}
     reasons: list[str | None] = billing.column("cost_reason").to_pylist() if attempts else []
-    if not any(reasons[row] == UNKNOWN_USAGE for row in attempts):
-        return billing.column("cost_reason")
+    told = False
     for row, attempt in attempts.items():
-        if reasons[row] == UNKNOWN_USAGE:
-            reasons[row] = f"{UNKNOWN_USAGE}:{attempt}"
-    return pa.array(reasons, pa.string())
+        if (reasons[row] or "").startswith(UNKNOWN_USAGE):
+            reasons[row], told = f"{UNKNOWN_USAGE}:{attempt}", True
+    return pa.array(reasons, pa.string()) if told else billing.column("cost_reason")
 
 
 def _members(grouped: pa.Table, counted: Sequence[CountedCall], names: Column) -> pa.Table:

@@ -131,9 +131,12 @@ def inspect_files(
         if spans is not None:
             tables.append(price(attribute(spans, rules, senders={"": KEYLESS_SENDER}), book))
     spans = pa.concat_tables(tables)
-    calls = _count(spans, book)
+    calls, split_calls = _count(spans, book)
     findings += _findings_of_spans(spans)
     findings += _findings_of_calls(calls)
+    if split_calls:
+        problem = f"{split_calls} calls had more reports than one call has: ids are mixed up"
+        findings.append(Finding("calls_split", "warning", None, problem))
     return InspectReport(spans.num_rows, calls, findings)
 
 
@@ -176,8 +179,8 @@ def _about_file(code: str, path: Path, problem: str, *, severity: str = "error")
     return Finding(code, severity, None, f"{path.name}: {problem}")
 
 
-def _count(spans: pa.Table, book: PriceBook) -> list[InspectedCall]:
-    """Settle the spans as a store would that holds nothing else."""
+def _count(spans: pa.Table, book: PriceBook) -> tuple[list[InspectedCall], int]:
+    """Settle the spans as a store would that holds nothing else; count calls that were split."""
     grouped = with_join_flags(report_rows(spans))
     edges = spans.select(EDGE_SCHEMA.names)
     settled = settle(Unsettled(0, 0, grouped, edges), reprice=lambda rows: reprice(rows, book))
@@ -186,7 +189,8 @@ def _count(spans: pa.Table, book: PriceBook) -> list[InspectedCall]:
         report = Suppressed(span_hex(member["span_id"]), member["reason"])
         suppressed.setdefault(member["call_id"], []).append(report)
     rows = settled.calls.sort_by([("start_time", "ascending"), ("call_id", "ascending")])
-    return [_call(row, suppressed.get(row["call_id"], [])) for row in rows.to_pylist()]
+    calls = [_call(row, suppressed.get(row["call_id"], [])) for row in rows.to_pylist()]
+    return calls, settled.split_calls
 
 
 def _call(row: dict[str, Any], suppressed: list[Suppressed]) -> InspectedCall:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.settlement import Settled, Unsettled
 from controlplane.signals.ports import SpanWriter
 
@@ -34,6 +35,15 @@ class SettleStore(Protocol):
         """
         ...
 
+    def learn(self, *, now: datetime) -> tuple[WeakEmitter, ...]:
+        """Keep which emitters gave different calls the same id lately; answer the new ones.
+
+        What is learned is an input of settlement: it counts from the next full hour of start time
+        on, so that no call that was settled is touched, and it is never unlearned. Looks at most
+        once in a few minutes of `now`.
+        """
+        ...
+
     def roll_up(self, *, now: datetime) -> int:
         """Recompute the money cube of dirty (tenant, 15-minute) buckets that have come to rest.
 
@@ -58,9 +68,17 @@ class SpanSource(Protocol):
         """Yield (batch id, SPAN_SCHEMA rows) of every batch as it was stored, oldest first."""
         ...
 
+    def weak_emitters(self) -> tuple[WeakEmitter, ...]:
+        """Answer everything that `SettleStore.learn` has learned."""
+        ...
+
 
 class RebuildTarget(SpanWriter, SettleStore, Protocol):
     """An empty store that another is rebuilt into."""
+
+    def take_over(self, weak: tuple[WeakEmitter, ...]) -> None:
+        """Settle from now on with what another store had learned."""
+        ...
 
 
 class LedgerPoster(Protocol):

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from controlplane.core.errors import UnavailableError
 from controlplane.ingest.calls import settle
+from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.prompts import Reprice
 from controlplane.pipelines.ports import LedgerPoster, RebuildTarget, SettleStore, SpanSource
 
@@ -29,6 +30,8 @@ class SettleOutcome(msgspec.Struct, frozen=True):
     """The ledger could not take the changes; they wait and come again."""
     split_calls: int = 0
     """Calls that came of more reports than one call has: somebody's ids are mixed up."""
+    learned: tuple[WeakEmitter, ...] = ()
+    """Emitters found to give different calls the same id: theirs join nothing any more."""
 
 
 def settle_tick(
@@ -52,6 +55,7 @@ def settle_tick(
     settled = settle(unsettled, reprice=reprice)
     changed = store.apply(settled, now=now)
     rolled_up = store.roll_up(now=now)
+    learned = store.learn(now=now)
     if ledger is None:
         store.posted(settled.through)
         posted, is_behind = 0, False
@@ -65,6 +69,7 @@ def settle_tick(
         posted_changes=posted,
         is_ledger_behind=is_behind,
         split_calls=settled.split_calls,
+        learned=learned,
     )
 
 
@@ -81,6 +86,7 @@ def rebuild(
     on when reports arrived. The ledger is not posted to again.
     """
     batches = 0
+    target.take_over(source.weak_emitters())
     for batch_id, spans in source.batches():
         target.write(spans, batch_id=batch_id)
         batches += 1

@@ -20,6 +20,7 @@ from controlplane.pricing.price_book import ModelPrices, NotFound, PriceBook, ti
 from controlplane.pricing.rates import PriceRow, Rate, Tier
 from controlplane.signals.schema import PRICED
 from controlplane.signals.vocabulary import (
+    UNKNOWN_USAGE,
     CostState,
     ErrorType,
     PriceProvenance,
@@ -134,13 +135,13 @@ def _without_usage(sheet: _Sheet, calls: pl.DataFrame) -> None:
     impossible = pl.col("usage_state") == UsageState.IMPOSSIBLE.value
     failed = pl.col("status") == Status.ERROR.value
     refused = failed & pl.col("error_type").is_in(sorted(NOT_BILLED)) & ~impossible
+    left = failed & (pl.col("error_type") == ErrorType.CANCELLED.value) & ~impossible
+    dispatched = ~impossible & ~refused.fill_null(value=False) & ~left.fill_null(value=False)
     for which, outcome in (
         (impossible, Outcome(CostState.UNPRICED, "impossible_usage")),
         (refused, Outcome(CostState.FREE, "failed_without_usage")),
-        (
-            ~impossible & ~refused.fill_null(value=False),
-            Outcome(CostState.UNPRICED, "unknown_usage"),
-        ),
+        (left, Outcome(CostState.UNPRICED, f"{UNKNOWN_USAGE}:disconnect")),
+        (dispatched, Outcome(CostState.UNPRICED, UNKNOWN_USAGE)),
     ):
         sheet.put(calls.filter(which)["row"].to_numpy().astype(np.int64), outcome)
 

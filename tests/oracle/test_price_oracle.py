@@ -145,7 +145,8 @@ def _without_usage(row: Facts) -> Answer:
         return (None, "unpriced", "impossible_usage", None, None)
     if row["status"] == "error" and row["error_type"] in {"rate_limited", "client_error"}:
         return (0, "free", "failed_without_usage", None, None)
-    return (None, "unpriced", "unknown_usage", None, None)
+    left = row["status"] == "error" and row["error_type"] == "cancelled"
+    return (None, "unpriced", "unknown_usage:disconnect" if left else "unknown_usage", None, None)
 
 
 def _is_valid(row: Row, at: object) -> bool:
@@ -199,7 +200,9 @@ FACTS = st.fixed_dictionaries(
         "report_kind": st.sampled_from(["call"] * 6 + ["aggregate", "none"]),
         "usage_state": st.sampled_from(["exact"] * 6 + ["unknown", "impossible", "absent"]),
         "status": st.sampled_from(["ok", "error"]),
-        "error_type": st.sampled_from([None, "rate_limited", "timeout", "client_error", "other"]),
+        "error_type": st.sampled_from(
+            [None, "rate_limited", "timeout", "client_error", "cancelled", "other"]
+        ),
         "provider": st.sampled_from(["p"] * 6 + ["q", None]),
         "billing_model": st.sampled_from([*MODELS, *MODELS, "unknown", None]),
         "service_tier": st.sampled_from([None, None, "batch", "default", "priority"]),

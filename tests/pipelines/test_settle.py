@@ -164,6 +164,49 @@ def test_any_interleaving_equals_a_rebuild_and_the_reference(
     store.close()
 
 
+def test_ids_that_an_emitter_repeats_are_learned_and_join_nothing_from_the_next_hour(
+    span_rows: Rows, tmp_path: Path
+) -> None:
+    """C2: a client that reuses ten long ids; an hour later a proxy's report has one of them."""
+    store, reference = DuckDbSpanStore(None), MemorySpanStore()
+
+    def call(number: int, minutes: int, **said: Any) -> dict[str, Any]:
+        return {
+            "tenant": "a",
+            "span_id": number + 1,
+            "trace_lo": number + 1,
+            "start_time": AT + timedelta(minutes=minutes, milliseconds=number),
+            "response_id": f"chatcmpl-0000000{number % 10}",
+            **said,
+        }
+
+    def write(*rows: dict[str, Any]) -> None:
+        for engine in (store, reference):
+            engine.write(span_rows(*rows), batch_id=str(rows[0]["span_id"]))
+
+    other = {"service_name": "with good ids", "response_id": None}
+    proxy = {"layer": "proxy", "service_name": "gate"}
+    write(*(call(n, 1) for n in range(80)), *(call(n, 1, **other) for n in range(80, 160)))
+    learned = settle_tick(store, now=AT + timedelta(minutes=3), ledger=None).learned
+    assert [("default", "app")] == [(one.domain, one.service_name) for one in learned]
+    assert (AT + timedelta(hours=1)).timestamp() * 1e6 == learned[0].since_us
+    assert () == settle_tick(store, now=AT + timedelta(minutes=4), ledger=None).learned
+    assert () == settle_tick(store, now=AT + timedelta(minutes=30), ledger=None).learned
+    reference.take_over(learned)
+    write(call(200, 70), call(201, 70, **proxy, response_id="chatcmpl-00000000"))
+    same_hour = {"response_id": "chatcmpl-aaaaaaaa"}
+    write(call(300, 50, **same_hour), call(301, 50, **proxy, **same_hour))
+    for engine in (store, reference):
+        settle_tick(engine, now=AT + timedelta(hours=2), ledger=None)
+    assert [2] == [row["reports"] for row in _calls(store) if row["reports"] > 1]
+    assert _calls(reference) == _calls(store)
+    rebuilt = DuckDbSpanStore(tmp_path / "rebuilt.duckdb")
+    rebuild(store, rebuilt, now=AT + timedelta(hours=2))
+    assert (_calls(store), store.weak_emitters()) == (_calls(rebuilt), rebuilt.weak_emitters())
+    rebuilt.close()
+    store.close()
+
+
 def test_a_tick_that_finds_nothing_new_changes_nothing(span_rows: Rows) -> None:
     store, ledger = DuckDbSpanStore(None), Ledger()
     store.write(span_rows({"tenant": "a"}), batch_id="a")

@@ -13,6 +13,7 @@ import pyarrow as pa
 from controlplane.core.calendar import Window
 from controlplane.ingest.calls import report_rows
 from controlplane.ingest.join_flags import with_join_flags
+from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.settlement import (
     CHANGE_SCHEMA,
     EDGE_SCHEMA,
@@ -39,6 +40,7 @@ class MemorySpanStore:
         self._spans: list[Row] = []
         self._written: dict[str, list[Row]] = {}
         self._settled_batches = 0
+        self._weak: tuple[WeakEmitter, ...] = ()
         self._calls: dict[str, Row] = {}
         self._members: list[Row] = []
         self._changes: list[Row] = []
@@ -69,7 +71,7 @@ class MemorySpanStore:
         return Unsettled(
             through=len(self._written),
             lone_reports=0,
-            grouped=with_join_flags(report_rows(spans)),
+            grouped=with_join_flags(report_rows(spans), self._weak),
             edges=spans.select(EDGE_SCHEMA.names),
         )
 
@@ -94,6 +96,19 @@ class MemorySpanStore:
         self._members = settled.suppressed.to_pylist()
         self._settled_batches = settled.through
         return changed
+
+    def learn(self, *, now: datetime) -> tuple[WeakEmitter, ...]:
+        """See `SettleStore.learn`: it settles with what `take_over` was told."""
+        del now
+        return ()
+
+    def weak_emitters(self) -> tuple[WeakEmitter, ...]:
+        """See `SpanSource.weak_emitters`."""
+        return self._weak
+
+    def take_over(self, weak: tuple[WeakEmitter, ...]) -> None:
+        """See `RebuildTarget.take_over`."""
+        self._weak += weak
 
     def roll_up(self, *, now: datetime) -> int:
         """See `SettleStore.roll_up`: there is no cube to fall behind."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
+from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.settlement import Settled, Unsettled
 from controlplane.signals.ports import Written
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
@@ -118,6 +119,18 @@ class DuckDbSpanStore:
     def apply(self, settled: Settled, *, now: datetime) -> int:
         """See `SettleStore.apply`."""
         return self._tables.apply(settled, now=now)
+
+    def learn(self, *, now: datetime) -> tuple[WeakEmitter, ...]:
+        """See `SettleStore.learn`."""
+        return self._tables.learn(now=now)
+
+    def weak_emitters(self) -> tuple[WeakEmitter, ...]:
+        """See `SpanSource.weak_emitters`."""
+        return self._tables.weak.all()
+
+    def take_over(self, weak: tuple[WeakEmitter, ...]) -> None:
+        """See `RebuildTarget.take_over`."""
+        self._tables.weak.add(weak)
 
     def roll_up(self, *, now: datetime) -> int:
         """See `SettleStore.roll_up`."""

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from controlplane.core.calendar import Window
 from controlplane.core.errors import StoreUnavailableError
+from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.settlement import CHANGE_SCHEMA, Settled, Unsettled, empty_unsettled
 from controlplane.store.spans.cube import CALL_DIMENSIONS_SQL, CALL_MEASURES_SQL
 from controlplane.store.spans.database import (
@@ -17,6 +18,7 @@ from controlplane.store.spans.database import (
     transaction,
 )
 from controlplane.store.spans.neighborhood import NEW_KEYS, neighborhood
+from controlplane.store.spans.weak_emitters import WeakEmitters
 
 MAX_TAKEN_SPANS: Final = 50_000
 """Spans of one settlement (at least one batch): bounds a tick after a restart or an import."""
@@ -45,6 +47,7 @@ class SettleTables:
 
     def __init__(self, database: SpanDatabase) -> None:
         self._connection = database.connect()
+        self.weak = WeakEmitters(self._connection)
         self._has_keys_of = (0, 0)
         self._has_groups = True  # the temporary tables do not exist yet
 
@@ -97,6 +100,13 @@ class SettleTables:
         )
         self._fold_accounts()
         return self._recompute()
+
+    def learn(self, *, now: datetime) -> tuple[WeakEmitter, ...]:
+        """See `SettleStore.learn`."""
+        try:
+            return self.weak.learn(now)
+        except duckdb.Error as error:
+            raise StoreUnavailableError(f"span store: {error}") from error
 
     def unposted(self) -> pa.Table:
         """See `SettleStore.unposted`."""

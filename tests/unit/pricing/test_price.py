@@ -127,6 +127,10 @@ def test_columns_equal_one_call_at_a_time(rows: list[dict[str, object]]) -> None
             {"usage_state": "absent", "status": "error", "error_type": "server_error"},
             (None, "unpriced", "unknown_usage"),
         ),
+        (
+            {"usage_state": "absent", "status": "error", "error_type": "cancelled"},
+            (None, "unpriced", "unknown_usage:disconnect"),
+        ),
         ({"report_kind": "aggregate", "input_uncached": 5}, (None, None, None)),
         ({"report_kind": "none"}, (None, None, None)),
     ],
