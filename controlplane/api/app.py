@@ -30,6 +30,7 @@ from controlplane.api.routes.metrics import MetricsController
 from controlplane.api.routes.policy import PolicyController
 from controlplane.api.routes.prices import PriceController
 from controlplane.api.routes.quality import QualityController
+from controlplane.api.routes.scores import ScoreController
 from controlplane.api.services import Services
 
 MAX_BODY_BYTES: Final = 4 * 2**20
@@ -47,6 +48,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     PolicyController,
     PriceController,
     QualityController,
+    ScoreController,
 )
 
 

@@ -21,6 +21,7 @@ from controlplane.pipelines.sync import SyncTools
 from controlplane.pricing.price_book import Found
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.sender import TenantMap
+from controlplane.signals.signal_ports import SignalReader, SignalWriter
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +115,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The ports of one running API."""
 
     reader: SpanReader
+    signals: SignalReader
+    signal_writer: SignalWriter
     keys: KeyDirectory
     create_key: CreateKey
     publishing: PublishTools

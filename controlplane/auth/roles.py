@@ -19,6 +19,7 @@ class Scope(StrEnum):
     KEYS_ADMIN = "keys:admin"
     ALERTS_READ = "alerts:read"
     ALERTS_ACK = "alerts:ack"
+    SCORES_WRITE = "scores:write"
     QUALITY_READ = "quality:read"
     PRICES_READ = "prices:read"
     EXPORTS = "exports:create"
@@ -56,14 +57,23 @@ ROLE_SCOPES: Final[dict[Role, frozenset[Scope]]] = {
     # Everything but the machine-to-machine scopes: an admin's key must not pass for a proxy's.
     Role.ADMIN: frozenset(Scope) - {Scope.SYNC, Scope.POLICY_PULL, Scope.INGEST},
     Role.FINANCE: _LOOK | {Scope.BUDGETS_WRITE, Scope.POLICY_READ, Scope.EXPORTS},
-    Role.ENGINEERING_LEAD: _LOOK | {Scope.CALLS_READ, Scope.POLICY_READ},
+    Role.ENGINEERING_LEAD: _LOOK | {Scope.CALLS_READ, Scope.POLICY_READ, Scope.SCORES_WRITE},
     Role.ON_CALL: _LOOK
-    | {Scope.CALLS_READ, Scope.POLICY_READ, Scope.ALERTS_ACK, Scope.METRICS_READ},
+    | {
+        Scope.CALLS_READ,
+        Scope.POLICY_READ,
+        Scope.ALERTS_ACK,
+        Scope.METRICS_READ,
+        Scope.SCORES_WRITE,
+    },
     # Sees and exports, changes nothing (separation of duties).
     Role.AUDITOR: _LOOK | {Scope.CALLS_READ, Scope.POLICY_READ, Scope.EXPORTS},
     Role.VIEWER: _LOOK,
-    Role.PROXY: frozenset({Scope.SYNC, Scope.POLICY_PULL, Scope.INGEST, Scope.ME}),
-    Role.COLLECTOR: frozenset({Scope.INGEST, Scope.ME}),
+    Role.PROXY: frozenset(
+        {Scope.SYNC, Scope.POLICY_PULL, Scope.INGEST, Scope.SCORES_WRITE, Scope.ME}
+    ),
+    # An application that reports its calls may say what its users think of them.
+    Role.COLLECTOR: frozenset({Scope.INGEST, Scope.SCORES_WRITE, Scope.ME}),
 }
 
 

@@ -140,6 +140,8 @@ def build_services(
     )
     return Services(
         reader=stores.spans,
+        signals=stores.spans.signals,
+        signal_writer=stores.spans,
         keys=stores.keys,
         create_key=KeyMaker(stores.keys),
         publishing=publishing,

@@ -64,6 +64,10 @@ class SpanReader(Protocol):
         """
         ...
 
+    def call(self, tenants: tuple[str, ...], call_id: str) -> pa.Table:
+        """Answer the CALL_SCHEMA row of a call; none if there is no such call of the tenants."""
+        ...
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """Answer SPAN_SCHEMA rows plus `call_id` and `suppressed_reason` (NULL if neither)."""
         ...

@@ -344,6 +344,8 @@ def services(
     ids = SequentialIds()
     return Services(
         reader=reader,
+        signals=reader.signals,
+        signal_writer=reader,
         keys=keys.repository,
         create_key=create_key,
         publishing=publishing,

@@ -110,7 +110,8 @@ def test_no_route_with_tenant_data_mixes_tenants(
             if method != "GET" or handler.opt.get("public") or handler.opt.get("long_poll"):
                 continue
             for trace_id in (own, foreign):
-                url = path.replace("{trace_id}", trace_id).replace("{budget_id}", "budget_b")
+                url = path.replace("{trace_id}", trace_id).replace("{call_id}", f"call_{trace_id}")
+                url = url.replace("{budget_id}", "budget_b")
                 answer = client.get(url, params=NEEDED.get(path, {}))
                 allowed = {403} if handler.opt.get("operator") else {200, 404}
                 assert answer.status_code in allowed, (path, answer.text)

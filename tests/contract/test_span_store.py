@@ -421,3 +421,24 @@ def test_batches_hold_every_call_once_oldest_first(spans: Store, span_rows: Rows
     assert (12, 0) == (total["cache_read"], total["pages"])
     with pytest.raises(InvalidInputError, match="no usage bucket"):
         _total(spans.store, buckets=("cost_nusd) --",))
+
+
+def test_a_call_is_found_by_its_name_lone_or_grouped(spans: Store, span_rows: Rows) -> None:
+    shared = {"response_id": "chatcmpl-0123456789", "trace_lo": 5}
+    spans.writer.write(
+        span_rows(
+            {"span_id": 9},
+            {**shared, "span_id": 1},
+            {**shared, "span_id": 2, "layer": "proxy"},
+        ),
+        batch_id="a",
+    )
+    _settle(spans)
+    listed = spans.store.calls(CallQuery(tenants=TENANTS, window=DAY)).to_pylist()
+    assert 2 == len(listed)
+    for call in listed:
+        assert [call] == spans.store.call(TENANTS, call["call_id"]).to_pylist()
+        assert 0 == spans.store.call(("other",), call["call_id"]).num_rows
+    for unknown in ("", "call_1", f"call_{'0' * 32}", "call_" + "G" * 32):
+        assert CALL_SCHEMA == spans.store.call(TENANTS, unknown).schema
+        assert 0 == spans.store.call(TENANTS, unknown).num_rows

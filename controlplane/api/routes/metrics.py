@@ -2,14 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Final
 
 import pyarrow as pa
 from litestar import Controller, Response, get
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
@@ -21,10 +25,14 @@ from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
 from controlplane.core.calendar import Window
 from controlplane.core.money import NUSD_PER_USD
+from controlplane.signals.meanings import Meaning
 from controlplane.signals.queries import LATENCY_BOUNDS_US, CostQuery
+from controlplane.signals.samples import VIOLATIONS
 
 EPOCH: Final = datetime(2020, 1, 1, tzinfo=UTC)
 """Counters count from here: before any trace of ours."""
+FRESH: Final = timedelta(minutes=2)
+"""A gauge that was not said for longer says nothing about now."""
 US_PER_SECOND: Final = 1_000_000
 UNKNOWN: Final = "unknown"
 SERIES_LABELS: Final = ("model", "endpoint")
@@ -50,9 +58,12 @@ class MetricsController(Controller):
         """
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         registry = CollectorRegistry()
+        tenants = tenants_of(request, services)
         for family in (
             *telemetry.REGISTRY.collect(),
-            *_usage(services, tenants_of(request, services)),
+            *_usage(services, tenants),
+            *_guardrails(services, tenants),
+            _active(services, tenants),
         ):
             registry.register(_Read(family))
         return Response(encode(registry), media_type=content_type)
@@ -91,6 +102,36 @@ def _usage(services: Services, tenants: tuple[str, ...]) -> list[Metric]:
         spend.add_metric(series, row["cost_nusd"] / NUSD_PER_USD)
         unpriced.add_metric(series, row["unpriced_calls"])
     return [tokens, spend, unpriced, _latency(services.reader.latencies(query))]
+
+
+def _guardrails(services: Services, tenants: tuple[str, ...]) -> list[Metric]:
+    """Count what broke a rule; a guardrail that let everything pass has no series."""
+    violations = CounterMetricFamily(
+        "ai_guardrail_violations",
+        "Guardrail results that blocked, masked or flagged content.",
+        labels=("guardrail", "action"),
+    )
+    for row in services.signals.guardrails(tenants).to_pylist():
+        if row["action"] in VIOLATIONS:
+            violations.add_metric((row["name"] or UNKNOWN, row["action"]), row["events"])
+    return [violations]
+
+
+def _active(services: Services, tenants: tuple[str, ...]) -> GaugeMetricFamily:
+    """Repeat what engines and proxies last said; layers report the same requests, each its own."""
+    active = GaugeMetricFamily(
+        "ai_active_requests",
+        "Requests in progress as engines and proxies last said.",
+        labels=("model", "emitter"),
+    )
+    now = services.clock.now()
+    sums: dict[tuple[str, str], float] = defaultdict(float)
+    for row in services.signals.gauges(tenants, Window(now - FRESH, now)).to_pylist():
+        if row["meaning"] == Meaning.RUNNING_REQUESTS:
+            sums[row["model"] or UNKNOWN, row["emitter"]] += row["last"]
+    for series, value in sorted(sums.items()):
+        active.add_metric(series, value)
+    return active
 
 
 def _latency(table: pa.Table) -> HistogramMetricFamily:

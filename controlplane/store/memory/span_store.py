@@ -154,6 +154,12 @@ class MemorySpanStore:
             )
         ]
 
+    def call(self, tenants: tuple[str, ...], call_id: str) -> pa.Table:
+        """See `SpanReader.call`."""
+        row = self._calls.get(call_id)
+        found = [row] if row is not None and row["tenant"] in tenants else []
+        return pa.Table.from_pylist(found, schema=CALL_SCHEMA)
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""
         call_of = {_identity(row): row["call_id"] for row in self._calls.values()}

@@ -76,6 +76,10 @@ class DuckDbSpanStore:
         """See `SpanReader.call_batches`."""
         return self._reader.call_batches(query)
 
+    def call(self, tenants: tuple[str, ...], call_id: str) -> pa.Table:
+        """See `SpanReader.call`."""
+        return self._reader.call(tenants, call_id)
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""
         return self._reader.trace(query)

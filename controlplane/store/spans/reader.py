@@ -1,5 +1,6 @@
 """The way out: every answer from one moment of the store, restricted to the query's tenants."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -39,6 +40,7 @@ ACCOUNTING_SCHEMA: Final = pa.schema(_ACCOUNTING)
 _BEFORE: Final = (
     " AND start_time <= $before_time AND (start_time < $before_time OR call_id < $before_id)"
 )
+_CALL_ID: Final = re.compile("call_([0-9a-f]{16})([0-9a-f]{16})")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -93,6 +95,22 @@ class SpanTableReader:
             for batch in found.to_arrow_reader(MAX_BATCH_ROWS):
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch]).cast(CALL_SCHEMA)
+
+    def call(self, tenants: tuple[str, ...], call_id: str) -> pa.Table:
+        """See `SpanReader.call`."""
+        digits = _CALL_ID.fullmatch(call_id)
+        if digits is None:
+            return CALL_SCHEMA.empty_table()
+        named = {"call_id": call_id, "call_hi": int(digits[1], 16), "call_lo": int(digits[2], 16)}
+        columns = ", ".join(CALL_SCHEMA.names)
+        with self._database.reading() as connection:
+            for (start,) in connection.execute(read_sql("call_starts"), named).fetchall():
+                sql = read_sql("call_named").format(columns=columns)
+                at = {"call_id": call_id, "start": start, "tenants": list(tenants)}
+                found = _table(connection.execute(sql, at), CALL_SCHEMA)
+                if found.num_rows:
+                    return found
+        return CALL_SCHEMA.empty_table()
 
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""
