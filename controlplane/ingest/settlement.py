@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 
-from controlplane.signals.schema import ATTRIBUTED, CALL, SPAN_SCHEMA, TIMESTAMP
+from controlplane.signals.schema import ATTRIBUTED, CALL_SCHEMA, SPAN_SCHEMA, TIMESTAMP
 
 REPORT_SCHEMA: Final = SPAN_SCHEMA.remove(SPAN_SCHEMA.get_field_index("attributes"))
 """A stored span whose report_kind is `call`: everything that settlement reads."""
@@ -56,7 +56,20 @@ MEMBER_SCHEMA: Final = pa.schema(MEMBER)
 
 IDENTITY_SCHEMA: Final = pa.schema([REPORT_SCHEMA.field(name) for name in IDENTITY_NAMES])
 
-CHANGE_SCHEMA: Final = pa.schema([*CALL, pa.field("sign", pa.int8(), nullable=False)])
+CHANGE_COLUMNS: Final = (
+    *("call_id", "start_time", "version", "enforced", "duration_us", "cost_nusd", "cost_state"),
+    *("response_id", "gateway_call_id", "provider", "operation", "request_model"),
+    *("response_model", "billing_model", "input_tokens", "cached_input_tokens", "output_tokens"),
+    *(field.name for field in ATTRIBUTED if field.name != "attributed_by"),
+)
+"""What a ledger may ask of a call. Whole calls would cost more to read than to store."""
+
+CHANGE_SCHEMA: Final = pa.schema(
+    [
+        *(CALL_SCHEMA.field(name) for name in CHANGE_COLUMNS),
+        pa.field("sign", pa.int8(), nullable=False),
+    ]
+)
 """A call before (-1) or after (+1) the settlement `version` it carries."""
 
 CONTEXT_COLUMNS: Final = tuple(f.name for f in ATTRIBUTED if f.name != "tenant")

@@ -11,4 +11,4 @@ FROM (
     FROM replaced_call
     WHERE replaced_at > $posted
 )
-ORDER BY version, call_id, sign
+ORDER BY version
