@@ -22,8 +22,8 @@ from controlplane.pricing.price import price
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.sender import KEYLESS_SENDER
 
-REQUESTS_PER_BATCH: Final = 26
-"""What the ingest loop takes at most: 8 MiB."""
+REQUESTS_PER_BATCH: Final = 104
+"""What the ingest loop takes at most: 32 MiB."""
 WARM_UP_ROUNDS: Final = 1
 
 Result = TypeVar("Result")

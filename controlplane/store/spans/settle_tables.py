@@ -20,7 +20,7 @@ from controlplane.store.spans.database import (
 from controlplane.store.spans.neighborhood import NEW_KEYS, neighborhood
 from controlplane.store.spans.weak_emitters import WeakEmitters
 
-MAX_TAKEN_SPANS: Final = 50_000
+MAX_TAKEN_SPANS: Final = 100_000
 """Spans of one settlement (at least one batch): bounds a tick after a restart or an import."""
 
 MAX_DUE_BUCKETS: Final = 2_000
