@@ -21,6 +21,7 @@ from controlplane.api.problem import exception_handlers
 from controlplane.api.routes.alerts import AlertController
 from controlplane.api.routes.budgets import BudgetController
 from controlplane.api.routes.calls import CallController
+from controlplane.api.routes.change import ChangeController
 from controlplane.api.routes.costs import CostController
 from controlplane.api.routes.exports import ExportController
 from controlplane.api.routes.health import HealthController
@@ -39,6 +40,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     AlertController,
     BudgetController,
     CallController,
+    ChangeController,
     CostController,
     ExportController,
     HealthController,

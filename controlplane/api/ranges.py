@@ -4,8 +4,10 @@ Weeks, months, quarters and years are the organisation's: its fiscal calendar sa
 """
 
 import re
-from datetime import datetime, timedelta
+from calendar import monthrange
+from datetime import UTC, datetime, timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from controlplane.core.calendar import Period, Window, window_at, window_before
 from controlplane.core.errors import InvalidInputError
@@ -78,6 +80,34 @@ def preset(name: str, *, now: datetime, zone: str, calendar: FiscalCalendar = GR
         current = window_at(period, now, zone=zone, calendar=calendar)
         return window_before(period, current, zone=zone, calendar=calendar)
     return Window(window_at(_TO_DATE[name], now, zone=zone, calendar=calendar).start, end)
+
+
+COMPARED: Final = ("previous", "last_week", "last_month", "last_year")
+"""Words for the window that another is compared with."""
+
+
+def compared(name: str, window: Window, *, zone: str) -> Window:
+    """Return the window that another is compared with.
+
+    `previous` is as long and ends where it starts; the others are its place in the week, month or
+    year before, by the zone's wall clock. A day that the earlier month does not have is its last one.
+    """
+    if name == "previous":
+        return Window(window.start - (window.end - window.start), window.start)
+    tz = ZoneInfo(zone)
+    start, end = (_earlier(name, at.astimezone(tz)) for at in (window.start, window.end))
+    first, last = align_up(start.astimezone(UTC)), align_up(end.astimezone(UTC))
+    # Both ends may have become the last day of a shorter month: then it is that day's like.
+    return Window(first, last if last > first else first + (window.end - window.start))
+
+
+def _earlier(name: str, local: datetime) -> datetime:
+    if name == "last_week":
+        return local - timedelta(days=7)  # wall time: the same hour of the same weekday
+    months = local.year * 12 + local.month - 1 - (12 if name == "last_year" else 1)
+    year, month = divmod(months, 12)
+    last = monthrange(year, month + 1)[1]
+    return local.replace(year=year, month=month + 1, day=min(local.day, last))
 
 
 def _rolling(count: int, unit: str, *, end: datetime, zone: str) -> Window:

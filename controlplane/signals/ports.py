@@ -49,6 +49,17 @@ class SpanReader(Protocol):
         """
         ...
 
+    def repeated(self, query: CostQuery) -> pa.Table:
+        """Answer as `costs` does with granularity total, of billed calls that repeat another.
+
+        A call repeats another of its tenant and provider when it has the same response id (one
+        that may join reports, `ingest.join_keys`) and starts later; such calls are still billed.
+
+        Raises:
+            InvalidInputError: as `costs`; the window is wider than MAX_SCAN_DAYS.
+        """
+        ...
+
     def calls(self, query: CallQuery) -> pa.Table:
         """Answer at most `limit` rows of CALL_SCHEMA, newest first."""
         ...

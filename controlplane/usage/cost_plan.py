@@ -57,6 +57,16 @@ def plan_costs(query: CostQuery) -> CostPlan:
     return CostPlan(groups, filters, whole, _periods(query), (*MEASURES, *query.buckets))
 
 
+def plan_repeats(query: CostQuery) -> CostPlan:
+    """Check and plan a question about calls that repeat others: only calls can answer it.
+
+    Raises:
+        InvalidInputError: as `plan_costs`; the window is too long.
+    """
+    _refuse_long_scan(query.window, "duplicates")
+    return plan_costs(msgspec.structs.replace(query, granularity=Granularity.TOTAL))
+
+
 def _whole_buckets(window: Window) -> Window:
     start = window.start + (_EPOCH - window.start) % BUCKET
     end = window.end - (window.end - _EPOCH) % BUCKET

@@ -442,3 +442,33 @@ def test_a_call_is_found_by_its_name_lone_or_grouped(spans: Store, span_rows: Ro
     for unknown in ("", "call_1", f"call_{'0' * 32}", "call_" + "G" * 32):
         assert CALL_SCHEMA == spans.store.call(TENANTS, unknown).schema
         assert 0 == spans.store.call(TENANTS, unknown).num_rows
+
+
+def test_billed_repeats_of_a_response_id_are_found(spans: Store, span_rows: Rows) -> None:
+    """Two calls of one client and layer never merge: both bill, the later one repeats the first.
+
+    Not an id too short to name a response, nor one of another provider, nor one that cost nothing.
+    """
+    same = {"response_id": "chatcmpl-0123456789", "team": "a"}
+    spans.writer.write(
+        span_rows(
+            {**same, "span_id": 1, "trace_lo": 1},
+            {**same, "span_id": 2, "trace_lo": 2, "start_time": AT + 3 * HOUR, "cost_nusd": 70},
+            {**same, "span_id": 3, "trace_lo": 3, "provider": "azure"},
+            {**same, "span_id": 4, "trace_lo": 4, "start_time": AT + 4 * HOUR, "cost_nusd": 0},
+            {"span_id": 5, "trace_lo": 5, "response_id": "chatcmpl-12"},
+            {"span_id": 6, "trace_lo": 6, "response_id": "chatcmpl-12", "start_time": AT + HOUR},
+        ),
+        batch_id="a",
+    )
+    _settle(spans, now=AT + 6 * HOUR)
+    query = CostQuery(tenants=TENANTS, window=DAY, group_by=("team",))
+    assert [("a", 1, 70)] == [
+        (row["team"], row["calls"], row["cost_nusd"])
+        for row in spans.store.repeated(query).to_pylist()
+    ]
+    nothing = CostQuery(tenants=("nobody",), window=DAY)
+    assert [] == spans.store.repeated(nothing).to_pylist()
+    long = Window(DAY.start - timedelta(days=40), DAY.end)
+    with pytest.raises(InvalidInputError, match="31 days"):
+        spans.store.repeated(CostQuery(tenants=TENANTS, window=long))

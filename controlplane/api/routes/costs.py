@@ -93,17 +93,7 @@ def cost_query(
     zone = p.zone(given, services.zone)
     window = p.window(given, now=now, in_zone=zone, calendar=services.calendar)
     granularity = Granularity(p.one(given, "granularity", "total") or "total")
-    for name, at in (("start", window.start), ("end", window.end)):
-        if align_up(at) != at:
-            near = rfc3339(align_up(at) - QUARTER_HOUR)
-            raise InvalidInputError(name, "not on a quarter hour", f"Use {near} or the next")
-    if window.end - window.start > MAX_WIDTH[granularity]:
-        most = MAX_WIDTH[granularity].days
-        raise InvalidInputError(
-            "granularity",
-            f"{granularity.value} serves at most {most} days",
-            "Use a coarser one or a shorter window",
-        )
+    check_window(window, granularity)
     return CostQuery(
         tenants=tenants,
         window=window,
@@ -113,6 +103,27 @@ def cost_query(
         zone=zone,
         calendar=services.calendar,
     )
+
+
+def check_window(window: Window, granularity: Granularity, *, prefix: str = "") -> None:
+    """Pass a window that cost answers can be given for; `prefix` is of its parameters' names.
+
+    Raises:
+        InvalidInputError: not aligned to quarter hours, or too wide for its granularity.
+    """
+    for name, at in (("start", window.start), ("end", window.end)):
+        if align_up(at) != at:
+            near = rfc3339(align_up(at) - QUARTER_HOUR)
+            raise InvalidInputError(
+                f"{prefix}{name}", "not on a quarter hour", f"Use {near} or the next"
+            )
+    if window.end - window.start > MAX_WIDTH[granularity]:
+        most = MAX_WIDTH[granularity].days
+        raise InvalidInputError(
+            "granularity",
+            f"{granularity.value} serves at most {most} days",
+            "Use a coarser one or a shorter window",
+        )
 
 
 def _group_by(given: p.Given) -> tuple[str, ...]:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
 from controlplane.ingest.calls import report_rows
 from controlplane.ingest.join_flags import with_join_flags
-from controlplane.ingest.join_keys import WeakEmitter
+from controlplane.ingest.join_keys import WeakEmitter, is_join_key
 from controlplane.ingest.settlement import (
     CHANGE_SCHEMA,
     EDGE_SCHEMA,
@@ -21,11 +22,18 @@ from controlplane.ingest.settlement import (
     Unsettled,
 )
 from controlplane.signals.ports import Written
-from controlplane.signals.queries import MAX_BATCH_ROWS, CallQuery, CostQuery, TraceQuery
+from controlplane.signals.queries import (
+    MAX_BATCH_ROWS,
+    CallQuery,
+    CostQuery,
+    Granularity,
+    TraceQuery,
+)
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
 from controlplane.store.memory.cost_sums import sum_costs
 from controlplane.store.memory.duplicate_sums import sum_duplicates
 from controlplane.store.memory.histograms import count_latencies, count_lengths
+from controlplane.usage.cost_plan import plan_repeats
 from controlplane.usage.dimensions import dimension
 
 Row = dict[str, Any]
@@ -126,6 +134,22 @@ class MemorySpanStore:
     def costs(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.costs`."""
         return sum_costs(self._calls.values(), query)
+
+    def repeated(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.repeated`."""
+        plan_repeats(query)
+        asked = CallQuery(tenants=query.tenants, window=query.window, filters=query.filters)
+        seen: set[tuple[Any, ...]] = set()
+        repeats = []
+        for call in sorted(self._matching(asked), key=_page_key):
+            key = (call["tenant"], call["provider"], call["response_id"])
+            if not (call["cost_nusd"] and is_join_key(call["response_id"])):
+                continue
+            if key in seen:
+                repeats.append(call)
+            seen.add(key)
+        total = msgspec.structs.replace(query, granularity=Granularity.TOTAL)
+        return sum_costs(repeats, total)
 
     def calls(self, query: CallQuery) -> pa.Table:
         """See `SpanReader.calls`."""

@@ -4,7 +4,9 @@ from datetime import datetime
 from typing import Any, Final
 
 import duckdb
+import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from controlplane.core.calendar import Window
 from controlplane.signals.queries import CostQuery, Granularity
@@ -42,6 +44,29 @@ def cost_answer(
     load(connection, part=pa.concat_tables(parts), period=period)
     found = connection.execute(_fold_sql(query, plan)).to_arrow_table()
     return found.select(schema.names).cast(schema)
+
+
+def repeated_answer(
+    connection: duckdb.DuckDBPyConnection, query: CostQuery, plan: CostPlan
+) -> pa.Table:
+    """Sum the calls that repeat another, by group."""
+    total = msgspec.structs.replace(query, granularity=Granularity.TOTAL)
+    schema = answer_schema(total, plan)
+    parameters: dict[str, Any] = {
+        "start": query.window.start,
+        "end": query.window.end,
+        "tenants": list(query.tenants),
+    }
+    sql = read_sql("repeated_calls").format(
+        groups="".join(f"{value_of(group)} AS {group.name}, " for group in plan.groups),
+        sums=call_sums(plan.measures),
+        filters=filter_sql(plan.filters, parameters),
+    )
+    found = connection.execute(sql, parameters).to_arrow_table()
+    rows = found.filter(
+        pc.greater(found["calls"], pa.scalar(0))
+    )  # without groups there is always one
+    return rows.select(schema.names).cast(schema)
 
 
 def answer_schema(query: CostQuery, plan: CostPlan) -> pa.Schema:

@@ -68,6 +68,10 @@ class DuckDbSpanStore:
         """See `SpanReader.costs`."""
         return self._reader.costs(query)
 
+    def repeated(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.repeated`."""
+        return self._reader.repeated(query)
+
     def calls(self, query: CallQuery) -> pa.Table:
         """See `SpanReader.calls`."""
         return self._reader.calls(query)

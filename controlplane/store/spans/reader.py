@@ -17,12 +17,12 @@ from controlplane.signals.schema import (
     SUPPRESSED_SCHEMA,
     TIMESTAMP,
 )
-from controlplane.store.spans.cost_answer import cost_answer
+from controlplane.store.spans.cost_answer import cost_answer, repeated_answer
 from controlplane.store.spans.database import SpanDatabase, read_sql
 from controlplane.store.spans.filters import filter_sql
 from controlplane.store.spans.histograms import latency_histogram, length_histogram
 from controlplane.store.spans.rows import from_rows
-from controlplane.usage.cost_plan import plan_costs
+from controlplane.usage.cost_plan import plan_costs, plan_repeats
 from controlplane.usage.dimensions import dimension
 
 TRACE_SCHEMA: Final = SPAN_SCHEMA.append(pa.field("call_id", pa.string())).append(
@@ -55,6 +55,12 @@ class SpanTableReader:
         plan = plan_costs(query)
         with self._database.reading() as connection:
             return cost_answer(connection, query, plan)
+
+    def repeated(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.repeated`."""
+        plan = plan_repeats(query)
+        with self._database.reading() as connection:
+            return repeated_answer(connection, query, plan)
 
     def calls(self, query: CallQuery) -> pa.Table:
         """See `SpanReader.calls`."""
