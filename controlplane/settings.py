@@ -22,6 +22,7 @@ ENV_PREFIX: Final = "CONTROLPLANE_"
 CONFIG_ENV: Final = "CONTROLPLANE_CONFIG"
 RESERVED_ENV: Final = (
     "CONTROLPLANE_AGENT_",
+    "CONTROLPLANE_CLIENT_",
     "CONTROLPLANE_DASHBOARD_API_URL",
     "CONTROLPLANE_DASHBOARD_LANGUAGE",
     "CONTROLPLANE_DASHBOARD_ALLOWED_HOSTS",
@@ -79,6 +80,17 @@ class BudgetSettings(_Section, frozen=True, kw_only=True):
     unenforced_grace_seconds: Seconds = 10.0
 
 
+class PolicySettings(_Section, frozen=True, kw_only=True):
+    """How policies are changed and rolled out."""
+
+    require_approval: bool = False  # somebody else than the author must agree
+    staged: bool = True  # new rules go to one node, a tenth, all
+    stage_seconds: Seconds = 30.0
+    stage_max_seconds: Seconds = 300.0
+    stage_min_calls: Positive = 20
+    connects_per_second: Positive = 500  # new streams and polls after a restart
+
+
 class WatchSettings(_Section, frozen=True, kw_only=True):
     """Detection and where alerts go."""
 
@@ -116,6 +128,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     api: ApiSettings = ApiSettings()
     dashboard: DashboardSettings = DashboardSettings()
     budgets: BudgetSettings = BudgetSettings()
+    policy: PolicySettings = PolicySettings()
     watch: WatchSettings = WatchSettings()
 
     @property

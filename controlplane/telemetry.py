@@ -93,3 +93,19 @@ SCRAPE_SAMPLES = Counter(
     ["job"],
     registry=REGISTRY,
 )
+POLICY_PROPAGATION_SECONDS = Histogram(
+    "controlplane_policy_propagation_seconds",
+    "Generation published to acknowledged as applied, once a node.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
+POLICY_NACKS = Counter(
+    "controlplane_policy_nacks_total", "Syncs that refuse a generation.", registry=REGISTRY
+)
+POLICY_STREAMS = Gauge("controlplane_policy_streams", "Open policy streams.", registry=REGISTRY)
+POLICY_ROLLOUTS = Counter(
+    "controlplane_policy_rollouts_total",
+    "Staged roll-outs that ended, by how.",
+    ["state"],
+    registry=REGISTRY,
+)

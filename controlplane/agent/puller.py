@@ -124,7 +124,11 @@ class Puller:
         headers = {"If-None-Match": self.applied.generation.etag()} if self.applied else {}
         response = await self._client.get(
             "/api/v1/policy",
-            params={"scope": self._settings.scope, "wait": f"{wait_seconds:.1f}"},
+            params={
+                "scope": self._settings.scope,
+                "node": self._settings.node,
+                "wait": f"{wait_seconds:.1f}",
+            },
             headers=headers,
             timeout=wait_seconds + self._settings.request_timeout_seconds,
         )

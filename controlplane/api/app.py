@@ -18,6 +18,7 @@ from controlplane.api.edge import add_headers, check_host, observe
 from controlplane.api.guards import require_scope
 from controlplane.api.policy_watch import PolicyWatch
 from controlplane.api.problem import exception_handlers
+from controlplane.api.rate_limit import ConnectLimiter
 from controlplane.api.routes.alerts import AlertController
 from controlplane.api.routes.budgets import BudgetController
 from controlplane.api.routes.calls import CallController
@@ -29,6 +30,7 @@ from controlplane.api.routes.keys import KeyController
 from controlplane.api.routes.meta import MetaController
 from controlplane.api.routes.metrics import MetricsController
 from controlplane.api.routes.policy import PolicyController
+from controlplane.api.routes.policy_changes import PolicyChangeController
 from controlplane.api.routes.prices import PriceController
 from controlplane.api.routes.quality import QualityController
 from controlplane.api.routes.scores import ScoreController
@@ -48,6 +50,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     MetaController,
     MetricsController,
     PolicyController,
+    PolicyChangeController,
     PriceController,
     QualityController,
     ScoreController,
@@ -75,7 +78,8 @@ def create_app(services: Services) -> Litestar:
             {
                 "services": services,
                 "gate": Gate(services),
-                "policy_watch": PolicyWatch(services.publishing.policies.newest),
+                "policy_watch": PolicyWatch(services.publishing.policies.serving),
+                "connects": ConnectLimiter(services.connects_per_second),
             }
         ),
     )

@@ -14,8 +14,11 @@ from controlplane.api.rate_limit import RateLimiter
 from controlplane.api.services import Services
 from controlplane.api.sessions import SESSION_PREFIX, SignedIn
 from controlplane.auth.principal import Principal
+from controlplane.auth.roles import Scope as AccessScope
 from controlplane.core.errors import AuthenticationError
 
+MACHINE_SCOPES: Final = frozenset({AccessScope.POLICY_PULL, AccessScope.SYNC})
+MACHINE_FACTOR: Final = 50
 KEY_CACHE_SECONDS: Final = 2.0
 """How long a resolved key is believed: a revoked key is refused within this time (SE-10: 5 s)."""
 KEY_CACHE_ENTRIES: Final = 4_096
@@ -30,10 +33,17 @@ class Gate:
         self._services = services
         self._known: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
         self._requests = RateLimiter("api.requests_per_minute", services.requests_per_minute)
+        self._machines = RateLimiter(
+            "api.requests_per_minute", MACHINE_FACTOR * services.requests_per_minute
+        )
         self._failures = RateLimiter("failed sign-ins per minute", FAILURES_PER_MINUTE)
 
-    async def admit(self, authorization: str | None, *, address: str) -> Principal:
+    async def admit(
+        self, authorization: str | None, *, address: str, is_machine: bool = False
+    ) -> Principal:
         """Return the caller and count its request.
+
+        A fleet of agents shares a key, so its polls and syncs are counted more generously.
 
         Raises:
             AuthenticationError: no credential, or one that is not good now.
@@ -45,7 +55,8 @@ class Gate:
         except AuthenticationError:
             self._failures.take(address, monotonic=monotonic)
             raise
-        self._requests.take(principal.id, monotonic=monotonic)
+        limiter = self._machines if is_machine else self._requests
+        limiter.take(principal.id, monotonic=monotonic)
         return principal
 
     def exchange(self, token: str, *, address: str) -> SignedIn:
@@ -100,7 +111,11 @@ def authentication(app: ASGIApp) -> ASGIApp:
             gate: Gate = connection.app.state.gate
             address = connection.client.host if connection.client else "unknown"
             authorization = connection.headers.get("authorization")
-            scope["user"] = await gate.admit(authorization, address=address)
+            scope["user"] = await gate.admit(
+                authorization,
+                address=address,
+                is_machine=connection.route_handler.opt.get("scope") in MACHINE_SCOPES,
+            )
         await app(scope, receive, send)
 
     return authenticated

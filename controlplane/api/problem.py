@@ -21,6 +21,7 @@ from controlplane.core.errors import (
     InvalidInputError,
     LimitExceededError,
     NotFoundError,
+    PolicyError,
     RateLimitedError,
     SpoolFullError,
 )
@@ -63,6 +64,7 @@ class FieldProblem(msgspec.Struct, frozen=True, omit_defaults=True):
     field: str
     problem: str
     fix: str = ""
+    line: int | None = None
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -129,7 +131,8 @@ def _headers_of(error: ControlPlaneError) -> dict[str, str]:
 
 def _fields_of(error: ControlPlaneError) -> tuple[FieldProblem, ...]:
     if isinstance(error, InvalidInputError):
-        return (FieldProblem(error.field, error.problem, error.fix),)
+        line = error.line if isinstance(error, PolicyError) else None
+        return (FieldProblem(error.field, error.problem, error.fix, line),)
     if isinstance(error, NotFoundError):
         return (FieldProblem(error.kind, "does not exist", error.fix),)
     if isinstance(error, LimitExceededError):

@@ -6,7 +6,7 @@ from typing import Final
 
 from controlplane.budgets.budget import Budget
 from controlplane.core.errors import ConflictError
-from controlplane.pipelines.publish import PublishTools, publish
+from controlplane.pipelines.publish import PublishTools, publish, rules_in_use
 from controlplane.policy.compile import compile_policy
 
 DEFAULT_SCOPE: Final = "default"
@@ -25,13 +25,14 @@ def check_compiles(budgets: Sequence[Budget], *, tools: PublishTools, now: datet
     card = tools.rate_card(now)
     clauses = [budget.clause(now) for budget in budgets]
     for scope in _scopes(tools):
-        compile_policy(
-            tools.policies.rules(scope),
-            clauses,
-            rate_card=card.rates,
-            price_book_version=card.price_book_version,
-            issued_at=now,
-        )
+        for rules in rules_in_use(scope, tools.policies):
+            compile_policy(
+                rules,
+                clauses,
+                rate_card=card.rates,
+                price_book_version=card.price_book_version,
+                issued_at=now,
+            )
 
 
 def publish_everywhere(now: datetime, *, tools: PublishTools) -> None:

@@ -1,6 +1,7 @@
 """A token bucket per principal and per failing address, in this process's memory."""
 
 import math
+import random
 from collections import OrderedDict
 from typing import Final
 
@@ -38,3 +39,39 @@ class RateLimiter:
         self._buckets.move_to_end(key)
         if len(self._buckets) > MAX_TRACKED:
             self._buckets.popitem(last=False)
+
+
+class ConnectLimiter:
+    """At most so many new streams a second; the others are told to come back, spread out.
+
+    After a restart ten thousand agents connect at once. Each is given a moment of its own within
+    the time that all of them need, so that the next wave is no wave. Event loop only.
+    """
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._tokens = float(per_second)
+        self._at = float("-inf")
+        self._refused = 0.0
+        self._random = random.SystemRandom()
+
+    def take(self, monotonic: float) -> None:
+        """Count one connection.
+
+        Raises:
+            RateLimitedError: too many; says when to try again.
+        """
+        passed = max(0.0, monotonic - self._at) if self._at > float("-inf") else 0.0
+        self._at = monotonic
+        self._tokens = min(float(self._per_second), self._tokens + passed * self._per_second)
+        self._refused = max(0.0, self._refused - passed * self._per_second)
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return
+        self._refused += 1
+        longest = max(1, math.ceil(self._refused / self._per_second))
+        raise RateLimitedError(
+            "policy.connects_per_second",
+            self._per_second,
+            retry_after_seconds=self._random.randint(1, longest),
+        )

@@ -23,8 +23,8 @@ START_SECONDS: Final = 10.0
 DRAIN_SECONDS: Final = 5
 """How long requests in flight may go on after `stop`."""
 BACKLOG: Final = 1_024
-MAX_IN_FLIGHT: Final = 4_096
-"""Open requests at once, waiting long polls among them; more wait in the backlog."""
+MAX_IN_FLIGHT: Final = 32_768
+"""Open requests at once, waiting polls and streams among them; the process's descriptors end first."""
 _POLL_SECONDS: Final = 0.005
 
 log = structlog.stdlib.get_logger()

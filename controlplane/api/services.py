@@ -34,6 +34,7 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     all_tenants: bool
     scopes: tuple[Scope, ...]
+    policy_scopes: tuple[str, ...]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -74,6 +75,8 @@ class KeyOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tenant: str
     all_tenants: bool = False
     tenant_map: TenantMap | None = None
+    policy_scopes: tuple[str, ...] = ("default",)
+    """Whose policy a proxy key may pull and acknowledge; `*` is any."""
     expires_at: datetime | None = None
 
 
@@ -133,4 +136,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     calendar: FiscalCalendar = GREGORIAN
     checks: tuple[HealthCheck, ...] = ()
     requests_per_minute: int = 6_000
+    connects_per_second: int = 500
+    require_approval: bool = False
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")

@@ -3,11 +3,14 @@
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import ForbiddenError
+
+ANY_POLICY_SCOPE: Final = "*"
 
 
 class PrincipalKind(StrEnum):
@@ -33,6 +36,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[Scope]
     tenants: tuple[str, ...] = ()
     all_tenants: bool = False
+    policy_scopes: tuple[str, ...] = ()
+    """Groups of proxies whose policy it may pull and acknowledge; `*` is any."""
     expires_at: datetime | None = None
 
     def require(self, scope: Scope) -> None:
@@ -43,6 +48,15 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         """
         if scope not in self.scopes:
             raise ForbiddenError(f"the scope {scope.value}")
+
+    def require_policy_scope(self, scope: str) -> None:
+        """Pass a principal that may pull the policy of this group of proxies.
+
+        Raises:
+            ForbiddenError: it may not.
+        """
+        if not {scope, ANY_POLICY_SCOPE} & set(self.policy_scopes):
+            raise ForbiddenError(f"access to the policy scope {scope!r}")
 
     def may_see(self, tenant: str) -> bool:
         """Whether rows of `tenant` are this principal's to see."""

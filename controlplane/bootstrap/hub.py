@@ -4,6 +4,7 @@
 the opposite order.
 """
 
+from collections.abc import Callable
 from importlib.metadata import version as package_version
 
 import msgspec
@@ -21,8 +22,9 @@ from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
 from controlplane.bootstrap.metadata import open_keys, open_metadata, open_signer
 from controlplane.bootstrap.places import EXPORTS_DIR, HUB_SOCKET, SIGNING_KEY, SPANS_FILE
+from controlplane.bootstrap.policy_hints import PolicyHints
 from controlplane.bootstrap.price_books import LiveBook, open_book
-from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle
+from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle, roll_out
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.bootstrap.watching import watch_rounds
@@ -33,6 +35,7 @@ from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import SettleOutcome, settle_tick
 from controlplane.pipelines.sync import SyncTools, sweep
+from controlplane.policy.rollout import RolloutTerms
 from controlplane.pricing.price import reprice
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
@@ -46,6 +49,7 @@ from controlplane.workers.rounds import Rounds
 
 REPUBLISH_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
+ROLLOUT_SECONDS = 1.0
 VERSION = package_version("inference-controlplane")
 CLOCK = SystemClock()
 IDS = UlidIds()
@@ -97,12 +101,17 @@ def run(settings: Settings, *, supervised: bool) -> None:
         budgets=stores.budgets,
         rate_card=RateCards(book),
         signer=signer,
+        terms=rollout_terms(settings),
     )
     services = build_services(settings, stores, book=book, publishing=publishing, sessions=sessions)
-    server = ApiServer(create_app(services), host=settings.api.host, port=settings.api.port)
-    rounds = build_rounds(settings, stores, publishing, book=book)
+    app = create_app(services)
+    published = app.state.policy_watch.published
+    server = ApiServer(app, host=settings.api.host, port=settings.api.port)
+    hints = PolicyHints(stores.engine, published)
+    rounds = build_rounds(settings, stores, publishing, book=book, published=published)
     flight = SpanFlightServer(settings.data_dir / HUB_SOCKET, stores.spans)
     server.start()
+    hints.start()
     for one in rounds:
         one.start()
     say_ready(
@@ -112,6 +121,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
     )
     wait_for_stop(supervised=supervised)
     structlog.get_logger().info("hub_stopping")
+    hints.stop()
     server.stop()
     for one in rounds:
         one.stop()
@@ -158,6 +168,8 @@ def build_services(
         calendar=settings.calendar,
         checks=health_checks(stores),
         requests_per_minute=settings.api.requests_per_minute,
+        connects_per_second=settings.policy.connects_per_second,
+        require_approval=settings.policy.require_approval,
         allowed_hosts=settings.api.allowed_hosts,
     )
 
@@ -179,10 +191,26 @@ def export_jobs(settings: Settings, sources: ExportSources) -> ExportJobs:
     )
 
 
+def rollout_terms(settings: Settings) -> RolloutTerms | None:
+    """Return how careful new rules are rolled out; None: to all at once."""
+    if not settings.policy.staged:
+        return None
+    return RolloutTerms(
+        stage_seconds=settings.policy.stage_seconds,
+        stage_max_seconds=settings.policy.stage_max_seconds,
+        min_calls=settings.policy.stage_min_calls,
+    )
+
+
 def build_rounds(
-    settings: Settings, stores: Stores, publishing: PublishTools, *, book: LiveBook
+    settings: Settings,
+    stores: Stores,
+    publishing: PublishTools,
+    *,
+    book: LiveBook,
+    published: Callable[[], None],
 ) -> list[Rounds]:
-    """Return the workers: settle, republish, watch, deliver."""
+    """Return the workers: settle, republish, roll out, watch, deliver."""
     posting = LedgerPosting(
         stores.ledger, unenforced_grace_seconds=settings.budgets.unenforced_grace_seconds
     )
@@ -212,6 +240,11 @@ def build_rounds(
             "republish",
             lambda: republish_due(CLOCK.now(), tools=publishing),
             seconds=REPUBLISH_SECONDS,
+        ),
+        Rounds(
+            "rollout",
+            lambda: roll_out(CLOCK.now(), publishing=publishing, published=published),
+            seconds=ROLLOUT_SECONDS,
         ),
         *watch_rounds(
             settings, stores.spans, stores.budgets, alerts=stores.alerts, clock=CLOCK, ids=IDS

@@ -42,6 +42,7 @@ class KeyRequest(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     all_tenants: bool
     tenant_attribute: str | None
+    policy_scopes: tuple[str, ...]
     expires_days: int
 
 
@@ -91,6 +92,7 @@ def create_key(settings: Settings, asked: KeyRequest) -> MadeKey:
         role=asked.role,
         tenant=asked.tenant,
         all_tenants=asked.all_tenants,
+        policy_scopes=asked.policy_scopes,
         tenant_map=TenantMap(asked.tenant_attribute) if asked.tenant_attribute else None,
         expires_at=SystemClock().now() + timedelta(days=asked.expires_days),
     )

@@ -1,18 +1,26 @@
 """What the hub publishes and settles with: ceiling rates, prices of settles, new keys."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+import structlog
+
+from controlplane import telemetry
 from controlplane.api.services import KeyOrder
 from controlplane.auth.api_key import KeyText
 from controlplane.bootstrap.metadata import make_key
-from controlplane.pipelines.publish import RateCard
+from controlplane.core.errors import ConflictError
+from controlplane.pipelines.publish import PublishTools, RateCard
+from controlplane.pipelines.rollout import rollout_tick
+from controlplane.policy.rollout import RolloutState
 from controlplane.policy.wire import Settle
 from controlplane.pricing.ceiling import ceiling_rates
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.quote import quote
 from controlplane.store.metadata.keys import KeyRepository, NewKey
 
+log = structlog.stdlib.get_logger()
 MAX_CALL = timedelta(minutes=15)
 """A ceiling covers every price that can start to apply while a call runs."""
 
@@ -66,6 +74,27 @@ class KeyMaker:
             tenant=order.tenant,
             all_tenants=order.all_tenants,
             tenant_map=order.tenant_map,
+            policy_scopes=order.policy_scopes,
             expires_at=order.expires_at,
         )
         return make_key(self._keys, wanted)
+
+
+def roll_out(now: datetime, *, publishing: PublishTools, published: Callable[[], None]) -> None:
+    """Move roll-outs on and tell the waiting agents; another replica may have been faster."""
+    try:
+        moved = rollout_tick(now, tools=publishing)
+    except ConflictError:
+        return  # the next round sees what the other did
+    for rollout in moved:
+        log.info(
+            "policy_rollout_moved",
+            scope=rollout.scope,
+            state=rollout.state.value,
+            stage=rollout.stage,
+            reason=rollout.reason,
+        )
+        if rollout.state is not RolloutState.ROLLING:
+            telemetry.POLICY_ROLLOUTS.labels(rollout.state.value).inc()
+    if moved:
+        published()

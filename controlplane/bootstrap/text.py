@@ -1,12 +1,13 @@
 """Answers as a person reads them in a terminal; `--json` prints the same answers whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
 
 from controlplane.bootstrap.offline import PriceAnswer
+from controlplane.bootstrap.policy_files import PlannedFile
 from controlplane.core.money import format_usd
 from controlplane.exports.verify import Verification
 from controlplane.pipelines.inspect import InspectReport
@@ -81,3 +82,23 @@ def _figure(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_figure(inner)}" for key, inner in value.items())
     return str(value)
+
+
+def planned_policy(planned: Sequence[PlannedFile]) -> str:
+    """Draw what files would change, as `diff -u` does."""
+    parts = []
+    for each in planned:
+        if each.plan is None:
+            continue
+        head = f"{each.file}: scope {each.scope}, in force {each.plan['in_force'] or 'nothing'}"
+        if not each.has_changes:
+            parts.append(f"{head}: no changes")
+            continue
+        size, nodes = each.plan["document_bytes"], each.plan["nodes"]
+        parts.append(f"{head}: {nodes} nodes, a document of {size} bytes")
+        parts.append(each.plan["diff"].rstrip())
+        if each.plan["unable"]:
+            parts.append(f"These nodes would refuse it: {', '.join(each.plan['unable'])}")
+        if each.plan["needs_approval"]:
+            parts.append("Applying proposes it: somebody else has to approve.")
+    return "\n".join(parts)

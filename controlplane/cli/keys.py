@@ -22,6 +22,10 @@ def keys_create(  # noqa: PLR0913 - one option each
         str | None,
         typer.Option(help="Proxy and engine keys: span attribute that names the tenant."),
     ] = None,
+    policy_scope: Annotated[
+        list[str] | None,
+        typer.Option(help="Proxy keys: whose policy it may pull; `*` is any. Default: default."),
+    ] = None,
     expires_days: Annotated[int, typer.Option(min=1, max=3650)] = 365,
     data_dir: DataDir = None,
     config: Config = None,
@@ -38,6 +42,7 @@ def keys_create(  # noqa: PLR0913 - one option each
         tenant=tenant,
         all_tenants=all_tenants,
         tenant_attribute=tenant_attribute,
+        policy_scopes=tuple(policy_scope or ("default",)),
         expires_days=expires_days,
     )
     made = create(settings.load(config, overrides={"data_dir": data_dir}), asked)

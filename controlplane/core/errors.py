@@ -63,10 +63,16 @@ class PayloadError(InvalidInputError):
 
 
 class PolicyError(InvalidInputError):
-    """A policy document that must not be applied."""
+    """A policy document that must not be applied; `line` is where in the authored text."""
 
     code = "invalid_policy"
     http_status = 422
+
+    def __init__(self, field: str, problem: str, fix: str = "", *, line: int | None = None) -> None:
+        self.line = line
+        super().__init__(field, problem, fix)
+        if line is not None:
+            self.args = (f"line {line}: {self.args[0]}",)
 
 
 class LimitExceededError(ControlPlaneError):

@@ -1,5 +1,6 @@
 """One node's word → settled holds, leases and standings, in one transaction of the ledger."""
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -36,6 +37,7 @@ MAX_GENERATION: Final = 2**31 - 1
 MAX_HOLD_NUSD: Final = 10**15
 """A million USD: no call costs more, and thousands of them still fit a balance."""
 MAX_HOLD_ID: Final = 200
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(2500, 1, 1, tzinfo=UTC)
 """What every calendar, database and dashboard can still name, with room for windows and waits."""
@@ -137,6 +139,10 @@ def _check_request(request: SyncRequest) -> None:
         0 <= applied.epoch <= MAX_GENERATION and 0 <= applied.gen <= MAX_GENERATION
     ):
         raise InvalidInputError("applied", f"{applied.etag()} is no generation")
+    if request.applied_sha256 is not None and not _SHA256.fullmatch(request.applied_sha256):
+        raise InvalidInputError("applied_sha256", "is no SHA-256 in hexadecimal")
+    if min(request.counts.admitted, request.counts.refused, request.counts.errors) < 0:
+        raise InvalidInputError("counts", "has a negative number")
     for settle in request.settle:
         _check_settle(settle)
 
@@ -167,8 +173,10 @@ def _node_report(request: SyncRequest) -> NodeReport:
         node=request.node,
         boot_id=request.boot_id,
         applied=request.applied,
+        applied_sha256=request.applied_sha256,
         nack=request.nack,
         capabilities=request.capabilities,
+        counts=request.counts,
     )
 
 

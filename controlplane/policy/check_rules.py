@@ -163,7 +163,7 @@ def _canary_problem(rule: Canary, _budget_ids: set[str]) -> Problem | None:
     steps = rule.steps
     if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1 or steps[-1] > WHOLE_PERCENT:
         return "steps", f"{list(steps)} do not grow from 1 to 100", "Write [1, 5, 25, 100]"
-    if not 0 <= rule.share_percent <= WHOLE_PERCENT:
+    if not 0 <= (rule.share_percent or 0) <= WHOLE_PERCENT:
         return "share_percent", "is no percentage", "Leave it out: the server sets it"
     if rule.step_seconds < 1 or rule.min_calls < 1:
         return "step_seconds", "or min_calls is below 1", "Use 1 or more"

@@ -261,7 +261,7 @@ class _Asking:
             if (
                 unit
                 and rule.to != self.facts.get("model")
-                and share_hits(rule.id, unit, rule.share_percent)
+                and share_hits(rule.id, unit, rule.share_percent or 0)
             ):
                 yield rule
 

@@ -157,7 +157,8 @@ class AbortIf(Closed, frozen=True, kw_only=True):
 class Canary(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="canary"):
     """Send a growing share of the requests to the model `to`, sticky by `sticky`.
 
-    The server moves `share_percent` through `steps`, a generation each; an author leaves it out.
+    The server moves `share_percent` through `steps`, a generation each, to 0 when it aborts; an
+    author leaves it out.
     """
 
     to: str
@@ -166,7 +167,7 @@ class Canary(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="can
     min_calls: int = 50
     abort_if: AbortIf = AbortIf()
     sticky: str | None = None
-    share_percent: int = 0
+    share_percent: int | None = None
 
 
 class Annotate(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="annotate"):

@@ -2,16 +2,39 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
+from controlplane.policy.rollout import Rollout
 from controlplane.policy.rules import PolicyRules
-from controlplane.policy.wire import Generation, Nack
+from controlplane.policy.wire import CallCounts, Generation, Nack
+
+
+class Cause(StrEnum):
+    """Why a generation was published."""
+
+    RULES = "rules"
+    BUDGETS = "budgets"
+    """A budget, a price or a window has changed; the rules are as before."""
+    ROLLBACK = "rollback"
+    REVERT = "revert"
+    EPOCH = "epoch"
+    CANARY = "canary"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """Who made a generation, and what for."""
+
+    author: str = ""
+    author_id: str = ""
+    message: str = ""
+    cause: Cause = Cause.BUDGETS
 
 
 class SignedGeneration(msgspec.Struct, frozen=True, kw_only=True):
-    """The exact bytes of a document, and the header that signs them."""
+    """The exact bytes of a document, the header that signs them, and where they come from."""
 
     scope: str
     generation: Generation
@@ -19,6 +42,27 @@ class SignedGeneration(msgspec.Struct, frozen=True, kw_only=True):
     signature: str
     sha256: str
     issued_at: datetime
+    change: Change = Change()
+    rules: PolicyRules | None = None
+    """As authored; None in generations older than this was kept."""
+
+
+class Serving(msgspec.Struct, frozen=True):
+    """What a scope's nodes are to run: the candidate for the chosen, the stable one for the others."""
+
+    stable: SignedGeneration
+    candidate: SignedGeneration | None = None
+    nodes: frozenset[str] = frozenset()
+
+    def of(self, node: str) -> SignedGeneration:
+        """Return what a node is to run; nobody in particular is no chosen node."""
+        return self.candidate if self.candidate and node in self.nodes else self.stable
+
+    @property
+    def versions(self) -> tuple[Generation, Generation | None, frozenset[str]]:
+        """What must differ for anybody to be told anything."""
+        candidate = self.candidate.generation if self.candidate else None
+        return self.stable.generation, candidate, self.nodes
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,8 +72,10 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     boot_id: str
     applied: Generation | None = None
+    applied_sha256: str | None = None
     nack: Nack | None = None
     capabilities: tuple[str, ...] = ()
+    counts: CallCounts = CallCounts()
 
 
 class NodeState(msgspec.Struct, frozen=True):
@@ -37,6 +83,30 @@ class NodeState(msgspec.Struct, frozen=True):
 
     report: NodeReport
     seen_at: datetime
+
+
+class ProposalState(StrEnum):
+    """What became of a proposal."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """Rules that somebody else must agree to before they are published."""
+
+    id: str
+    rules: PolicyRules
+    author: str
+    author_id: str
+    message: str
+    created_at: datetime
+    base: Generation
+    """What was in force when it was written; approving it on another base would undo that."""
+    state: ProposalState = ProposalState.OPEN
+    decided_by: str = ""
+    decided_at: datetime | None = None
 
 
 class PolicyStore(Protocol):
@@ -62,12 +132,61 @@ class PolicyStore(Protocol):
         """Return the generations of a scope, newest first."""
         ...
 
-    def add(self, signed: SignedGeneration, *, rules: PolicyRules | None = None) -> None:
-        """Keep a generation, and with it the rules it was made of; durable on return.
+    def generation(self, scope: str, generation: Generation) -> SignedGeneration | None:
+        """Return one generation of a scope; None when there is none of that pair."""
+        ...
+
+    def add(
+        self,
+        *signed: SignedGeneration,
+        rules: PolicyRules | None = None,
+        rollout: Rollout | None = None,
+    ) -> None:
+        """Keep generations, and with them the scope's rules and roll-out; durable on return.
 
         Raises:
-            ConflictError: the pair is taken: somebody else has published meanwhile; nothing was
-                kept.
+            ConflictError: a pair is taken, or the roll-out has moved: somebody else was faster;
+                nothing was kept.
+        """
+        ...
+
+    def serving(self, scope: str) -> Serving | None:
+        """Return what a scope's nodes are to run; None when it never had a generation."""
+        ...
+
+    def rollout(self, scope: str) -> Rollout | None:
+        """Return the last roll-out of a scope, ended or not."""
+        ...
+
+    def save_rollout(self, rollout: Rollout) -> None:
+        """Keep the next version of a roll-out.
+
+        Raises:
+            ConflictError: somebody else moved it first; nothing was kept.
+        """
+        ...
+
+    def propose(self, proposal: Proposal) -> None:
+        """Keep a proposal.
+
+        Raises:
+            ConflictError: its id is taken.
+        """
+        ...
+
+    def proposals(self, scope: str, *, limit: int) -> Sequence[Proposal]:
+        """Return the proposals of a scope, newest first."""
+        ...
+
+    def proposal(self, proposal_id: str) -> Proposal | None:
+        """Return one proposal."""
+        ...
+
+    def decide(self, proposal: Proposal) -> None:
+        """Keep what was decided of an open proposal.
+
+        Raises:
+            ConflictError: it was decided before.
         """
         ...
 

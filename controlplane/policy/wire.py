@@ -1,8 +1,8 @@
 """What agents and the server say to each other; JSON over HTTP, the schema of `/api/v1/sync`.
 
-`GET  /api/v1/policy?scope&wait` + `If-None-Match: "epoch.gen"` → 200 the exact signed bytes of a
-`PolicyDocument` with `ETag: "epoch.gen"` and `Policy-Signature: ed25519;kid=…;sig=<base64>`, or
-304. `POST /api/v1/sync` with `SyncRequest` → `SyncReply`. Every list is bounded by MAX_SYNC_ITEMS.
+`GET  /api/v1/policy?scope&node&wait` + `If-None-Match: "epoch.gen"` → 200 the exact signed bytes of
+a `PolicyDocument` with `ETag: "epoch.gen"` and `Policy-Signature: ed25519;kid=…;sig=<base64>`, or
+304; never an older generation than the caller's. `POST /api/v1/sync` with `SyncRequest` → `SyncReply`. Every list is bounded by MAX_SYNC_ITEMS.
 """
 
 from datetime import datetime
@@ -70,6 +70,15 @@ class LeaseReturn(msgspec.Struct, frozen=True):
     unspent_nusd: int
 
 
+class CallCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent did since it started: how a roll-out sees that a policy does harm."""
+
+    admitted: int = 0
+    refused: int = 0
+    errors: int = 0
+    """Of the admitted, those that ended with an error."""
+
+
 class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One round of everything a node has to say."""
 
@@ -77,8 +86,11 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str  # (boot id, pid, start time, nonce): a fork or restart is another holder (L11)
     scope: str = "default"
     applied: Generation | None = None
+    applied_sha256: str | None = None
+    """Of the document in force: the same pair with another hash is an alarm (D2)."""
     nack: Nack | None = None
     capabilities: tuple[str, ...] = ()
+    counts: CallCounts = CallCounts()
     settle: tuple[Settle, ...] = ()
     want: tuple[LeaseWant, ...] = ()
     returns: tuple[LeaseReturn, ...] = ()

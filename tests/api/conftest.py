@@ -38,7 +38,7 @@ from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pipelines.sync import SyncTools
 from controlplane.policy.bundle import Signer, encode_document
 from controlplane.policy.document import PolicyDocument
-from controlplane.policy.history import SignedGeneration
+from controlplane.policy.history import Serving, SignedGeneration
 from controlplane.policy.wire import Generation
 from controlplane.pricing.price_book import ModelPrices, PriceBook
 from controlplane.pricing.rates import ALWAYS, PriceRow, Tier, rate
@@ -234,9 +234,9 @@ class CountedPolicies(PolicyRepository):
     reads = 0
 
     @override
-    def newest(self, scope: str) -> SignedGeneration | None:
+    def serving(self, scope: str) -> Serving | None:
         self.reads += 1
-        return super().newest(scope)
+        return super().serving(scope)
 
     def publish(self, gen: int, *, scope: str = "default", signer: Signer) -> None:
         """Keep generation `gen`, as another process would."""
@@ -280,6 +280,7 @@ class Minter:
             tenants=tenants,
             scopes=scopes,
             all_tenants=all_tenants,
+            policy_scopes=("*",),
         )
         token = self._sessions.issue_sign_in(principal, now=self._clock.now())
         return self._sessions.exchange(token, now=self._clock.now()).bearer

@@ -15,7 +15,6 @@ from controlplane.pipelines.publish import (
     RateCard,
     bump_epoch,
     publish,
-    read_yaml_rules,
     republish_due,
 )
 from controlplane.policy.bundle import Signer, Verifier, open_bundle
@@ -170,23 +169,3 @@ def test_two_publishers_do_not_share_a_number(tools: PublishTools) -> None:
         publish("default", LATER, tools=slow, rules=PolicyRules(tenant="acme"))
     assert Generation(1, 2) == tools.policies.history("default", limit=9)[0].generation
     assert RULES == tools.policies.rules("default")
-
-
-def test_yaml_rules() -> None:
-    """As people write them; a mistake is named by its place."""
-    text = """
-    tenant: acme
-    dimension_map: {team: metadata.team}
-    rules:
-      - {action: deny, id: d, match: {model: [bad]}}
-      - {action: cap, id: c, max_tokens: 100, priority: 3}
-    """
-    rules = read_yaml_rules(text)
-    assert ["d", "c"] == [rule.id for rule in rules.rules]
-    assert PolicyRules() == read_yaml_rules("")
-    with pytest.raises(PolicyError) as refused:
-        read_yaml_rules("rules: [\n{")
-    assert refused.value.field.startswith("line ")
-    with pytest.raises(PolicyError) as refused:
-        read_yaml_rules("rules: [{action: deny, id: d, colour: red}]")
-    assert "rules[0]" == refused.value.field

@@ -1,30 +1,34 @@
 """What proxies run: the signed document, who applied it, and sync."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
-from litestar import Controller, Response, get, post, put
+from litestar import Controller, Response, get, post
+from litestar.openapi.spec import Schema
+from litestar.openapi.spec.enums import OpenAPIType
 from litestar.params import JSONBody
+from litestar.response.base import ASGIResponse
 
+from controlplane import telemetry
 from controlplane.api import params as p
-from controlplane.api.describe import RULES, documented
+from controlplane.api.describe import documented
 from controlplane.api.guards import NOT_MODIFIED, ApiRequest, Injected, needs
+from controlplane.api.policy_stream import EventStream
 from controlplane.api.policy_views import GenerationList, GenerationView, NodeList, NodeView
-from controlplane.api.policy_watch import MAX_WAIT_SECONDS, PolicyWatch
+from controlplane.api.policy_watch import MAX_WAIT_SECONDS, PolicyWatch, highest_pair
 from controlplane.api.publishing import DEFAULT_SCOPE
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError
-from controlplane.pipelines.publish import publish, read_yaml_rules
 from controlplane.pipelines.sync import sync
-from controlplane.policy.rules import PolicyRules, read_rules
 from controlplane.policy.wire import SyncReply, SyncRequest
 
 SCOPE = p.Param("scope", "Which group of proxies; default `default`", "default")
+NODE = p.Param(
+    "node", "Who asks: in a staged roll-out the chosen nodes get the new generation first"
+)
+EVENTS = {"text/event-stream": Schema(type=OpenAPIType.STRING)}
 DEFAULT_HISTORY: Final = 20
 MAX_HISTORY: Final = 500
-YAML_TYPES: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
 WAIT = p.Param("wait", f"Seconds to wait for a newer generation, at most {MAX_WAIT_SECONDS:g}")
 
 
@@ -37,19 +41,21 @@ class PolicyController(Controller):
     @get(
         "/policy",
         **needs(Scope.POLICY_PULL, 304, 404, 413, long_poll=True),
-        operation_class=documented((SCOPE, WAIT)),
+        operation_class=documented((SCOPE, NODE, WAIT)),
     )
     async def policy(self, request: ApiRequest) -> Response[bytes]:
         """Answer the newest signed document of a scope.
 
-        With `If-None-Match` of the newest generation: wait, then 304. Verify `Policy-Signature`
-        over the exact bytes before parsing them.
+        With `If-None-Match` of the newest generation: wait, then 304. Never older than the caller's
+        generation. Verify `Policy-Signature` over the exact bytes before parsing them.
         """
-        given = p.read(request.query_params.multi_items(), params=(SCOPE, WAIT))
+        given = p.read(request.query_params.multi_items(), params=(SCOPE, NODE, WAIT))
+        scope = scope_to_pull(request, given)
         watch: PolicyWatch = request.app.state.policy_watch
         policy = await watch.wait(
-            _scope(given),
-            unless=etags(request.headers.get("if-none-match", "")),
+            scope,
+            node=p.one(given, "node", "") or "",
+            unless=highest_pair(request.headers.get("if-none-match", "")),
             seconds=_seconds(p.one(given, "wait", "0") or "0"),
         )
         if policy is None:
@@ -64,12 +70,42 @@ class PolicyController(Controller):
             },
         )
 
+    @get(
+        "/stream",
+        **needs(Scope.POLICY_PULL, 413, long_poll=True),
+        operation_class=documented((SCOPE, NODE), answer=EVENTS),
+    )
+    async def stream(self, request: ApiRequest, services: Injected) -> ASGIResponse:
+        """Push generations as they are published, as server-sent events.
+
+        `policy`: two data lines, the `Policy-Signature` and the exact document; `changed`: fetch it
+        from `/policy`; `ping` every 5 s with the pair in force. `Last-Event-ID` is the pair that the
+        caller has. 429 with `Retry-After` when too many connect at once.
+        """
+        given = p.read(request.query_params.multi_items(), params=(SCOPE, NODE))
+        scope = scope_to_pull(request, given)
+        request.app.state.connects.take(services.clock.monotonic())
+        watch: PolicyWatch = request.app.state.policy_watch
+        subscriber = await watch.subscribe(
+            scope,
+            node=p.one(given, "node", "") or "",
+            unless=highest_pair(request.headers.get("last-event-id", "")),
+        )
+        return EventStream(subscriber)
+
     @post("/sync", **needs(Scope.SYNC, 409, 413), status_code=200, sync_to_thread=True)
     def take_sync(
         self, request: ApiRequest, data: JSONBody[SyncRequest], services: Injected
     ) -> SyncReply:
         """Acknowledge a generation, settle holds, return and ask for leases, all in one."""
-        return sync(data, request.user, services.clock.now(), tools=services.sync)
+        request.user.require_policy_scope(data.scope)
+        now = services.clock.now()
+        reply = sync(data, request.user, now, tools=services.sync)
+        watch: PolicyWatch = request.app.state.policy_watch
+        watch.applied(data.scope, data.node, data.applied, now=now)
+        if data.nack is not None:
+            telemetry.POLICY_NACKS.inc()
+        return reply
 
     @get(
         "/policy/generations",
@@ -81,7 +117,7 @@ class PolicyController(Controller):
         """List the published generations of a scope, newest first."""
         given = p.read(request.query_params.multi_items(), params=(SCOPE, p.LIMIT))
         limit = p.whole(given, "limit", default=DEFAULT_HISTORY, most=MAX_HISTORY)
-        found = services.publishing.policies.history(_scope(given), limit=limit)
+        found = services.publishing.policies.history(scope_of(given), limit=limit)
         return GenerationList(tuple(GenerationView.of(each) for each in found))
 
     @get(
@@ -92,68 +128,29 @@ class PolicyController(Controller):
     )
     def nodes(self, request: ApiRequest, services: Injected) -> NodeList:
         """List what each node of a scope says it runs, against the newest generation."""
-        scope = _scope(p.read(request.query_params.multi_items(), params=(SCOPE,)))
+        scope = scope_of(p.read(request.query_params.multi_items(), params=(SCOPE,)))
         policies = services.publishing.policies
-        newest = policies.newest(scope)
+        serving = policies.serving(scope)
         now = services.clock.now()
-        return NodeList(tuple(NodeView.of(each, newest, now=now) for each in policies.nodes(scope)))
-
-    @get(
-        "/policy/rules",
-        **needs(Scope.POLICY_READ, operator=True),
-        sync_to_thread=True,
-        operation_class=documented((SCOPE,)),
-    )
-    def rules(self, request: ApiRequest, services: Injected) -> PolicyRules:
-        """Answer the rules of a scope as they were written; they speak of every tenant."""
-        given = p.read(request.query_params.multi_items(), params=(SCOPE,))
-        return services.publishing.policies.rules(_scope(given))
-
-    @put(
-        "/policy/rules",
-        **needs(Scope.POLICY_WRITE, 409, 413, 422, operator=True),
-        operation_class=documented((SCOPE,), body=RULES),
-    )
-    async def put_rules(self, request: ApiRequest, services: Injected) -> GenerationView:
-        """Replace the rules of a scope, in JSON or YAML, and publish them with its budgets."""
-        scope = _scope(p.read(request.query_params.multi_items(), params=(SCOPE,)))
-        rules = _read_rules(await request.body(), request.headers.get("content-type", ""))
-        signed = await asyncio.to_thread(
-            publish, scope, services.clock.now(), tools=services.publishing, rules=rules
+        return NodeList(
+            tuple(NodeView.of(each, serving, now=now) for each in policies.nodes(scope))
         )
-        watch: PolicyWatch = request.app.state.policy_watch
-        watch.published()
-        return GenerationView.of(signed)
 
 
-def _scope(given: p.Given) -> str:
+def scope_of(given: p.Given) -> str:
+    """Return the scope that a request is about."""
     return p.one(given, "scope") or DEFAULT_SCOPE
 
 
-def _read_rules(body: bytes, content_type: str) -> PolicyRules:
-    """Read rules in either language.
+def scope_to_pull(request: ApiRequest, given: p.Given) -> str:
+    """Return the scope asked for.
 
     Raises:
-        InvalidInputError: not UTF-8, not JSON, or neither content type.
-        PolicyError: not YAML, or not rules.
+        ForbiddenError: the key is of other proxies.
     """
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind in YAML_TYPES:
-        try:
-            return read_yaml_rules(body.decode())
-        except UnicodeDecodeError:
-            raise InvalidInputError("body", "not UTF-8", "Send YAML in UTF-8") from None
-    if kind != "application/json":
-        raise InvalidInputError("content-type", f"{kind[:64]!r}", "Send application/json or yaml")
-    try:
-        return read_rules(msgspec.json.decode(body))
-    except msgspec.DecodeError:
-        raise InvalidInputError("body", "not valid JSON in UTF-8", "Send one object") from None
-
-
-def etags(header: str) -> frozenset[str]:
-    """Read an If-None-Match header; weak tags compare like strong ones here."""
-    return frozenset(tag.strip().removeprefix("W/") for tag in header.split(",") if tag.strip())
+    scope = scope_of(given)
+    request.user.require_policy_scope(scope)
+    return scope
 
 
 def _seconds(text: str) -> float:

@@ -45,6 +45,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     all_tenants: bool = False
     domain: str = DEFAULT_DOMAIN
     tenant_map: TenantMap | None = None
+    policy_scopes: tuple[str, ...] = ("default",)
     expires_at: datetime | None = None
 
 
@@ -59,6 +60,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     all_tenants: bool
     domain: str
     scopes: tuple[Scope, ...]
+    policy_scopes: tuple[str, ...]
     tenant_map: TenantMap | None
     created_at: datetime
     expires_at: datetime | None
@@ -80,6 +82,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
             if self.all_tenants or mapped is None
             else tuple(sorted({self.tenant, *mapped.values()})),
             all_tenants=self.all_tenants or mapped is None,
+            policy_scopes=self.policy_scopes,
             expires_at=self.expires_at,
         )
 
@@ -113,6 +116,7 @@ class KeyRepository:
             "all_tenants": wanted.all_tenants,
             "domain": wanted.domain,
             "scopes": msgspec.json.encode(sorted(scope.value for scope in scopes)).decode(),
+            "policy_scopes": msgspec.json.encode(wanted.policy_scopes).decode(),
             "secret_hash": hash_secret(made.secret, self._pepper),
             "tenant_map": msgspec.json.encode(wanted.tenant_map).decode()
             if wanted.tenant_map
@@ -211,13 +215,16 @@ def from_row(row: Row[tuple[object, ...]]) -> KeyRecord:
     # SQLAlchemy's column names are a subclass of str, which msgspec does not take for keys.
     fields = {str(name): value for name, value in row._mapping.items()}  # noqa: SLF001 - public
     del fields["secret_hash"]
-    fields["scopes"] = msgspec.json.decode(cast("str", fields["scopes"]))
+    for name in ("scopes", "policy_scopes"):
+        fields[name] = msgspec.json.decode(cast("str", fields[name]))
     if fields["tenant_map"] is not None:
         fields["tenant_map"] = msgspec.json.decode(cast("str", fields["tenant_map"]))
     return msgspec.convert(fields, KeyRecord)
 
 
 def _scopes(wanted: NewKey) -> frozenset[Scope]:
+    if not wanted.policy_scopes or not all(wanted.policy_scopes):
+        raise InvalidInputError("policy_scopes", "names none, or an empty one", "Name a scope")
     if wanted.tenant_map is not None and wanted.role not in _MAPPING_ROLES:
         raise InvalidInputError(
             "tenant_map", "is for proxy and engine keys", "A client never chooses its tenant"

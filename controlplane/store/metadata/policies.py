@@ -1,33 +1,51 @@
-"""Authored rules, signed generations, and what nodes say they run."""
+"""Authored rules, signed generations, roll-outs, proposals, and what nodes say they run."""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, insert, select, text
+from sqlalchemy import Connection, Engine, Row, insert, select, text, update
 
-from controlplane.policy.history import NodeReport, NodeState, SignedGeneration
+from controlplane.core.errors import ConflictError
+from controlplane.policy.history import (
+    Cause,
+    Change,
+    NodeReport,
+    NodeState,
+    Proposal,
+    ProposalState,
+    Serving,
+    SignedGeneration,
+)
+from controlplane.policy.rollout import Rollout, RolloutState
 from controlplane.policy.rules import PolicyRules
-from controlplane.policy.wire import Generation, Nack
+from controlplane.policy.wire import CallCounts, Generation, Nack
 from controlplane.store.metadata.engine import reading, writing
 from controlplane.store.metadata.tables import (
     UtcMicros,
     node_state,
     policy_generation,
+    policy_proposal,
+    policy_rollout,
     policy_rules,
 )
 
 NO_GENERATION = Generation(0, 0)
+NEW_POLICY_CHANNEL = "controlplane_policy"
+"""Postgres tells listeners on it that something was published; a hint, never the truth (D3)."""
 
 _SEE_NODE = text("""
     INSERT INTO node_state
-      (scope, node, boot_id, applied_epoch, applied_gen, nack, capabilities, seen_at)
+      (scope, node, boot_id, applied_epoch, applied_gen, applied_sha256, nack, capabilities,
+       counts, seen_at)
     VALUES
-      (:scope, :node, :boot_id, :applied_epoch, :applied_gen, :nack, :capabilities, :seen_at)
+      (:scope, :node, :boot_id, :applied_epoch, :applied_gen, :applied_sha256, :nack,
+       :capabilities, :counts, :seen_at)
     ON CONFLICT (scope, node) DO UPDATE SET
       boot_id = excluded.boot_id, applied_epoch = excluded.applied_epoch,
-      applied_gen = excluded.applied_gen, nack = excluded.nack,
-      capabilities = excluded.capabilities, seen_at = excluded.seen_at
+      applied_gen = excluded.applied_gen, applied_sha256 = excluded.applied_sha256,
+      nack = excluded.nack, capabilities = excluded.capabilities, counts = excluded.counts,
+      seen_at = excluded.seen_at
 """)
 _SAVE_RULES = text("""
     INSERT INTO policy_rules (scope, body, changed_at) VALUES (:scope, :body, :changed_at)
@@ -68,36 +86,117 @@ class PolicyRepository:
 
     def history(self, scope: str, *, limit: int) -> Sequence[SignedGeneration]:
         """Return the generations of a scope, newest first."""
-        table = policy_generation.c
+        with reading(self._engine) as connection:
+            return _history(connection, scope, limit=limit)
+
+    def generation(self, scope: str, generation: Generation) -> SignedGeneration | None:
+        """Return one generation of a scope; None when there is none of that pair."""
+        with reading(self._engine) as connection:
+            return _generation(connection, scope, generation)
+
+    def add(
+        self,
+        *signed: SignedGeneration,
+        rules: PolicyRules | None = None,
+        rollout: Rollout | None = None,
+    ) -> None:
+        """Keep generations, and with them the scope's rules and roll-out.
+
+        Raises:
+            ConflictError: a pair is taken, or the roll-out has moved; nothing was kept.
+        """
+        with writing(self._engine) as connection:
+            for each in signed:
+                connection.execute(insert(policy_generation), _to_row(each))
+            if rules is not None:
+                connection.execute(_SAVE_RULES, _rules_row(rules, signed[-1].issued_at))
+            if rollout is not None:
+                _save_rollout(connection, rollout)
+            if connection.dialect.name == "postgresql":
+                connection.execute(
+                    text("SELECT pg_notify(:channel, :scope)"),
+                    {"channel": NEW_POLICY_CHANNEL, "scope": signed[-1].scope},
+                )
+
+    def serving(self, scope: str) -> Serving | None:
+        """Return what a scope's nodes are to run; None when it never had a generation."""
+        with reading(self._engine) as connection:
+            rollout = _rollout(connection, scope)
+            if rollout is not None and rollout.state is RolloutState.ROLLING:
+                stable = _generation(connection, scope, rollout.stable)
+                candidate = _generation(connection, scope, rollout.candidate)
+                if stable is not None and candidate is not None:
+                    return Serving(stable, candidate, frozenset(rollout.nodes))
+            newest = _history(connection, scope, limit=1)
+        return Serving(newest[0]) if newest else None
+
+    def rollout(self, scope: str) -> Rollout | None:
+        """Return the last roll-out of a scope, ended or not."""
+        with reading(self._engine) as connection:
+            return _rollout(connection, scope)
+
+    def save_rollout(self, rollout: Rollout) -> None:
+        """Keep the next version of a roll-out.
+
+        Raises:
+            ConflictError: somebody else moved it first; nothing was kept.
+        """
+        with writing(self._engine) as connection:
+            _save_rollout(connection, rollout)
+
+    def propose(self, proposal: Proposal) -> None:
+        """Keep a proposal.
+
+        Raises:
+            ConflictError: its id is taken.
+        """
+        with writing(self._engine) as connection:
+            connection.execute(
+                insert(policy_proposal),
+                {
+                    "id": proposal.id,
+                    "scope": proposal.rules.scope,
+                    "state": proposal.state.value,
+                    "created_at": proposal.created_at,
+                    "body": msgspec.json.encode(proposal).decode(),
+                },
+            )
+
+    def proposals(self, scope: str, *, limit: int) -> Sequence[Proposal]:
+        """Return the proposals of a scope, newest first."""
+        table = policy_proposal.c
         query = (
-            select(policy_generation)
+            select(table.body)
             .where(table.scope == scope)
-            .order_by(table.epoch.desc(), table.gen.desc())
+            .order_by(table.created_at.desc(), table.id.desc())
             .limit(limit)
         )
         with reading(self._engine) as connection:
-            return [_to_generation(row) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+        return [msgspec.json.decode(row.body, type=Proposal) for row in rows]
 
-    def add(self, signed: SignedGeneration, *, rules: PolicyRules | None = None) -> None:
-        """Keep a generation, and with it the rules it was made of.
+    def proposal(self, proposal_id: str) -> Proposal | None:
+        """Return one proposal."""
+        query = select(policy_proposal.c.body).where(policy_proposal.c.id == proposal_id)
+        with reading(self._engine) as connection:
+            row = connection.execute(query).first()
+        return msgspec.json.decode(row.body, type=Proposal) if row else None
+
+    def decide(self, proposal: Proposal) -> None:
+        """Keep what was decided of an open proposal.
 
         Raises:
-            ConflictError: the pair is taken: somebody else has published meanwhile; nothing was
-                kept.
+            ConflictError: it was decided before.
         """
-        row = {
-            "scope": signed.scope,
-            "epoch": signed.generation.epoch,
-            "gen": signed.generation.gen,
-            "body": signed.body,
-            "signature": signed.signature,
-            "sha256": signed.sha256,
-            "issued_at": signed.issued_at,
-        }
+        table = policy_proposal.c
         with writing(self._engine) as connection:
-            connection.execute(insert(policy_generation), row)
-            if rules is not None:
-                connection.execute(_SAVE_RULES, _rules_row(rules, signed.issued_at))
+            done = connection.execute(
+                update(policy_proposal)
+                .where(table.id == proposal.id, table.state == ProposalState.OPEN.value)
+                .values(state=proposal.state.value, body=msgspec.json.encode(proposal).decode())
+            )
+            if done.rowcount != 1:
+                raise ConflictError(f"proposal {proposal.id!r} was decided before")
 
     def nodes(self, scope: str | None = None) -> list[NodeState]:
         """Return what each node said last, of one scope or all."""
@@ -131,11 +230,64 @@ def write_node(connection: Connection, report: NodeReport, *, now: datetime) -> 
             "boot_id": report.boot_id,
             "applied_epoch": applied.epoch if applied else None,
             "applied_gen": applied.gen if applied else None,
+            "applied_sha256": report.applied_sha256,
             "nack": msgspec.json.encode(report.nack).decode() if report.nack else None,
             "capabilities": msgspec.json.encode(report.capabilities).decode(),
+            "counts": msgspec.json.encode(report.counts).decode(),
             "seen_at": UtcMicros.to_micros(now),
         },
     )
+
+
+def _history(connection: Connection, scope: str, *, limit: int) -> list[SignedGeneration]:
+    table = policy_generation.c
+    query = (
+        select(policy_generation)
+        .where(table.scope == scope)
+        .order_by(table.epoch.desc(), table.gen.desc())
+        .limit(limit)
+    )
+    return [_to_generation(row) for row in connection.execute(query)]
+
+
+def _generation(
+    connection: Connection, scope: str, generation: Generation
+) -> SignedGeneration | None:
+    table = policy_generation.c
+    row = connection.execute(
+        select(policy_generation).where(
+            table.scope == scope, table.epoch == generation.epoch, table.gen == generation.gen
+        )
+    ).first()
+    return _to_generation(row) if row else None
+
+
+def _rollout(connection: Connection, scope: str) -> Rollout | None:
+    row = connection.execute(
+        select(policy_rollout.c.body).where(policy_rollout.c.scope == scope)
+    ).first()
+    return msgspec.json.decode(row.body, type=Rollout) if row else None
+
+
+def _save_rollout(connection: Connection, rollout: Rollout) -> None:
+    """Write the next version over the one before it, or the first of a new roll-out over any end."""
+    table = policy_rollout.c
+    values = {
+        "state": rollout.state.value,
+        "version": rollout.version,
+        "body": msgspec.json.encode(rollout).decode(),
+    }
+    done = connection.execute(
+        update(policy_rollout)
+        .where(table.scope == rollout.scope, table.version == rollout.version - 1)
+        .values(**values)
+    )
+    if done.rowcount == 1:
+        return
+    known = connection.execute(select(table.version).where(table.scope == rollout.scope)).first()
+    if known is not None:
+        raise ConflictError("the roll-out has moved meanwhile")
+    connection.execute(insert(policy_rollout), {"scope": rollout.scope, **values})
 
 
 def _rules_row(rules: PolicyRules, now: datetime) -> dict[str, object]:
@@ -143,6 +295,23 @@ def _rules_row(rules: PolicyRules, now: datetime) -> dict[str, object]:
         "scope": rules.scope,
         "body": msgspec.json.encode(rules).decode(),
         "changed_at": UtcMicros.to_micros(now),
+    }
+
+
+def _to_row(signed: SignedGeneration) -> dict[str, object]:
+    return {
+        "scope": signed.scope,
+        "epoch": signed.generation.epoch,
+        "gen": signed.generation.gen,
+        "body": signed.body,
+        "signature": signed.signature,
+        "sha256": signed.sha256,
+        "issued_at": signed.issued_at,
+        "author": signed.change.author,
+        "author_id": signed.change.author_id,
+        "message": signed.change.message,
+        "cause": signed.change.cause.value,
+        "rules": msgspec.json.encode(signed.rules).decode() if signed.rules else None,
     }
 
 
@@ -154,6 +323,10 @@ def _to_generation(row: Row[tuple[object, ...]]) -> SignedGeneration:
         signature=row.signature,
         sha256=row.sha256,
         issued_at=row.issued_at,
+        change=Change(
+            author=row.author, author_id=row.author_id, message=row.message, cause=Cause(row.cause)
+        ),
+        rules=msgspec.json.decode(row.rules, type=PolicyRules) if row.rules else None,
     )
 
 
@@ -164,7 +337,9 @@ def _to_node(row: Row[tuple[object, ...]]) -> NodeState:
         node=row.node,
         boot_id=row.boot_id,
         applied=Generation(row.applied_epoch, row.applied_gen) if is_applied else None,
+        applied_sha256=row.applied_sha256,
         nack=msgspec.json.decode(row.nack, type=Nack) if row.nack else None,
         capabilities=msgspec.json.decode(row.capabilities, type=tuple[str, ...]),
+        counts=msgspec.json.decode(row.counts, type=CallCounts),
     )
     return NodeState(report, row.seen_at)

@@ -61,6 +61,7 @@ api_key: Final = Table(
     Column("all_tenants", Boolean, nullable=False),
     Column("domain", Text, nullable=False),
     Column("scopes", Text, nullable=False),
+    Column("policy_scopes", Text, nullable=False, server_default='["*"]'),
     Column("secret_hash", LargeBinary, nullable=False),
     Column("tenant_map", Text),
     Column("created_at", UtcMicros, nullable=False),
@@ -176,6 +177,11 @@ policy_generation: Final = Table(
     Column("signature", Text, nullable=False),
     Column("sha256", Text, nullable=False),
     Column("issued_at", UtcMicros, nullable=False),
+    Column("author", Text, nullable=False, server_default=""),
+    Column("author_id", Text, nullable=False, server_default=""),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("cause", Text, nullable=False, server_default="budgets"),
+    Column("rules", Text),
 )
 
 policy_rules: Final = Table(
@@ -197,6 +203,27 @@ node_state: Final = Table(
     Column("nack", Text),
     Column("capabilities", Text, nullable=False),
     Column("seen_at", UtcMicros, nullable=False),
+    Column("applied_sha256", Text),
+    Column("counts", Text, nullable=False, server_default="{}"),
+)
+
+policy_rollout: Final = Table(
+    "policy_rollout",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
+policy_proposal: Final = Table(
+    "policy_proposal",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("scope", Text, nullable=False, index=True),
+    Column("state", Text, nullable=False),
+    Column("created_at", UtcMicros, nullable=False),
+    Column("body", Text, nullable=False),
 )
 
 alert: Final = Table(

@@ -54,9 +54,9 @@ def test_cut_is_the_largest_that_fits(
         assert ceiling(0) > fits
 
 
-@pytest.mark.parametrize(("output", "expected"), [(0, 9), (1, 10), (10**6, 1_000_009)])
+@pytest.mark.parametrize(("output", "expected"), [(0, 10), (1, 11), (10**6, 1_000_010)])
 def test_ceiling_by_hand(output: int, expected: int) -> None:
-    """One nano-USD a token, plus nine for seventeen lines' rounding."""
+    """One nano-USD a token, plus ten for twenty lines' rounding."""
     rate = RatePerMillion(input_nusd=0, output_nusd=10**6)
     assert expected == call_ceiling_nusd(rate, input_tokens=5, output_tokens=output)
 

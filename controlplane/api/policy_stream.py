@@ -1,0 +1,183 @@
+"""Server-sent events of one scope: encoded once, written to ten thousand sockets.
+
+Events: `policy` (two data lines: the signature header, then the exact signed bytes), `changed` (the
+pair alone, for a document too large to push: fetch it), `ping` with the pair in force, so that
+silence and drift are both visible, and `lease` with the budgets that are called back. The id of
+every event is its pair.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+from litestar.response.base import ASGIResponse
+from litestar.types import HTTPResponseStartEvent, Receive, Scope, Send
+from typing_extensions import override
+
+from controlplane import telemetry
+from controlplane.policy.history import Serving, SignedGeneration
+from controlplane.policy.wire import Generation
+
+MAX_PUSHED_BYTES: Final = 64 * 1024
+"""A larger document is fetched instead: the clients spread that over a moment, a push can not."""
+MAX_WAITING_FRAMES: Final = 8
+"""A reader that is further behind is cut off; it comes back with what it has."""
+
+
+_HEADERS: Final = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would hold the events back
+]
+
+
+class Subscriber:
+    """One open stream; `push` and `close` wake the one who waits in `next`."""
+
+    __slots__ = ("_frames", "_is_open", "_waiter", "node", "on_close", "sent")
+
+    def __init__(self, node: str, has: Generation | None) -> None:
+        self.node = node
+        self.sent = has
+        self.on_close: Callable[[], None] | None = None
+        self._frames: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_open = True
+
+    def push(self, frame: bytes) -> None:
+        """Queue a frame."""
+        if len(self._frames) >= MAX_WAITING_FRAMES:
+            self.close()
+            return
+        self._frames.append(frame)
+        self._wake()
+
+    def close(self) -> None:
+        """End the stream after what is queued."""
+        if self._is_open:
+            self._is_open = False
+            if self.on_close is not None:
+                self.on_close()
+            self._wake()
+
+    async def next(self) -> bytes | None:
+        """Return everything that is queued, waiting for something; None: the stream is over."""
+        while not self._frames:
+            if not self._is_open:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        frames = self._frames.popleft() if len(self._frames) == 1 else b"".join(self._frames)
+        self._frames.clear()
+        return frames
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Line:
+    """The frames of one generation."""
+
+    def __init__(self, signed: SignedGeneration) -> None:
+        self.generation = signed.generation
+        self.issued_at = signed.issued_at
+        pair = signed.generation.etag()
+        head = f"id: {pair}\nevent: "
+        self.ping = f"{head}ping\ndata: {pair}\n\n".encode()
+        if len(signed.body) > MAX_PUSHED_BYTES or b"\n" in signed.body:
+            self.policy = f"{head}changed\ndata: {pair}\n\n".encode()
+        else:
+            self.policy = b"".join(
+                (
+                    f"{head}policy\ndata: {signed.signature}\ndata: ".encode(),
+                    signed.body,
+                    b"\n\n",
+                )
+            )
+
+
+class Frames:
+    """What is pushed while a scope serves this."""
+
+    def __init__(self, serving: Serving, *, before: "Frames | None" = None) -> None:
+        self._nodes = serving.nodes
+        self._stable = _line(serving.stable, before)
+        candidate = serving.candidate
+        self._candidate = _line(candidate, before) if candidate else None
+
+    def of(self, node: str) -> _Line:
+        """Return the line a node is on."""
+        return self._candidate if self._candidate and node in self._nodes else self._stable
+
+    def lines(self) -> tuple[_Line, ...]:
+        """Return both lines, or the one there is."""
+        return (self._stable,) if self._candidate is None else (self._stable, self._candidate)
+
+    def give(self, subscriber: Subscriber, *, also_ping: bool = False) -> None:
+        """Push the document, unless the subscriber has it or a newer one."""
+        line = self.of(subscriber.node)
+        if subscriber.sent is None or line.generation > subscriber.sent:
+            subscriber.sent = line.generation
+            subscriber.push(line.policy)
+        elif also_ping:
+            subscriber.push(line.ping)
+
+    def ping(self, subscriber: Subscriber) -> None:
+        """Say that we are there, and what is in force."""
+        subscriber.push(self.of(subscriber.node).ping)
+
+    def issued_at(self, generation: Generation) -> datetime | None:
+        """Return when a generation that is served was published."""
+        return next(
+            (line.issued_at for line in self.lines() if line.generation == generation), None
+        )
+
+
+def _line(signed: SignedGeneration, before: Frames | None) -> _Line:
+    for line in before.lines() if before else ():
+        if line.generation == signed.generation:
+            return line
+    return _Line(signed)
+
+
+class EventStream(ASGIResponse):
+    """Writes a subscriber's frames until it or the client ends."""
+
+    def __init__(self, subscriber: Subscriber) -> None:
+        super().__init__(media_type="text/event-stream")
+        self._subscriber = subscriber
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; one future watches for the client's end, no task per stream sleeps for pings."""
+        subscriber = self._subscriber
+        telemetry.POLICY_STREAMS.inc()
+        gone: asyncio.Future[Any] = asyncio.ensure_future(_until_gone(receive))
+        gone.add_done_callback(lambda _: subscriber.close())
+        start: HTTPResponseStartEvent = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": list(_HEADERS),
+        }
+        try:
+            await send(start)
+            while (frames := await subscriber.next()) is not None and not gone.done():
+                await send({"type": "http.response.body", "body": frames, "more_body": True})
+            with contextlib.suppress(OSError, RuntimeError):  # it may be gone already
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            telemetry.POLICY_STREAMS.dec()
+            gone.cancel()
+            subscriber.close()
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,170 @@
+"""Rules as people write them: YAML or JSON with a line for every mistake, and back to YAML."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from controlplane.core.errors import PolicyError
+from controlplane.policy.document import RULE_KEYS
+from controlplane.policy.rules import PolicyRules, read_rules
+
+SCHEMA_ID: Final = "urn:controlplane:policy:v1"
+MAX_DEPTH: Final = 32
+_STEP: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
+
+
+class Authored(msgspec.Struct, frozen=True, kw_only=True):
+    """Rules, and where in the text each part of them stands."""
+
+    rules: PolicyRules
+    lines: Mapping[str, int]
+    """`rules[0].match.team` → the line it begins on, from 1."""
+
+    def located(self, wrong: PolicyError) -> PolicyError:
+        """Return the error with the line of what it speaks of, as far as the text says it."""
+        line = wrong.line or self.line_of(wrong.field)
+        return PolicyError(wrong.field, wrong.problem, wrong.fix, line=line)
+
+    def line_of(self, field: str) -> int | None:
+        """Return the line of a field as the compiler names it, `rules.<id>.status`; None: nowhere."""
+        return _nearest_line(self.lines, _by_index(field, self.rules))
+
+
+def read_text(text: str) -> Authored:
+    """Read rules in YAML, of which JSON is a part.
+
+    Raises:
+        PolicyError: not YAML, a key twice, or not rules; names place and line.
+    """
+    lines: dict[str, int] = {}
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            _note_lines(root, "", lines, depth=0)
+        tree: object = yaml.safe_load(text)
+    except yaml.YAMLError as wrong:
+        mark = getattr(wrong, "problem_mark", None)
+        where = mark.line + 1 if mark else None
+        raise PolicyError("rules", "is not YAML", "Mend the syntax", line=where) from None
+    except RecursionError:
+        raise PolicyError("rules", "is nested too deeply", "Write it flat") from None
+    try:
+        rules = read_rules(tree if tree is not None else {})
+    except PolicyError as wrong:
+        line = _nearest_line(lines, wrong.field)
+        raise PolicyError(wrong.field, wrong.problem, wrong.fix, line=line) from None
+    return Authored(rules=rules, lines=lines)
+
+
+def write_text(rules: PolicyRules) -> str:
+    """Write rules as YAML without what is default: the form that differences are shown in."""
+    text: str = yaml.safe_dump(_spoken(rules), sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def json_schema() -> dict[str, object]:
+    """Return the JSON Schema of authored rules, for editors and for checks in git."""
+    (schema,), parts = msgspec.json.schema_components([PolicyRules])
+    definitions = {name: _with_selectors(part) for name, part in parts.items()}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+        "title": "Policy rules of a scope",
+        **{key: _local(value) for key, value in schema.items()},
+        "$defs": {name: _local(part) for name, part in definitions.items()},
+    }
+
+
+def _with_selectors(part: object) -> object:
+    """Name the selectors where the types only say that there are some."""
+    if isinstance(part, dict) and isinstance(part.get("properties"), dict):
+        match = part["properties"].get("match")
+        if isinstance(match, dict):
+            match["propertyNames"] = {"enum": list(RULE_KEYS)}
+    return part
+
+
+def _local(part: object) -> object:
+    """Point references at `$defs`, where the parts are."""
+    if isinstance(part, dict):
+        return {key: _local(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_local(each) for each in part]
+    if isinstance(part, str) and part.startswith("#/components/schemas/"):
+        return part.replace("#/components/schemas/", "#/$defs/")
+    return part
+
+
+def _note_lines(node: Node, path: str, lines: dict[str, int], *, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise PolicyError("rules", "is nested too deeply", "Write it flat")
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, SequenceNode):
+        for index, item in enumerate(node.value):
+            _note_lines(item, f"{path}[{index}]", lines, depth=depth + 1)
+    elif isinstance(node, MappingNode):
+        _note_keys(node, path, lines, depth=depth)
+
+
+def _note_keys(node: MappingNode, path: str, lines: dict[str, int], *, depth: int) -> None:
+    seen: set[str] = set()
+    for key, value in node.value:
+        name = str(key.value) if isinstance(key, ScalarNode) else "?"
+        line = key.start_mark.line + 1
+        if name in seen:
+            raise PolicyError(name, "is there twice", "Keep one of them", line=line)
+        seen.add(name)
+        inner = f"{path}.{name}" if path else name
+        lines[inner] = line
+        _note_lines(value, inner, lines, depth=depth + 1)
+
+
+def _by_index(field: str, rules: PolicyRules) -> str:
+    """Turn `rules.<id>.status` into `rules[0].status`; an id may hold dots."""
+    if not field.startswith("rules."):
+        return field
+    rest = field.removeprefix("rules.")
+    # The later of two rules of one name is the one too many.
+    for index, rule in reversed(list(enumerate(rules.rules))):
+        if rest == rule.id or rest.startswith(f"{rule.id}."):
+            return f"rules[{index}]{rest.removeprefix(rule.id)}"
+    return "rules"
+
+
+def _nearest_line(lines: Mapping[str, int], path: str) -> int | None:
+    """Return the line of the path or of the nearest thing around it that is written out."""
+    while path:
+        if path in lines:
+            return lines[path]
+        steps = list(_STEP.finditer(path))
+        path = path[: steps[-1].start()].rstrip(".[") if len(steps) > 1 else ""
+    return lines.get("")
+
+
+def _spoken(value: object) -> object:
+    """Return plain data without fields that are at their default."""
+    if isinstance(value, msgspec.Struct):
+        tag = value.__struct_config__.tag
+        said: dict[str, object] = {"action": tag} if isinstance(tag, str) else {}
+        for field in msgspec.structs.fields(value):
+            inner: object = getattr(value, field.name)
+            if field.required or inner != _default(field):
+                said[field.name] = _spoken(inner)
+        return said
+    if isinstance(value, Mapping):
+        return {str(key): _spoken(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_spoken(inner) for inner in value]
+    return str(value) if isinstance(value, str) else value
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    if field.default_factory is not msgspec.NODEFAULT:
+        made: object = field.default_factory()
+        return made
+    kept: object = field.default
+    return kept

@@ -1,0 +1,163 @@
+"""The stream: pushed at once, pinged with the pair in force, never lower, bounded."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from controlplane.api.app import create_app
+from controlplane.api.policy_watch import PING_SECONDS
+from controlplane.api.server import ApiServer
+from controlplane.auth.roles import ROLE_SCOPES, Role
+from controlplane.policy.bundle import Signer, Verifier, decode_document
+
+
+@pytest.fixture
+def proxy(keys: Any) -> str:
+    key: str = keys.add("acme", scopes=ROLE_SCOPES[Role.PROXY])
+    return key
+
+
+class Event:
+    """One server-sent event."""
+
+    def __init__(self, lines: list[str]) -> None:
+        fields = [line.partition(": ") for line in lines]
+        self.id = next(value for name, _, value in fields if name == "id")
+        self.kind = next(value for name, _, value in fields if name == "event")
+        self.data = [value for name, _, value in fields if name == "data"]
+
+
+def events(answer: httpx.Response) -> Iterator[Event]:
+    lines: list[str] = []
+    for line in answer.iter_lines():
+        if line:
+            lines.append(line)
+        elif lines:
+            yield Event(lines)
+            lines = []
+
+
+@contextmanager
+def stream(api: Any, key: str, **headers: str) -> Iterator[Iterator[Event]]:
+    with api.client(key) as client, client.stream("GET", "/api/v1/stream", headers=headers) as got:
+        assert 200 == got.status_code
+        yield events(got)
+
+
+def test_document_is_pushed_as_its_exact_bytes(
+    api: Any, proxy: str, policies: Any, signer: Signer
+) -> None:
+    policies.publish(7, signer=signer)
+    with stream(api, proxy) as found:
+        first = next(found)
+    assert ('"1.7"', "policy") == (first.id, first.kind)
+    signature, body = first.data
+    Verifier(signer.pinned).verify(body.encode(), signature)
+    assert 7 == decode_document(body.encode()).gen
+
+
+def test_publish_reaches_open_streams_at_once(api: Any, proxy: str, admin: str) -> None:
+    with api.client(admin) as client:
+        first = client.put("/api/v1/policy/rules", json={"tenant": "a"}).json()
+        with stream(api, proxy, **{"last-event-id": first["etag"]}) as found:
+            assert ("ping", first["etag"]) == (next(found).kind, first["etag"])
+            published = time.monotonic()
+            client.put("/api/v1/policy/rules", json={"tenant": "b"})
+            second = next(each for each in found if each.kind == "policy")
+            assert time.monotonic() - published < 0.9  # not by the re-read of every second
+    assert "b" == decode_document(second.data[1].encode()).tenant
+
+
+def test_generation_of_another_replica_is_pushed_too(
+    api: Any, proxy: str, policies: Any, signer: Signer
+) -> None:
+    policies.publish(1, signer=signer)
+    with stream(api, proxy) as found:
+        next(found)
+        timer = threading.Timer(0.1, policies.publish, [2], {"signer": signer})
+        timer.start()
+        assert '"1.2"' == next(each for each in found if each.kind == "policy").id
+        timer.join()
+
+
+def test_silence_is_broken_by_pings_with_the_pair_in_force(
+    api: Any, proxy: str, policies: Any, signer: Signer
+) -> None:
+    policies.publish(3, signer=signer)
+    with stream(api, proxy, **{"last-event-id": '"1.3"'}) as found:
+        next(found)  # the greeting
+        started = time.monotonic()
+        second = next(found)
+        waited = time.monotonic() - started
+    assert ("ping", ['"1.3"']) == (second.kind, second.data)
+    assert waited < 2 * PING_SECONDS
+
+
+def test_caller_that_is_ahead_is_never_taken_back(
+    api: Any, proxy: str, policies: Any, signer: Signer
+) -> None:
+    """A replica behind holds the poll; the stream says where it is and waits (D3)."""
+    policies.publish(5, signer=signer)
+    with stream(api, proxy, **{"last-event-id": '"1.6"'}) as found:
+        assert ("ping", '"1.5"') == ((first := next(found)).kind, first.id)
+    with api.client(proxy) as client:
+        for tag in ('"1.6"', '"2.1"', 'W/"1.9"'):
+            answer = client.get(
+                "/api/v1/policy", headers={"if-none-match": tag}, params={"wait": "0.2"}
+            )
+            assert 304 == answer.status_code
+
+
+def test_large_document_is_announced_and_fetched(api: Any, proxy: str, admin: str) -> None:
+    notes = {f"key-{i}": "x" * 200 for i in range(400)}
+    with api.client(admin) as client:
+        client.put("/api/v1/policy/rules", json={"annotations": notes})
+    with stream(api, proxy) as found:
+        first = next(found)
+    assert ("changed", ['"1.1"']) == (first.kind, first.data)
+    with api.client(proxy) as client:
+        assert 400 == len(decode_document(client.get("/api/v1/policy").content).annotations)
+
+
+def test_too_many_at_once_are_told_to_come_back_later(
+    serve: Any, proxy: str, policies: Any, signer: Signer
+) -> None:
+    """A storm of reconnects is spread out, not served at once (D5)."""
+    policies.publish(1, signer=signer)
+    api = serve(connects_per_second=2)
+    with api.client(proxy) as client:
+        waits = []
+        for _ in range(12):
+            with client.stream("GET", "/api/v1/stream") as got:
+                if got.status_code == 429:
+                    waits.append(int(got.headers["retry-after"]))
+    # The clock of this server stands still: two get in, the others within the seconds all need.
+    assert 10 == len(waits)
+    assert all(1 <= wait <= 5 for wait in waits)
+    assert len(set(waits)) > 1
+    with api.client(proxy) as client:
+        assert 200 == client.get("/api/v1/policy").status_code
+
+
+def test_server_that_stops_ends_its_streams(
+    services: Any, proxy: str, policies: Any, signer: Signer
+) -> None:
+    policies.publish(1, signer=signer)
+    server = ApiServer(create_app(services))
+    server.start()
+    headers = {"authorization": f"Bearer {proxy}"}
+    with (
+        httpx.Client(base_url=server.url, timeout=10) as client,
+        client.stream("GET", "/api/v1/stream", headers=headers) as got,
+    ):
+        found = events(got)
+        next(found)
+        started = time.monotonic()
+        server.stop()
+        assert [] == list(found)
+    assert time.monotonic() - started < 5

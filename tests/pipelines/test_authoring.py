@@ -1,0 +1,116 @@
+"""Rules in YAML: read with a line for every mistake, written as they would be by hand."""
+
+from typing import Any
+
+import pytest
+
+from controlplane.core.errors import PolicyError
+from controlplane.pipelines.authoring import json_schema, read_text, write_text
+from controlplane.policy.document import RULE_KEYS, Canary, Cap
+from controlplane.policy.rules import PolicyRules
+
+TEXT = """\
+tenant: acme
+dimension_map: {team: metadata.team}
+rules:
+  - {action: deny, id: d, match: {model: [bad]}}
+  - action: cap
+    id: c.with.dots
+    max_tokens: 100
+    when:
+      min_input_tokens: 10
+    priority: 3
+"""
+
+
+def test_yaml_rules() -> None:
+    """As people write them."""
+    rules = read_text(TEXT).rules
+    assert ["d", "c.with.dots"] == [rule.id for rule in rules.rules]
+    assert PolicyRules() == read_text("").rules
+    assert rules == read_text(write_text(rules)).rules
+
+
+def test_json_is_yaml() -> None:
+    """One reader for both."""
+    assert "x" == read_text('{"scope": "x", "rules": []}').rules.scope
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "line"),
+    [
+        ("rules: [\n{", "rules", 2),
+        ("tenant: a\nrules:\n  - {action: deny, id: d, color: red}", "rules[0]", 3),
+        ("tenant: a\nrules:\n  - action: explode\n    id: d", "rules[0].action", 3),
+        ("rules:\n- action: cap\n  id: c\n  max_tokens: many", "rules[0].max_tokens", 4),
+        ("tenant: a\n\ntenant: b", "tenant", 3),
+        ("rules:\n- action: cap\n  id: c\n  max_tokens: 1\n  id: d", "id", 5),
+        ("tenant: a\ncolor: red", "rules", 1),
+    ],
+)
+def test_mistakes_have_a_line(text: str, field: str, line: int) -> None:
+    """Where an editor should jump to; a key that is there twice is a mistake too."""
+    with pytest.raises(PolicyError) as refused:
+        read_text(text)
+    assert (field, line) == (refused.value.field, refused.value.line)
+    assert f"line {line}: " in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        ("rules.d.match.model", 4),
+        ("rules.d.status", 4),
+        ("rules.c.with.dots.max_tokens", 7),
+        ("rules.c.with.dots.when", 8),
+        ("rules.c.with.dots.priority", 10),
+        ("rules.c.with.dots.match.team", 5),
+        ("dimension_map.team", 2),
+        ("rules.nobody", 3),
+        ("budgets.b.match.team", 1),
+    ],
+)
+def test_what_the_compiler_names_is_found_in_the_text(field: str, line: int) -> None:
+    """By the rule's id, or the nearest thing around it that is written."""
+    authored = read_text(TEXT)
+    assert line == authored.located(PolicyError(field, "is wrong")).line
+
+
+def test_hostile_text_is_refused() -> None:
+    """Nesting without end, and tags that would make objects."""
+    with pytest.raises(PolicyError, match="too deeply"):
+        read_text("a: " + "[" * 2_000 + "]" * 2_000)
+    with pytest.raises(PolicyError, match="not YAML"):
+        read_text("tenant: !!python/object/apply:os.getcwd []")
+
+
+def test_defaults_are_not_written() -> None:
+    """The form that differences are shown in is the shortest."""
+    rules = PolicyRules(rules=(Cap(id="c", max_tokens=5), Canary(id="k", to="next")))
+    expected = (
+        "rules:\n- action: cap\n  id: c\n  max_tokens: 5\n- action: canary\n  id: k\n  to: next\n"
+    )
+    assert expected == write_text(rules)
+
+
+def test_schema_names_every_action_and_every_selector() -> None:
+    """What an editor completes; every reference leads somewhere."""
+    schema = json_schema()
+    parts: Any = schema["$defs"]
+    actions = {
+        option
+        for part in parts.values()
+        for option in part.get("properties", {}).get("action", {}).get("enum", [])
+    }
+    expected = "annotate canary cap deny downgrade experiment failover route throttle"
+    assert set(expected.split()) == actions
+    assert list(RULE_KEYS) == parts["Deny"]["properties"]["match"]["propertyNames"]["enum"]
+    assert parts["Deny"]["additionalProperties"] is False
+
+    def references(part: Any) -> set[str]:
+        if isinstance(part, dict):
+            own = {part["$ref"]} if "$ref" in part else set()
+            return own.union(*map(references, part.values()))
+        return set().union(*map(references, part)) if isinstance(part, list) else set()
+
+    assert {ref.removeprefix("#/$defs/") for ref in references(schema)} <= set(parts)
