@@ -110,7 +110,8 @@ class SpanTableReader:
         named = {"call_id": call_id, "call_hi": int(digits[1], 16), "call_lo": int(digits[2], 16)}
         columns = ", ".join(CALL_SCHEMA.names)
         with self._database.reading() as connection:
-            for (start,) in connection.execute(read_sql("call_starts"), named).fetchall():
+            starts = connection.execute(read_sql("call_starts"), named).to_arrow_table()
+            for start in starts.column(0).to_pylist():
                 sql = read_sql("call_named").format(columns=columns)
                 at = {"call_id": call_id, "start": start, "tenants": list(tenants)}
                 found = _table(connection.execute(sql, at), CALL_SCHEMA)
