@@ -9,14 +9,16 @@ import pyarrow.compute as pc
 
 from controlplane.ingest.attributed_by import merge_rules
 from controlplane.ingest.billing import SAME_REQUEST
-from controlplane.ingest.count_once import CountedCall, Parents, count_once
+from controlplane.ingest.count_once import CountedCall, count_once
 from controlplane.ingest.prompts import Reprice, add_prompts
-from controlplane.ingest.report import Report
+from controlplane.ingest.report import Parents, Report
 from controlplane.ingest.settlement import (
+    CHOICES_KEY,
     CONTEXT_COLUMNS,
     EDGE_SCHEMA,
     IDENTITY_SCHEMA,
     JOIN_FLAGS,
+    MAX_CHOICES_DIGITS,
     MEMBER_SCHEMA,
     REPORT_SCHEMA,
     Settled,
@@ -24,7 +26,7 @@ from controlplane.ingest.settlement import (
 )
 from controlplane.ingest.span_hash import call_ids, start_micros
 from controlplane.signals.schema import CALL_SCHEMA
-from controlplane.signals.vocabulary import UNKNOWN_USAGE, ReportKind
+from controlplane.signals.vocabulary import UNKNOWN_USAGE, Layer, ReportKind
 
 ENRICHED_COLUMNS: Final = (
     "request_model",
@@ -53,7 +55,7 @@ _READ: Final = (
     *("domain", "trace_hi", "trace_lo", "span_id", "duration_us", "content_hash", "layer"),
     *("key_role", "scope_name", "response_id", "gateway_call_id", "status", "usage_state"),
     *("input_tokens", "output_tokens", "billing_model", "cost_nusd", "cost_state"),
-    *("tenant", "service_name", "key_id"),
+    *("tenant", "service_name", "key_id", "choices"),
     *_DETAILS,
 )
 
@@ -110,6 +112,7 @@ def _reports(table: pa.Table) -> list[Report]:
         *(read[name] for name in ("service_name", "key_id")),
         [used or 0 for used in read["input_tokens"]],
         *(read[name] for name in _FLAGS[3:]),
+        read["choices"],
     ]
     return [Report(*row) for row in zip(range(table.num_rows), *columns, strict=True)]
 
@@ -195,4 +198,20 @@ def _not_counted_again(members: pa.Table, reasons: Sequence[str]) -> dict[str, C
 def report_rows(spans: pa.Table) -> pa.Table:
     """Keep the rows and columns of a SPAN_SCHEMA table that settlement reads."""
     is_report = pc.equal(spans.column("report_kind"), pa.scalar(ReportKind.CALL.value))
-    return spans.filter(is_report).select(REPORT_SCHEMA.names).cast(REPORT_SCHEMA)
+    reports = spans.filter(is_report)
+    layers = reports.column("layer").to_pylist()
+    choices: list[int | None] = [None] * len(layers)
+    if Layer.ENGINE in layers:
+        maps = reports.column("attributes").to_pylist()
+        choices = [
+            _choices(said) if layer == Layer.ENGINE else None
+            for layer, said in zip(layers, maps, strict=True)
+        ]
+    reports = reports.append_column("choices", pa.array(choices, pa.int32()))
+    return reports.select(REPORT_SCHEMA.names).cast(REPORT_SCHEMA)
+
+
+def _choices(attributes: Sequence[tuple[str, str]] | None) -> int | None:
+    said = dict(attributes or ()).get(CHOICES_KEY, "")
+    is_number = said.isascii() and said.isdigit() and len(said) <= MAX_CHOICES_DIGITS
+    return int(said) if is_number else None

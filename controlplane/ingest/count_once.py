@@ -28,6 +28,7 @@ from controlplane.ingest.failed_pairs import failed_pairs, may_pair
 from controlplane.ingest.report import (
     REACH_US,
     Identity,
+    Parents,
     Report,
     crosses_layers,
     fold_revisions,
@@ -64,9 +65,6 @@ class CountedCall(msgspec.Struct, frozen=True):
     """Its reports would have been more than MAX_COMPONENT."""
 
 
-Parents = Mapping[tuple[str, int, int, int], int]
-"""(domain, trace high, trace low, span) -> parent span."""
-
 Calls = dict[Identity, list[Identity]]
 """The members of the call that each report belongs to; one list per call."""
 
@@ -96,8 +94,8 @@ class _Edge(NamedTuple):
 class _Requests:
     """Which spans of an engine are one request."""
 
-    def __init__(self, reports: Iterable[Report]) -> None:
-        self.found = [frozenset(one.identity for one in s) for s in sequences(reports)]
+    def __init__(self, reports: Sequence[Report], parents: Parents) -> None:
+        self.found = [frozenset(one.identity for one in s) for s in sequences(reports, parents)]
         self._of = {identity: ids for ids in self.found for identity in ids}
 
     def of(self, identity: Identity) -> frozenset[Identity] | None:
@@ -120,7 +118,7 @@ def count_once(reports: Iterable[Report], parents: Parents) -> list[CountedCall]
     """
     spans = fold_revisions(reports)
     ordered = [spans[identity] for identity in sorted(spans)]
-    requests = _Requests(ordered)
+    requests = _Requests(ordered, parents)
     above = _reports_above(ordered, parents)
     edges = sorted(_edges(ordered, requests, above))
     calls = _join(spans, edges, requests)

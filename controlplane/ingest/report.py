@@ -1,7 +1,7 @@
 """What counting needs of one usage-bearing span, and how revisions of it fold into one."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from controlplane.ingest.declared_pairs import depth_of
@@ -19,6 +19,10 @@ _ITEM: Final = re.compile(r"(cmpl-.+)-([0-9]{1,4})")
 
 Identity = tuple[int, int, int, int, str]
 """(start, trace high, trace low, span, domain): total order of reports."""
+
+
+Parents = Mapping[tuple[str, int, int, int], int]
+"""(domain, trace high, trace low, span) -> parent span."""
 
 
 class Report(NamedTuple):
@@ -53,6 +57,7 @@ class Report(NamedTuple):
     input_tokens: int = 0
     sequence_joins: bool = True
     pair_joins: bool = True
+    choices: int | None = None
 
     @property
     def identity(self) -> Identity:

@@ -7,8 +7,16 @@ import pyarrow as pa
 
 from controlplane.signals.schema import ATTRIBUTED, CALL_SCHEMA, SPAN_SCHEMA, TIMESTAMP
 
-REPORT_SCHEMA: Final = SPAN_SCHEMA.remove(SPAN_SCHEMA.get_field_index("attributes"))
-"""A stored span whose report_kind is `call`: everything that settlement reads."""
+CHOICES_KEY: Final = "gen_ai.request.n"
+"""How many samples of each prompt a request asked an engine for; vLLM's spelling."""
+
+MAX_CHOICES_DIGITS: Final = 4
+
+REPORT_SCHEMA: Final = SPAN_SCHEMA.remove(SPAN_SCHEMA.get_field_index("attributes")).append(
+    pa.field("choices", pa.int32())
+)
+"""A stored span whose report_kind is `call`: everything that settlement reads. `choices` is the
+attribute CHOICES_KEY of an engine's span, NULL if it is not said or no small number."""
 
 JOIN_FLAGS: Final[list["pa.Field[Any]"]] = [
     pa.field("response_id_joins", pa.bool_(), nullable=False),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -92,11 +92,49 @@ def pairs_of_failures(reports: list[Row]) -> list[tuple[Row, Row]]:
     return pairs
 
 
-def same_request(a: Row, b: Row) -> bool:
+def asked_for(row: Row) -> int:
+    """How many samples an engine's span says were asked for."""
+    return int(dict(row["attributes"] or ()).get("gen_ai.request.n", 0))
+
+
+def parent_of(row: Row, spans: list[Row]) -> int:
+    own = [s for s in spans if one_trace(s, row) and s["span_id"] == row["span_id"]]
+    return max((s["parent_span_id"] for s in own), default=0)
+
+
+def same_request(a: Row, b: Row, spans: list[Row]) -> bool:
     """Two samples that one engine made of one prompt."""
     names = ("domain", "tenant", "key_id", "service_name", "scope_name", "response_id")
     same = all(a[name] == b[name] for name in (*names, "start_time", "input_tokens"))
-    return bool(same and a["layer"] == b["layer"] == "engine" and a["response_id"])
+    if not same or not (a["layer"] == b["layer"] == "engine" and a["response_id"]):
+        return False
+    if asked_for(a) > 1 and asked_for(b) > 1:
+        return True
+    above = parent_of(a, spans), parent_of(b, spans)
+    if one_trace(a, b):
+        return above[0] == above[1] != 0
+    reports = last_words([row for row in spans if row["report_kind"] == "call"])
+    callers = [
+        (row["layer"], row["scope_name"])
+        for row in reports
+        if row["layer"] != "engine"
+        and (row["domain"], row["response_id"]) == (a["domain"], a["response_id"])
+    ]
+    named = len(a["response_id"].split("-")[-1]) >= 8
+    return above == (0, 0) and named and len(callers) == len(set(callers))
+
+
+def requests_of(reports: list[Row], spans: list[Row]) -> list[list[Row]]:
+    """Each sample with the first of its request; one that is none begins another request."""
+    requests: list[list[Row]] = []
+    for row in sorted(reports, key=identity):
+        names = ("domain", "tenant", "key_id", "service_name", "scope_name", "response_id", "layer")
+        mates = [r for r in requests if all(r[0][name] == row[name] for name in names)]
+        if mates and same_request(mates[-1][0], row, spans):
+            mates[-1].append(row)
+        else:
+            requests.append([row])
+    return requests
 
 
 def end(row: Row) -> datetime:
@@ -160,7 +198,8 @@ def beside(a: Row, b: Row) -> bool:
 def possible_joins(spans: list[Row], reports: list[Row]) -> list[tuple[Any, ...]]:
     """Every (sort key, report, report), strongest first."""
     joins: list[tuple[int, Row, Row]] = [(4, *pair) for pair in pairs_of_failures(reports)]
-    joins += [(-1, a, b) for a, b in combinations(reports, 2) if same_request(a, b)]
+    requests = requests_of(reports, spans)
+    joins += [(-1, a, b) for request in requests for a, b in pairwise(request)]
     for a, b in combinations(reports, 2):
         if abs(a["start_time"] - b["start_time"]) > timedelta(hours=24):
             continue
@@ -217,9 +256,9 @@ def billing_report(call: list[Row]) -> Row:
     return best
 
 
-def may_share(a: Row, b: Row) -> bool:
+def may_share(a: Row, b: Row, requests: list[list[Row]]) -> bool:
     """Whether two reports may ever be one call."""
-    if other_layer(a, b) or stacked(a, b) or same_request(a, b):
+    if other_layer(a, b) or stacked(a, b) or any(a in one and b in one for one in requests):
         return True
     depths = {DEPTH[a["scope_name"]], DEPTH[b["scope_name"]]}
     apart = a["domain"] == b["domain"] and not one_trace(a, b)
@@ -230,12 +269,13 @@ def reference(rows: list[Row]) -> set[tuple[tuple[Any, ...], frozenset[tuple[Any
     """Calls as (identity that bills, identities of all members)."""
     reports = last_words([row for row in rows if row["report_kind"] == "call"])
     calls = [[row] for row in reports]
+    requests = requests_of(reports, rows)
     for _, a, b in possible_joins(rows, reports):
         ours = next(call for call in calls if a in call)
         theirs = next(call for call in calls if b in call)
         if ours is theirs:
             continue
-        if all(may_share(x, y) for x in ours for y in theirs):
+        if all(may_share(x, y, requests) for x in ours for y in theirs):
             calls.remove(theirs)
             ours += theirs
     return {
@@ -276,6 +316,7 @@ span = st.fixed_dictionaries(
         "scope_name": st.sampled_from(sorted(DEPTH)),
         "response_id": ids,
         "gateway_call_id": st.sampled_from([None, None, None, "gw-cccccccc"]),
+        "attributes": st.sampled_from([None, [("gen_ai.request.n", "3")]]),
         "status": st.sampled_from(["ok", "ok", "error"]),
         "usage_state": st.sampled_from(["exact", "exact", "unknown"]),
         "input_tokens": st.sampled_from([10, 10, 20]),

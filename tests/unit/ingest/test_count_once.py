@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from controlplane.ingest.count_once import CountedCall, Parents, count_once
+from controlplane.ingest.count_once import CountedCall, count_once
 from controlplane.ingest.join_keys import is_join_key
-from controlplane.ingest.report import Report
+from controlplane.ingest.report import Parents, Report
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
@@ -252,7 +252,8 @@ def test_each_failure_of_a_burst_is_one_call(n: int) -> None:
 def sequence(row: int, **said: Any) -> Report:
     """One span of vLLM: without a trace in common, as it makes them without a parent."""
     plain = {"layer": "engine", "scope": "vllm.tracing.otel", "trace_lo": 100 + row, "service": "v"}
-    return report(row, **{**plain, "response_id": "chatcmpl-x", "input_tokens": 900, **said})
+    asked = {"response_id": "chatcmpl-x", "input_tokens": 900, "choices": 3}
+    return report(row, **{**plain, **asked, **said})
 
 
 def test_sequences_of_one_request_are_one_call() -> None:
@@ -270,8 +271,26 @@ def test_sequences_of_one_request_are_one_call() -> None:
         {"domain": "e"},
         {"response_id": "chatcmpl-y"},
         {"sequence_joins": False},
+        {"choices": 1},
+        {"choices": None},
     ):
         assert 2 == len(count_once([spans[0], spans[1]._replace(**other)], {})), other
+
+
+def test_samples_that_do_not_say_so_hang_in_one_place_or_have_one_caller() -> None:
+    """vLLM's spans of n samples may say n = 1 each; a constant id proves nothing."""
+    spans = [sequence(n, choices=1, response_id=ID, trace_lo=1) for n in range(3)]
+    edges = parents((1, 9), (2, 9), (3, 8))
+    assert {(0, 1), (2,)} == set(groups(count_once(spans, edges)))
+    roots = [sequence(n, choices=1, response_id=ID) for n in range(3)]
+    assert 1 == len(count_once(roots, {}))
+    clients = [report(n, response_id=ID, trace_lo=n) for n in range(3, 6)]
+    assert 1 == len(count_once([*roots, clients[0]], {}))
+    assert 3 == len(count_once([*roots, *clients], {}))
+    short = [one._replace(response_id="chatcmpl-7", response_id_joins=False) for one in roots]
+    assert 3 == len(count_once(short, {}))
+    hanging = {("d", 0, 100 + n, n + 1): 7 for n in range(3)}
+    assert 3 == len(count_once(roots, hanging))
 
 
 def test_a_client_of_several_sequences_bills_them_once() -> None:

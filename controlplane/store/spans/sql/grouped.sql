@@ -8,6 +8,7 @@ WITH crowded AS (
 grouped AS (
     SELECT *,
         hour_of(start_time) AS hour,
+        CASE WHEN layer = 'engine' THEN choices_of(attributes) END AS choices,
         join_id(response_id, layer) AS whole_id,
         (domain, service_name, scope_name) IN (
             SELECT (domain, service_name, scope_name) FROM weak_emitter

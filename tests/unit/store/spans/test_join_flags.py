@@ -15,7 +15,7 @@ from controlplane.signals.schema import SPAN_SCHEMA
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
 AT = datetime(2026, 11, 20, 10, 59, 58, tzinfo=UTC)
-FLAGS = [flag.name for flag in JOIN_FLAGS]
+FLAGS = [*(flag.name for flag in JOIN_FLAGS), "choices"]
 NATIVE = "com.anthropic.sdk.python"
 
 Rows = Callable[..., pa.Table]
@@ -69,6 +69,9 @@ def confusable(seed: int) -> list[Row]:
                 [None, "", "chatcmpl-7", "chatcmpl-12345678", "cmpl-12345678", "cmpl-12345678-1"]
             ),
             "gateway_call_id": rng.choice([None, "gw-12345678", "gw-87654321", "gw-1"]),
+            "attributes": rng.choice(
+                [None, [], [("x", "y"), ("gen_ai.request.n", rng.choice(["1", "3", "", "12345"]))]]
+            ),
         }
         for n in range(120)
     ]
