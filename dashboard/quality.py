@@ -1,6 +1,7 @@
 """Answers about data quality in the shape that tables draw. Nothing is added up here."""
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -13,6 +14,49 @@ DUPLICATE_COLUMNS: Final = (
 EMITTER_COLUMNS: Final = (
     "emitter", "dialect", "stored", "calls", "suppressed", "last_event",
 )  # fmt: skip
+
+ACCOUNT_COLUMNS: Final = (
+    "emitter", "signal", "received", "stored", "duplicates", "rejected", "late", "last_event",
+)  # fmt: skip
+COUNTER_COLUMNS: Final = (
+    "emitter", "model", "counted_input", "call_input", "counted_output", "call_output", "missing",
+)  # fmt: skip
+
+
+def finding_line(found: Mapping[str, Any], *, unknown: str) -> dict[str, str]:
+    """Answer the words of a finding's sentence."""
+    usd = found["missing_usd"]
+    return {
+        "emitter": spoken.plain(found["emitter"] or spoken.UNKNOWN),
+        "message": spoken.plain(found["message"]),
+        "missing": unknown if usd is None else spoken.plain(spoken.money(usd)),
+    }
+
+
+def account_rows(rows: Sequence[Mapping[str, Any]], names: dict[str, str]) -> pa.Table:
+    """Turn the meter's accounts into the table that is shown."""
+    shown: dict[str, list[object]] = {
+        names["emitter"]: [row["service_name"] or row["key_id"] or spoken.UNKNOWN for row in rows],
+        **{
+            names[name]: [row[name] for row in rows]
+            for name in ("signal", "received", "stored", "duplicates", "rejected", "late")
+        },
+        names["last_event"]: [spoken.moment(row["last_received"], zone="UTC") for row in rows],
+    }
+    return pa.table(shown)
+
+
+def counter_rows(rows: Sequence[Mapping[str, Any]], names: dict[str, str]) -> pa.Table:
+    """Turn the meter's counter checks into the table that is shown."""
+    shown: dict[str, list[object]] = {
+        names["emitter"]: [row["emitter"] for row in rows],
+        names["model"]: [row["model"] or spoken.UNKNOWN for row in rows],
+        **{
+            names[column]: [row[f"{column}_tokens"] for row in rows]
+            for column in COUNTER_COLUMNS[2:]
+        },
+    }
+    return pa.table(shown)
 
 
 def duplicate_rows(answer: Table, names: dict[str, str]) -> pa.Table:

@@ -23,6 +23,7 @@ from controlplane.api.routes.alerts import AlertController
 from controlplane.api.routes.budgets import BudgetController
 from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.change import ChangeController
+from controlplane.api.routes.completeness import CompletenessController
 from controlplane.api.routes.costs import CostController
 from controlplane.api.routes.exports import ExportController
 from controlplane.api.routes.health import HealthController
@@ -41,6 +42,7 @@ MAX_BODY_BYTES: Final = 4 * 2**20
 CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     AlertController,
     BudgetController,
+    CompletenessController,
     CallController,
     ChangeController,
     CostController,

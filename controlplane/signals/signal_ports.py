@@ -91,8 +91,8 @@ class SignalReader(Protocol):
     def counted_calls(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """Answer per tenant, service_name and model: calls, tokens and cost as settled.
 
-        Columns: tenant, service_name, layers, model, calls, input_tokens, output_tokens,
-        cost_nusd, priced_calls, last_start.
+        Columns: tenant, service_name, layers, model, request_model, calls, input_tokens,
+        output_tokens, cost_nusd, priced_tokens (those that the cost is for), first_start.
         """
         ...
 

@@ -9,8 +9,55 @@ from dashboard.panel import Panel, empty
 
 def draw(asked: Filters) -> None:
     """Draw the page."""
+    _findings(asked)
     _duplicates(asked)
     _emitters(asked)
+    _accounts(asked)
+    _counters(asked)
+
+
+def _findings(asked: Filters) -> None:
+    with Panel(asked.say("findings"), asked, key="findings", help_text=asked.say("findings_help")):
+        found = data.document("quality/completeness", asked.window_params())["findings"]
+        if not found:
+            st.caption(asked.say("no_findings"))
+        for one in found:
+            said = quality.finding_line(one, unknown=asked.say("missing_unknown"))
+            shown = asked.say("finding_line", **said)
+            draw_it = st.warning if one["severity"] == "warning" else st.info
+            draw_it(shown)
+
+
+def _accounts(asked: Filters) -> None:
+    with Panel(asked.say("accounts"), asked, key="accounts", help_text=asked.say("accounts_help")):
+        rows = data.document("quality/completeness", asked.window_params())["accounts"]
+        if not rows:
+            empty(asked)
+            return
+        names = {key: asked.say(f"column_{key}") for key in quality.ACCOUNT_COLUMNS}
+        shown = quality.account_rows(rows, names)
+        st.dataframe(
+            shown,
+            hide_index=True,
+            column_config=tables.whole_numbers(shown),
+            alt=asked.say("accounts"),
+        )
+
+
+def _counters(asked: Filters) -> None:
+    with Panel(asked.say("counters"), asked, key="counters", help_text=asked.say("counters_help")):
+        rows = data.document("quality/completeness", asked.window_params())["counters"]
+        if not rows:
+            st.caption(asked.say("no_counters"))
+            return
+        names = {key: asked.say(f"column_{key}") for key in quality.COUNTER_COLUMNS}
+        shown = quality.counter_rows(rows, names)
+        st.dataframe(
+            shown,
+            hide_index=True,
+            column_config=tables.whole_numbers(shown),
+            alt=asked.say("counters"),
+        )
 
 
 def _duplicates(asked: Filters) -> None:

@@ -48,6 +48,25 @@ def usd(nusd: int) -> str:
     return format((Decimal(nusd) / 10**9).normalize(), "f")
 
 
+COMPLETENESS: dict[str, Any] = {
+    "accounts": [{
+        "key_id": "k1", "service_name": "gateway", "signal": "traces", "received": 130,
+        "stored": 120, "duplicates": 7, "rejected": 3, "late": 2, "last_received": NOW.isoformat(),
+    }],
+    "counters": [{
+        "emitter": "vllm", "model": "llama", "counted_input_tokens": 9_000,
+        "call_input_tokens": 8_000, "counted_output_tokens": 500, "call_output_tokens": 500,
+        "missing_tokens": 1_000,
+    }],
+    "findings": [
+        {"code": "silent_emitter", "severity": "warning", "emitter": "batch_job",
+         "message": "nothing for 90 minutes, after a steady flow", "missing_usd": "12.5"},
+        {"code": "late_arrivals", "severity": "info", "emitter": "gateway",
+         "message": "2 of 120 stored spans came an hour late or more", "missing_usd": None},
+    ],
+}  # fmt: skip
+
+
 class FakeApi:
     """The routes that the dashboard asks, over rows that a test may change.
 
@@ -96,6 +115,7 @@ class FakeApi:
         documents: dict[str, Any] = {
             "version": {"version": "0", "api": "v1", "zone": "UTC"},
             "alerts": {"rows": self.alerts, "meta": {}},
+            "quality/completeness": COMPLETENESS,
             "budgets": {"rows": self.budgets, "meta": {}},
             "policy/generations": {"rows": [GENERATION]},
             "policy/nodes": {"rows": [NODE]},

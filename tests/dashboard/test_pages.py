@@ -120,6 +120,17 @@ def test_duplicates_are_shown_by_who_reported_and_who_bills(api: Any, open_page:
     assert ("data-quality/duplicates", [("range", "24h")]) in api.asked
 
 
+def test_what_is_missing_is_said_with_its_estimate(open_page: OpenPage) -> None:
+    app = open_page("data_quality", range="24h")
+    said = words(app).replace("**", "")
+    assert "batch_job: nothing for 90 minutes, after a steady flow. Missing: $12.50" in said
+    assert "came an hour late or more. Missing: not known" in said
+    accounts, counters = (frame.value for frame in app.dataframe[2:4])
+    sent = accounts.iloc[0, 2:6].tolist()  # received, stored, duplicates, rejected
+    assert [130, 120, 7, 3] == [int(str(n).replace(",", "")) for n in sent]
+    assert ["vllm"] == list(counters["Emitter"])
+
+
 def test_trace_shows_what_is_billed_and_why_the_rest_is_not(open_page: OpenPage) -> None:
     app = open_page("traces", trace=TRACE)
     assert "$0.012 billed · 3 spans" in words(app).replace("**", "")

@@ -25,12 +25,14 @@ from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
 from controlplane.core.calendar import Window
 from controlplane.core.money import NUSD_PER_USD
+from controlplane.pipelines.completeness import measure_completeness
 from controlplane.signals.meanings import Meaning
 from controlplane.signals.queries import LATENCY_BOUNDS_US, CostQuery
 from controlplane.signals.samples import VIOLATIONS
 
 EPOCH: Final = datetime(2020, 1, 1, tzinfo=UTC)
 """Counters count from here: before any trace of ours."""
+DAY: Final = timedelta(days=1)
 FRESH: Final = timedelta(minutes=2)
 """A gauge that was not said for longer says nothing about now."""
 US_PER_SECOND: Final = 1_000_000
@@ -64,6 +66,7 @@ class MetricsController(Controller):
             *_usage(services, tenants),
             *_guardrails(services, tenants),
             _active(services, tenants),
+            *_completeness(services, tenants),
         ):
             registry.register(_Read(family))
         return Response(encode(registry), media_type=content_type)
@@ -132,6 +135,24 @@ def _active(services: Services, tenants: tuple[str, ...]) -> GaugeMetricFamily:
     for series, value in sorted(sums.items()):
         active.add_metric(series, value)
     return active
+
+
+def _completeness(services: Services, tenants: tuple[str, ...]) -> list[Metric]:
+    now = services.clock.now()
+    window = Window(now - DAY, align_up(now))
+    meter = measure_completeness(services.signals, tenants, window, now=now)
+    missing = GaugeMetricFamily(
+        "ai_missing_tokens",
+        "Tokens that emitters counted in the last 24 hours and whose calls are not here.",
+        labels=("emitter", "model"),
+    )
+    for check in meter.counters:
+        missing.add_metric((check.emitter, check.model or UNKNOWN), check.missing_tokens)
+    silent = GaugeMetricFamily(
+        "ai_silent_emitters", "Emitters of traces that fell silent in the last 24 hours."
+    )
+    silent.add_metric((), sum(found.code == "silent_emitter" for found in meter.findings))
+    return [missing, silent]
 
 
 def _latency(table: pa.Table) -> HistogramMetricFamily:

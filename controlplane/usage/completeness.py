@@ -1,0 +1,270 @@
+"""Is everything that was served also here? Accounts, counters against calls, and who fell silent.
+
+A counter of an engine, a proxy or an SDK counts tokens whether or not their spans arrive. Growth
+is a lower bound, so more tokens counted than called is missing data; fewer says nothing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+
+from controlplane.signals.families.registry import known
+from controlplane.signals.meanings import Meaning
+
+Row = Mapping[str, Any]
+
+TOLERATED: Final = 50
+"""Counted may exceed called by one part in this many: scrapes and calls end at other instants."""
+MIN_MISSING_TOKENS: Final = 1_000
+MIN_SILENCE: Final = timedelta(minutes=15)
+MAX_SILENCE: Final = timedelta(hours=6)
+"""An emitter that is this long silent is, however rarely it sends."""
+GAPS: Final = 4
+"""Silence is longer than so many of the emitter's mean gaps."""
+MIN_RECEIVED: Final = 10
+"""An emitter with fewer items has no rhythm to fall out of."""
+_HOUR: Final = timedelta(hours=1)
+_US: Final = timedelta(microseconds=1)
+_LAYER_OF: Final = {"litellm": "proxy", "gen_ai": ""}
+"""Which reports a family's counters are compared with; engines are the rest."""
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """One emitter's items of one signal; `received = stored + duplicates + rejected`."""
+
+    tenant: str
+    key_id: str
+    service_name: str
+    signal: str
+    received: int
+    stored: int
+    duplicates: int
+    rejected: int
+    rejected_by_reason: dict[str, int]
+    late: int
+    ahead: int
+    last_received: datetime
+    is_silent: bool
+
+
+class CounterCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens that a program counted itself, beside those of the calls we hold."""
+
+    tenant: str
+    emitter: str
+    source: str
+    model: str | None
+    counted_input_tokens: int
+    counted_output_tokens: int
+    call_input_tokens: int
+    call_output_tokens: int
+    missing_tokens: int
+    missing_nusd: int | None
+    """At the mean price of the calls that it was compared with; None where none is priced."""
+
+
+class QualityFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something a person should look at."""
+
+    code: str
+    severity: str
+    tenant: str
+    emitter: str
+    message: str
+    missing_nusd: int | None = None
+
+
+class Completeness(msgspec.Struct, frozen=True):
+    """The meter's reading."""
+
+    accounts: tuple[Account, ...]
+    counters: tuple[CounterCheck, ...]
+    findings: tuple[QualityFinding, ...]
+
+
+def read_meter(
+    *,
+    emitters: Iterable[Row],
+    rejections: Iterable[Row],
+    growth: Iterable[Row],
+    calls: Sequence[Row],
+    now: datetime,
+) -> Completeness:
+    """Put together what the store answers about one window that ends about now.
+
+    Rows are those of `signals.signal_ports.SignalReader`.
+    """
+    accounts = tuple(_accounts(emitters, rejections, now=now))
+    counters = tuple(_counters(growth, calls))
+    findings = (
+        *(found for account in accounts for found in _of_account(account, calls, now=now)),
+        *(found for check in counters if (found := _of_counter(check)) is not None),
+    )
+    return Completeness(accounts, counters, findings)
+
+
+def _accounts(
+    emitters: Iterable[Row], rejections: Iterable[Row], *, now: datetime
+) -> Iterable[Account]:
+    reasons: dict[tuple[str, ...], dict[str, int]] = {}
+    for row in rejections:
+        reasons.setdefault(_emitter(row), {})[row["reason"]] = row["rejected"]
+    for row in emitters:
+        yield Account(
+            tenant=row["tenant"],
+            key_id=row["key_id"],
+            service_name=row["service_name"],
+            signal=row["signal"],
+            received=row["received"],
+            stored=row["stored"],
+            duplicates=row["duplicates"],
+            rejected=row["rejected"],
+            rejected_by_reason=reasons.get(_emitter(row), {}),
+            late=row["late"],
+            ahead=row["ahead"],
+            last_received=row["last_received"],
+            is_silent=_is_silent(row, now=now),
+        )
+
+
+def _emitter(row: Row) -> tuple[str, ...]:
+    return row["tenant"], row["key_id"], row["service_name"], row["signal"]
+
+
+def _is_silent(row: Row, *, now: datetime) -> bool:
+    if row["received"] < MIN_RECEIVED:
+        return False
+    gap = (row["last_received"] - row["first_hour"]) / row["received"]
+    allowed = min(max(MIN_SILENCE, GAPS * gap), MAX_SILENCE)
+    return bool(now - row["last_received"] > allowed)
+
+
+def _of_account(
+    account: Account, calls: Sequence[Row], *, now: datetime
+) -> Iterable[QualityFinding]:
+    def found(code: str, message: str, *, severity: str = "warning") -> QualityFinding:
+        emitter = account.service_name or account.key_id
+        return QualityFinding(
+            code=code, severity=severity, tenant=account.tenant, emitter=emitter, message=message
+        )
+
+    if account.is_silent and account.signal == "traces":
+        minutes = (now - account.last_received) // timedelta(minutes=1)
+        silent = found("silent_emitter", f"nothing for {minutes} minutes, after a steady flow")
+        missing = _silent_nusd(account, calls, now=now)
+        yield msgspec.structs.replace(silent, missing_nusd=missing)
+    if account.rejected:
+        reasons = ", ".join(f"{n} {r}" for r, n in sorted(account.rejected_by_reason.items()))
+        of = f"{account.rejected} of {account.received} {account.signal}"
+        yield found("items_rejected", f"{of} rejected: {reasons}")
+    if account.ahead:
+        yield found("clock_ahead", f"{account.ahead} spans start in the future: its clock is ahead")
+    if account.late:
+        late = f"{account.late} of {account.stored} stored spans came an hour late or more"
+        yield found("late_arrivals", late, severity="info")
+
+
+def _silent_nusd(account: Account, calls: Sequence[Row], *, now: datetime) -> int | None:
+    """Carry the emitter's mean spend over its silence; None where nothing of it is priced."""
+    own = [
+        row
+        for row in calls
+        if row["service_name"] == account.service_name and row["tenant"] == account.tenant
+    ]
+    spent = sum(row["cost_nusd"] for row in own if row["priced_tokens"])
+    if not any(row["priced_tokens"] for row in own):
+        return None
+    first = min(row["first_start"] for row in own)
+    active = max((account.last_received - first) // _US, _HOUR // _US)
+    return int(spent * ((now - account.last_received) // _US) // active)
+
+
+def _counters(growth: Iterable[Row], calls: Sequence[Row]) -> Iterable[CounterCheck]:
+    sums: dict[tuple[str, str, str | None], dict[tuple[str, str], float]] = {}
+    for row in growth:
+        if row["meaning"] in {Meaning.INPUT_TOKENS, Meaning.OUTPUT_TOKENS}:
+            by_metric = sums.setdefault((row["tenant"], row["emitter"], row["model"]), {})
+            key = (row["meaning"], row["metric"])
+            by_metric[key] = by_metric.get(key, 0.0) + row["increase"]
+    for (tenant, emitter, model), by_metric in sorted(sums.items(), key=str):
+        engine = next((k.engine for _, m in by_metric if (k := known(m)) is not None), "")
+        matched = _matching(calls, tenant=tenant, emitter=emitter, model=model, engine=engine)
+        counted = {
+            # Two metrics of one meaning (old and new names) count the same tokens.
+            meaning: int(max((v for (m, _), v in by_metric.items() if m == meaning), default=0))
+            for meaning in (Meaning.INPUT_TOKENS, Meaning.OUTPUT_TOKENS)
+        }
+        called = {
+            Meaning.INPUT_TOKENS: sum(row["input_tokens"] for row in matched),
+            Meaning.OUTPUT_TOKENS: sum(row["output_tokens"] for row in matched),
+        }
+        missing = sum(max(counted[m] - called[m], 0) for m in counted)
+        yield CounterCheck(
+            tenant=tenant,
+            emitter=emitter,
+            source=engine,
+            model=model,
+            counted_input_tokens=counted[Meaning.INPUT_TOKENS],
+            counted_output_tokens=counted[Meaning.OUTPUT_TOKENS],
+            call_input_tokens=called[Meaning.INPUT_TOKENS],
+            call_output_tokens=called[Meaning.OUTPUT_TOKENS],
+            missing_tokens=missing,
+            missing_nusd=_at_mean_price(missing, matched),
+        )
+
+
+def _matching(
+    calls: Sequence[Row], *, tenant: str, emitter: str, model: str | None, engine: str
+) -> list[Row]:
+    """Choose the calls that a counter counts: of its own service, else of its layer, by model."""
+    of_model = [
+        row
+        for row in calls
+        if row["tenant"] == tenant
+        and (
+            model is None or plain_model(model) in {plain_model(row[n]) for n in _MODELS if row[n]}
+        )
+    ]
+    own = [row for row in of_model if row["service_name"] == emitter]
+    if own:
+        return own
+    layer = _LAYER_OF.get(engine, "engine")
+    return [row for row in of_model if layer in row["layers"]] or (
+        of_model if engine != "gen_ai" else []
+    )
+
+
+_MODELS: Final = ("model", "request_model")
+
+
+def plain_model(name: str) -> str:
+    """Drop a provider's prefix and case: `openai/GPT-4o` is `gpt-4o`."""
+    return name.rpartition("/")[2].lower()
+
+
+def _at_mean_price(tokens: int, calls: Sequence[Row]) -> int | None:
+    priced = sum(row["priced_tokens"] for row in calls)
+    return sum(row["cost_nusd"] for row in calls) * tokens // priced if priced else None
+
+
+def _of_counter(check: CounterCheck) -> QualityFinding | None:
+    counted = check.counted_input_tokens + check.counted_output_tokens
+    called = check.call_input_tokens + check.call_output_tokens
+    if check.missing_tokens < max(MIN_MISSING_TOKENS, counted // TOLERATED):
+        return None
+    of = f" of {check.model}" if check.model else ""
+    if called:
+        code = "counters_ahead_of_calls"
+        message = f"it counted {counted} tokens{of}, its calls hold {called}"
+    else:
+        code, message = "counts_without_calls", f"it counted {counted} tokens{of}, no call is here"
+    return QualityFinding(
+        code=code,
+        severity="warning",
+        tenant=check.tenant,
+        emitter=check.emitter,
+        message=message,
+        missing_nusd=check.missing_nusd,
+    )

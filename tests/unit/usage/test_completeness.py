@@ -1,0 +1,160 @@
+"""What the meter says of accounts, counters and silence; figures are worked out by hand."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from controlplane.usage.completeness import Completeness, plain_model, read_meter
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+def _emitter(**said: Any) -> dict[str, Any]:
+    return {
+        "tenant": "acme", "key_id": "k", "service_name": "app", "signal": "traces",
+        "received": 1_200, "stored": 1_200, "duplicates": 0, "rejected": 0, "late": 0, "ahead": 0,
+        "first_hour": NOW - 12 * HOUR, "last_received": NOW - MINUTE, **said,
+    }  # fmt: skip
+
+
+def _calls(**said: Any) -> dict[str, Any]:
+    return {
+        "tenant": "acme", "service_name": "app", "layers": "client", "model": "gpt-4o-2024-08-06",
+        "request_model": "gpt-4o", "calls": 10, "input_tokens": 9_000, "output_tokens": 1_000,
+        "cost_nusd": 20_000_000, "priced_tokens": 10_000, "first_start": NOW - 12 * HOUR, **said,
+    }  # fmt: skip
+
+
+def _growth(meaning: str, increase: float, **said: Any) -> dict[str, Any]:
+    return {
+        "tenant": "acme", "emitter": "app", "metric": "gen_ai.client.token.usage",
+        "meaning": meaning, "model": "gpt-4o", "increase": increase, **said,
+    }  # fmt: skip
+
+
+def _read(**said: Any) -> Completeness:
+    rows: dict[str, Any] = {"emitters": [], "rejections": [], "growth": [], "calls": [], **said}
+    return read_meter(now=NOW, **rows)
+
+
+def _codes(meter: Completeness) -> list[str]:
+    return [found.code for found in meter.findings]
+
+
+def test_an_emitter_in_its_rhythm_is_no_finding() -> None:
+    assert [] == _codes(_read(emitters=[_emitter()]))
+
+
+def test_a_silent_emitter_costs_its_mean_spend_while_it_is_silent() -> None:
+    """$24 in 8 hours, then 4 hours of nothing: $12 are missing."""
+    calls = _calls(cost_nusd=24_000_000_000, first_start=NOW - 12 * HOUR)
+    meter = _read(emitters=[_emitter(last_received=NOW - 4 * HOUR)], calls=[calls])
+    (found,) = meter.findings
+    assert ("silent_emitter", 12_000_000_000) == (found.code, found.missing_nusd)
+    assert "240 minutes" in found.message
+
+
+@pytest.mark.parametrize(
+    ("said", "silent"),
+    [
+        ({"last_received": NOW - 14 * MINUTE}, False),
+        ({"last_received": NOW - 16 * MINUTE}, True),
+        # One in half an hour: two hours of silence are four gaps.
+        ({"received": 20, "last_received": NOW - 100 * MINUTE}, False),
+        ({"received": 20, "last_received": NOW - 130 * MINUTE}, True),
+        # Whatever the rhythm, six hours are silence.
+        ({"received": 10, "first_hour": NOW - 90 * HOUR, "last_received": NOW - 7 * HOUR}, True),
+        ({"received": 9, "last_received": NOW - 7 * HOUR}, False),
+    ],
+)
+def test_what_silence_is(said: dict[str, Any], silent: bool) -> None:  # noqa: FBT001 - a parameter
+    (account,) = _read(emitters=[_emitter(**said)]).accounts
+    assert silent == account.is_silent
+
+
+def test_a_silent_emitter_without_prices_has_no_estimate() -> None:
+    calls = _calls(cost_nusd=0, priced_tokens=0)
+    (found,) = _read(emitters=[_emitter(last_received=NOW - 4 * HOUR)], calls=[calls]).findings
+    assert found.missing_nusd is None
+
+
+def test_counters_that_agree_are_no_finding() -> None:
+    growth = [_growth("input_tokens", 9_100), _growth("output_tokens", 1_000)]
+    meter = _read(growth=growth, calls=[_calls()])
+    (check,) = meter.counters
+    assert (9_100, 1_000, 9_000, 1_000, 100) == (
+        check.counted_input_tokens,
+        check.counted_output_tokens,
+        check.call_input_tokens,
+        check.call_output_tokens,
+        check.missing_tokens,
+    )
+    assert [] == _codes(meter)
+
+
+def test_counters_ahead_of_calls_are_missing_data_at_the_mean_price() -> None:
+    """10,000 tokens cost $0.02: 5,000 missing ones are worth a cent."""
+    growth = [_growth("input_tokens", 14_000), _growth("output_tokens", 1_000)]
+    (found,) = _read(growth=growth, calls=[_calls()]).findings
+    assert ("counters_ahead_of_calls", 10_000_000) == (found.code, found.missing_nusd)
+
+
+def test_parts_of_tokens_are_never_added() -> None:
+    parts = ("cached_input_tokens", "cache_creation_input_tokens", "reasoning_tokens")
+    growth = [_growth("input_tokens", 9_000), *(_growth(part, 8_000) for part in parts)]
+    (check,) = _read(growth=growth, calls=[_calls()]).counters
+    assert 9_000 == check.counted_input_tokens
+    assert 0 == check.missing_tokens
+
+
+def test_old_and_new_metrics_of_one_program_count_the_same_tokens() -> None:
+    growth = [
+        _growth("input_tokens", 9_000),
+        _growth("input_tokens", 9_000, metric="gen_ai.client.inference.usage.input_tokens"),
+    ]
+    (check,) = _read(growth=growth, calls=[_calls()]).counters
+    assert 9_000 == check.counted_input_tokens
+
+
+def test_instances_of_one_job_add_up() -> None:
+    growth = [_growth("input_tokens", 4_500, instance=i) for i in ("a", "b")]
+    (check,) = _read(growth=growth, calls=[_calls()]).counters
+    assert 9_000 == check.counted_input_tokens
+
+
+def test_an_engines_counters_are_compared_with_the_calls_it_served() -> None:
+    growth = [
+        _growth(
+            "input_tokens", 9_000, emitter="vllm", metric="vllm:prompt_tokens", model="Llama-8B"
+        )
+    ]
+    calls = [
+        _calls(model="meta/llama-8b", layers="client,engine"),
+        _calls(model="meta/llama-8b", layers="client"),  # of another endpoint
+        _calls(layers="engine"),  # of another model
+    ]
+    (check,) = _read(growth=growth, calls=calls).counters
+    assert ("vllm", 9_000) == (check.source, check.call_input_tokens)
+
+
+def test_an_engine_that_counts_while_no_span_arrives_is_found() -> None:
+    growth = [_growth("output_tokens", 5_000, emitter="vllm", metric="vllm:generation_tokens")]
+    (found,) = _read(growth=growth).findings
+    assert ("counts_without_calls", None) == (found.code, found.missing_nusd)
+
+
+def test_rejections_clocks_and_late_spans_are_found_with_their_numbers() -> None:
+    emitter = _emitter(rejected=3, ahead=2, late=5)
+    reasons = [
+        {**emitter, "reason": "missing_time", "rejected": 1},
+        {**emitter, "reason": "invalid_trace_id", "rejected": 2},
+    ]
+    meter = _read(emitters=[emitter], rejections=reasons)
+    assert ["items_rejected", "clock_ahead", "late_arrivals"] == _codes(meter)
+    assert "2 invalid_trace_id, 1 missing_time" in meter.findings[0].message
+
+
+def test_models_are_compared_without_prefix_and_case() -> None:
+    assert "gpt-4o" == plain_model("openai/GPT-4o")
