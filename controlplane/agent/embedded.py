@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 from controlplane.agent.admission import Waiting
 from controlplane.agent.health import Deployments
 from controlplane.agent.main import build_agent
+from controlplane.agent.node_gate import NodeGate
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settings import load_agent_settings
 from controlplane.agent.settle import Ending
@@ -224,7 +225,12 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 def default_gate() -> Gate:
     """Return the agent of this process, set up by the environment (`CONTROLPLANE_AGENT_…`).
 
+    Where `SOCKET` names the node agent's socket, that one is asked.
+
     Raises:
         ConfigError: a setting is missing or wrong.
     """
-    return EmbeddedAgent(build_agent(load_agent_settings()))
+    settings = load_agent_settings()
+    if settings.socket:
+        return NodeGate(settings.socket)
+    return EmbeddedAgent(build_agent(settings))

@@ -5,7 +5,6 @@ the pre-call hook; every attempt that the router makes for it, retries and fallb
 a hold of its own, because each may be billed (algorithms L14).
 """
 
-import atexit
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Final
@@ -16,6 +15,7 @@ from litellm.integrations.custom_logger import CustomLogger
 
 from controlplane.agent.bounds import bound_request
 from controlplane.agent.clock import seconds_since_boot
+from controlplane.agent.embedded import EmbeddedAgent, Gate, default_gate
 from controlplane.agent.health import Deployments, Outcome, is_failure
 from controlplane.agent.litellm_request import (
     call_of,
@@ -33,11 +33,11 @@ from controlplane.agent.litellm_request import (
     route_point,
     sent_fields,
     success_ending,
+    wants_usage,
 )
 from controlplane.agent.litellm_start import check_hooks, retire_on_sigterm
 from controlplane.agent.log import say
-from controlplane.agent.main import build_agent
-from controlplane.agent.runtime import Agent
+from controlplane.agent.meter import now
 from controlplane.agent.settings import load_agent_settings
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError, Request, Ticket
@@ -57,6 +57,7 @@ class Call(msgspec.Struct):
     ticket: Ticket
     point: float
     is_sent: bool = False
+    hides_usage: bool = False
     began: float = 0.0
     deployment: str | None = None
     tried: list[str] = msgspec.field(default_factory=list)
@@ -65,22 +66,19 @@ class Call(msgspec.Struct):
 class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publishes no types here
     """Deny, cap, downgrade, route, throttle and hold, then settle what was used."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, gate: Gate) -> None:
         super().__init__()
-        self.agent = agent
+        self.gate = gate
         self._calls: dict[str, Call] = {}
         check_hooks(type(self), CustomLogger)
-        atexit.register(agent.goodbye)
 
     async def async_pre_call_hook(  # noqa: PLR0917 - LiteLLM's signature
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> dict[str, Any]:
         """Admit the request and change it as the policy says; 429 with our body otherwise."""
         del cache
-        await self.agent.ready()
-        facts = facts_of(
-            data, user_api_key_dict, self.agent.dimension_map, tenant=self.agent.tenant
-        )
+        await self.gate.ready_async()
+        facts = facts_of(data, user_api_key_dict, self.gate.dimension_map, tenant=self.gate.tenant)
         operation = operation_of(call_type)
         model = str(data.get("model", ""))
         facts |= {"model": model, "operation": operation}
@@ -88,12 +86,13 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
             facts["provider"] = provider
         request = self._request(data, facts, operation)
         try:
-            ticket = await self.agent.admit(request)
+            ticket = await self.gate.admit(request)
         except RefusedError as refused:
             raise _http(refused, request.request_id) from None
         if ticket.model:
             data["model"] = ticket.model
             facts["model"] = ticket.model
+        asked = wants_usage(data)
         change_request(data, ticket, operation)
         self._remember(
             data,
@@ -103,6 +102,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
                 hold_id=ticket.hold_id,
                 is_governed=ticket.hold_id is not None,
                 ticket=ticket,
+                hides_usage=wants_usage(data) and not asked,
                 point=route_point(ticket.sticky) if ticket.weights else 0.0,
             ),
         )
@@ -124,10 +124,10 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         ticket, chosen = call.ticket, healthy_deployments
         if ticket.weights and not call.tried:
             chosen = list(pick(healthy_deployments, ticket.weights, point=call.point))
-        rule, now = ticket.failover, seconds_since_boot()
+        rule, at = ticket.failover, seconds_since_boot()
         call.deployment = None
-        if rule and not (len(chosen) == 1 and not self._is_left_alone(chosen[0], now)):
-            order = self._deployments.in_order(rule, now)
+        if rule and not (len(chosen) == 1 and not self._is_left_alone(chosen[0], at)):
+            order = self._deployments.in_order(rule, at)
             fresh = [name for name in order if name not in call.tried]
             found = first_of(healthy_deployments, fresh or order)
             chosen = [found[1]] if found else chosen
@@ -138,10 +138,10 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
 
     @property
     def _deployments(self) -> Deployments:
-        return self.agent.admission.desk.deployments
+        return self.gate.deployments
 
-    def _is_left_alone(self, deployment: Mapping[str, object], now: float) -> bool:
-        return any(self._deployments.is_open(name, now) for name in names_of(deployment))
+    def _is_left_alone(self, deployment: Mapping[str, object], at: float) -> bool:
+        return any(self._deployments.is_open(name, at) for name in names_of(deployment))
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
         """Give a second and every later attempt a hold of its own, at its own model's price."""
@@ -158,11 +158,11 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         if not (call.is_governed and was_sent):
             return
         if call.hold_id:  # nobody told us how the attempt before ended
-            self.agent.settle(call.hold_id, Ending(ended_at=self.agent.clock.now()))
+            self.gate.settle(call.hold_id, Ending(ended_at=now()))
         call.hold_id = None
         request = self._request(kwargs, call.facts, call.operation, upstream=str(kwargs["model"]))
         try:
-            call.hold_id = (await self.agent.admit_again(request)).hold_id
+            call.hold_id = (await self.gate.admit_again(request)).hold_id
         except RefusedError as refused:
             raise _http(refused, request.request_id) from None
 
@@ -175,14 +175,14 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
     ) -> None:
         """Settle one failed attempt."""
         del call_type, fallback_depth
-        self._end(request_data, failure_ending(exception, self.agent.clock.now()), is_last=False)
+        self._end(request_data, failure_ending(exception, now()), is_last=False)
 
     async def async_log_success_event(  # noqa: PLR0917 - LiteLLM's signature
         self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """Settle with the usage that the upstream reported."""
         del start_time, end_time
-        self._end(kwargs, success_ending(kwargs, response_obj, self.agent.clock.now()))
+        self._end(kwargs, success_ending(kwargs, response_obj, now()))
 
     async def async_post_call_failure_hook(  # noqa: PLR0917 - LiteLLM's signature
         self,
@@ -196,7 +196,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         call = self._find(request_data)
         if call is None:
             return
-        ending = failure_ending(original_exception, self.agent.clock.now())
+        ending = failure_ending(original_exception, now())
         self._end(request_data, ending if call.is_sent else _never_sent(ending))
 
     async def async_post_call_streaming_iterator_hook(
@@ -204,16 +204,19 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
     ) -> AsyncGenerator[Any, None]:
         """Pass a stream through; one that does not reach its end is settled as unknown."""
         del user_api_key_dict
-        is_whole = False
+        is_whole, call = False, self._find(request_data)
+        hides = call is not None and call.hides_usage
         try:
             async for item in response:
+                if hides and not getattr(item, "choices", True):
+                    continue  # the usage alone: asked for by us, not by the client
                 yield item
             is_whole = True
         finally:
             if not is_whole:
                 self._end(
                     request_data,
-                    Ending(ended_at=self.agent.clock.now(), status="error", error_type="cancelled"),
+                    Ending(ended_at=now(), status="error", error_type="cancelled"),
                 )
 
     async def async_post_call_response_headers_hook(  # noqa: PLR0917 - LiteLLM's signature
@@ -226,7 +229,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
     ) -> dict[str, str]:
         """Tell the client under which generation it was served or refused."""
         del data, user_api_key_dict, response, request_headers, litellm_call_info
-        return {POLICY_HEADER: self.agent.policy}
+        return {POLICY_HEADER: self.gate.policy}
 
     def _request(
         self,
@@ -277,12 +280,12 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         if name is None or call is None:
             return
         if call.hold_id:
-            self.agent.settle(call.hold_id, ending)
+            self.gate.settle(call.hold_id, ending)
             call.hold_id = None
         self._judge(call, ending)
         if is_last:
             if call.ticket.slot:
-                self.agent.release(call.ticket.slot, ending)
+                self.gate.release(call.ticket.slot, ending)
             del self._calls[name]
 
     def _judge(self, call: Call, ending: Ending) -> None:
@@ -321,10 +324,11 @@ def _router() -> Any:
 
 def _load() -> ControlplaneHandler:
     settings = load_agent_settings()
-    handler = ControlplaneHandler(build_agent(settings))
-    retire_on_sigterm(handler.agent)
+    gate = default_gate()
+    if isinstance(gate, EmbeddedAgent):
+        retire_on_sigterm(gate.agent)
     say("litellm_plugin_loaded", server=settings.server_url, scope=settings.scope)
-    return handler
+    return ControlplaneHandler(gate)
 
 
 handler = _load()

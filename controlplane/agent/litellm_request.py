@@ -125,6 +125,11 @@ def change_request(data: dict[str, object], ticket: Ticket, operation: str) -> N
         _govern(data, operation)
 
 
+def wants_usage(data: Mapping[str, object]) -> bool:
+    """Whether the usage is to be at the end of a stream."""
+    return _mapping(data.get("stream_options")).get("include_usage") is True
+
+
 def _govern(data: dict[str, object], operation: str) -> None:
     """Close the ways in which a held request could cost more than its hold, or hide its cost."""
     data["max_retries"] = 0  # the upstream client would retry inside one attempt

@@ -10,6 +10,8 @@ from typing import Final
 
 from controlplane.agent.clock import AgentClock
 from controlplane.agent.log import say
+from controlplane.agent.node_api import NodeApi
+from controlplane.agent.node_server import serve_socket
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settings import AgentSettings, load_agent_settings
 from controlplane.policy.bundle import Verifier
@@ -55,10 +57,19 @@ async def _serve(agent: Agent) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     say("agent_started", server=agent.settings.server_url, scope=agent.settings.scope)
-    await agent.ready()
-    while not stop.is_set():
-        say("agent_status", **agent.status())
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), STATUS_SECONDS)
+    async with contextlib.AsyncExitStack() as serving:
+        if agent.settings.socket:
+            api = NodeApi(agent)
+            await serving.enter_async_context(serve_socket(agent.settings.socket, api.answer))
+        if agent.settings.envoy_address:
+            # gRPC is an extra: an agent without Envoy does not have it.
+            from controlplane.agent.envoy.server import serve_envoy  # noqa: PLC0415
+
+            await serving.enter_async_context(serve_envoy(agent))
+        await agent.ready()
+        while not stop.is_set():
+            say("agent_status", **agent.status())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), STATUS_SECONDS)
     await agent.stop()
     say("agent_stopped")

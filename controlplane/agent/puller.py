@@ -164,6 +164,11 @@ class Puller:
         self.seen.set()
         return is_new
 
+    def refused_by_front(self, generation: Generation, reason: str) -> None:
+        """NACK a generation that we could apply and a proxy before us could not."""
+        if self.applied and self.applied.generation == generation:
+            self.nack = Nack(generation, reason)
+
     def _confirm(self, asked: Instant) -> None:
         """Note that what is applied is still current."""
         if self.applied:

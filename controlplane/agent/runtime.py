@@ -23,6 +23,7 @@ from controlplane.agent.syncer import Syncer
 from controlplane.agent.ticket import Request, Ticket
 from controlplane.core.clock import Clock
 from controlplane.core.ids import IdFactory
+from controlplane.policy.wire import Generation
 
 
 class Agent:
@@ -38,6 +39,7 @@ class Agent:
         self._tasks: list[asyncio.Task[None]] = []
         self._has_begun = self._has_ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._listeners: list[Callable[[], None]] = []
         self._begin()
         _agents.add(self)
 
@@ -75,7 +77,7 @@ class Agent:
             self._has_begun = True
             self._loop = asyncio.get_running_loop()
             self._tasks = [
-                asyncio.create_task(self.puller.run(self.syncer.wake), name="policy-poll"),
+                asyncio.create_task(self.puller.run(self._changed), name="policy-poll"),
                 asyncio.create_task(self.syncer.run(self.puller), name="lease-sync"),
             ]
         if self.puller.applied is None:
@@ -83,6 +85,20 @@ class Agent:
                 await asyncio.wait_for(
                     self.puller.seen.wait(), self.settings.first_policy_wait_seconds
                 )
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call the listener, in the loop of the tasks, when another policy is in force."""
+        self._listeners.append(listener)
+
+    def _changed(self) -> None:
+        self.syncer.wake()
+        for listener in self._listeners:
+            listener()
+
+    def refused_by_front(self, generation: Generation, reason: str) -> None:
+        """Tell the server that what stands before us can not apply a generation, and why."""
+        self.puller.refused_by_front(generation, reason)
+        self._in_loop(self.syncer.wake)
 
     async def stop(self) -> None:
         """Give the leases back, send what is owed, and end."""

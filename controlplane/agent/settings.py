@@ -39,6 +39,14 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     admission_wait_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.25
     first_policy_wait_seconds: Seconds = 5.0
     max_call_seconds: Seconds = 900.0  # a hold older than this is settled as unknown
+    socket: Path | None = None
+    """Where `controlplane agent` serves its workers, and where they find it."""
+    envoy_address: str = ""
+    """Where `controlplane agent` serves Envoy: host:port, or unix:path; empty: not at all."""
+    envoy_cluster: str = "default"
+    """Envoy's cluster for requests that no route rule chooses for."""
+    envoy_provider: str = ""
+    """`gen_ai.provider.name` behind Envoy, where the host's name does not tell it."""
     without_policy: Annotated[str, msgspec.Meta(pattern="^(deny|allow)$")] = "deny"
 
     def __repr__(self) -> str:
@@ -91,6 +99,7 @@ def _checked(settings: AgentSettings) -> AgentSettings:
         server_url=settings.server_url.rstrip("/"),
         node=settings.node or socket.gethostname(),
         state_dir=settings.state_dir.expanduser().absolute(),
+        socket=settings.socket.expanduser().absolute() if settings.socket else None,
     )
 
 

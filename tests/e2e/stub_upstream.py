@@ -45,6 +45,9 @@ class Stub(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_GET(self) -> None:
+        if self.path != "/_log":
+            self._answer(200, {})
+            return
         with self.lock:
             self._answer(200, list(self.log))
 

@@ -1,0 +1,120 @@
+"""ext_proc: reads the answers that pass through Envoy and settles the holds that let them begin.
+
+Meant for observability mode: Envoy sends copies and waits for nothing. A stream that ends before
+the answer does (the client left) settles as unknown, charged in full until a trace proves less.
+"""
+
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+
+from controlplane.agent.envoy import messages_pb2 as wire
+from controlplane.agent.envoy.routes import HOLD_HEADER
+from controlplane.agent.http_answer import UsageReader, broken, ending_of
+from controlplane.agent.runtime import Agent
+from controlplane.agent.settle import Ending
+
+SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
+_ANY_ZLIB: Final = 32 + zlib.MAX_WBITS
+
+Context = grpc.aio.ServicerContext[wire.ProcessingRequest, wire.ProcessingResponse]
+
+
+class UsageProcessor:
+    """Settles what ext_authz held."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+
+    def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
+        """Return what a server needs to serve this."""
+        method = grpc.stream_stream_rpc_method_handler(
+            self.process,
+            request_deserializer=wire.ProcessingRequest.FromString,
+            response_serializer=wire.ProcessingResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
+
+    async def process(
+        self, requests: AsyncIterator[wire.ProcessingRequest], _context: Context
+    ) -> AsyncIterator[wire.ProcessingResponse]:
+        """Follow one call from its request's headers to its answer's end."""
+        watched = _Watched()
+        try:
+            async for request in requests:
+                kind = request.WhichOneof("request") or ""
+                watched.take(kind, request)
+                if not request.observability_mode:
+                    yield _go_on(kind)
+        finally:
+            self._settle(watched)
+
+    def _settle(self, watched: "_Watched") -> None:
+        ending = watched.ending(self._agent)
+        if watched.hold_id:
+            self._agent.settle(watched.hold_id, ending)
+        if watched.slot:
+            self._agent.release(watched.slot, ending)
+
+
+class _Watched:
+    """One call as Envoy tells of it."""
+
+    def __init__(self) -> None:
+        self.hold_id = ""
+        self.slot = ""
+        self._status: int | None = None
+        self._reader = UsageReader(is_events=False)
+        self._inflate: Any = None  # a zlib decompressor: its type has no public name
+        self._is_whole = False
+
+    def take(self, kind: str, request: wire.ProcessingRequest) -> None:
+        if kind == "request_headers":
+            held = _headers(request.request_headers).get(HOLD_HEADER, "")
+            self.hold_id, _, self.slot = held.partition("/")
+        elif kind == "response_headers":
+            self._answered(request.response_headers)
+        elif kind == "response_body":
+            data = request.response_body.body
+            self._reader.feed(self._inflate.decompress(data) if self._inflate else data)
+            if request.response_body.end_of_stream:
+                self._end()
+        elif kind == "response_trailers":
+            self._end()
+
+    def _answered(self, said: wire.HttpHeaders) -> None:
+        headers = _headers(said)
+        status = headers.get(":status", "")
+        self._status = int(status) if status.isdigit() else None
+        is_events = headers.get("content-type", "").startswith("text/event-stream")
+        self._reader = UsageReader(is_events=is_events)
+        if headers.get("content-encoding") in {"gzip", "deflate"}:
+            self._inflate = zlib.decompressobj(_ANY_ZLIB)
+        if said.end_of_stream:
+            self._end()
+
+    def _end(self) -> None:
+        if not self._is_whole:
+            self._reader.end()
+        self._is_whole = True
+
+    def ending(self, agent: Agent) -> Ending:
+        now = agent.clock.now()
+        if self._status is None:
+            return broken(now, was_sent=True, kind="other")
+        return ending_of(self._status, self._reader, ended_at=now, is_whole=self._is_whole)
+
+
+def _headers(said: wire.HttpHeaders) -> dict[str, str]:
+    return {
+        header.key.lower(): header.value or header.raw_value.decode("latin-1")
+        for header in said.headers.headers
+    }
+
+
+def _go_on(kind: str) -> wire.ProcessingResponse:
+    response = wire.ProcessingResponse()
+    getattr(response, kind).SetInParent()
+    return response

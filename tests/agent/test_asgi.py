@@ -1,0 +1,145 @@
+"""The middleware and the decorator, around applications and functions that answer model calls."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from controlplane.agent.asgi import ControlplaneMiddleware
+from controlplane.agent.embedded import EmbeddedAgent
+from controlplane.agent.governed import governed
+from controlplane.agent.main import build_agent
+from controlplane.agent.ticket import RefusedError
+
+CARD = {"self-hosted/m": {"input_nusd": 10**9, "output_nusd": 10**10}}
+USAGE = {"prompt_tokens": 5, "completion_tokens": 7}
+COST = 5 * 1_000 + 7 * 10_000
+SAY = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture
+def gate(control_plane: Any, make_settings: Callable[..., Any]) -> Iterator[EmbeddedAgent]:
+    rules = [
+        {"action": "cap", "id": "c", "max_tokens": 9},
+        {"action": "deny", "id": "d", "match": {"team": ["x"]}},
+    ]
+    control_plane.publish(
+        rate_card=CARD, rules=rules, dimension_map={"tenant": "user", "team": "header.x-team"}
+    )
+    embedded = EmbeddedAgent(build_agent(make_settings(control_plane)))
+    yield embedded
+    embedded.close()
+
+
+async def _chat(request: Request) -> Response:
+    body = await request.json()
+    if body.get("fail"):
+        return JSONResponse({"error": {"message": "no"}}, 500)
+    if not body.get("stream"):
+        return JSONResponse({"id": "r1", "asked": body["max_tokens"], "usage": USAGE})
+
+    async def chunks() -> AsyncIterator[str]:
+        said: list[dict[str, Any]] = [{"choices": [{"delta": {}}]}]
+        for chunk in [*said, {"choices": [], "usage": USAGE}]:
+            yield f"data: {json.dumps({'id': 'r2', **chunk})}\n\n"
+        yield "data: [DONE]\n\n"
+
+    return StreamingResponse(chunks(), media_type="text/event-stream")
+
+
+async def _hello(request: Request) -> Response:
+    return JSONResponse({"path": request.url.path})
+
+
+def _ask(
+    gate: EmbeddedAgent, *orders: dict[str, Any], path: str = "/v1/chat/completions"
+) -> list[httpx.Response]:
+    routes = [Route("/v1/chat/completions", _chat, methods=["POST"]), Route("/hello", _hello)]
+    app = ControlplaneMiddleware(Starlette(routes=routes), gate)
+
+    async def main() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            if not orders:
+                return [await client.get(path)]
+            return [
+                await client.post(path, json=order, headers=order.pop("headers", {}))
+                for order in orders
+            ]
+
+    return asyncio.run(main())
+
+
+def _settled(gate: EmbeddedAgent, control_plane: Any) -> list[int]:
+    gate.close()  # says everything it owes
+    settled: dict[str, int] = control_plane.state()["settled"]
+    return list(settled.values())
+
+
+def test_answers_streams_and_errors_are_settled(gate: EmbeddedAgent, control_plane: Any) -> None:
+    order = {"model": "m", "messages": SAY, "user": "a", "max_tokens": 50}
+    whole, stream, failed = _ask(
+        gate, order, {**order, "stream": True}, {**order, "seed": 1, "model": "m", "fail": False}
+    )
+    assert 9 == whole.json()["asked"]  # the application sees what was admitted
+    assert gate.policy == whole.headers["x-controlplane-policy"]
+    assert "usage" not in stream.text
+    assert stream.text.endswith("data: [DONE]\n\n")
+    assert 429 == failed.status_code  # `fail` is a field that nobody knows: no bound
+    assert [COST, COST] == _settled(gate, control_plane)
+
+
+def test_a_refused_request_does_not_reach_the_application(gate: EmbeddedAgent) -> None:
+    order = {"model": "m", "messages": SAY, "user": "b", "headers": {"x-team": "x"}}
+    (refused,) = _ask(gate, order)
+    assert (429, "d") == (refused.status_code, refused.json()["error"]["rule"])
+
+
+def test_other_paths_pass(gate: EmbeddedAgent) -> None:
+    (answer,) = _ask(gate, path="/hello")
+    assert {"path": "/hello"} == answer.json()
+
+
+def test_the_decorator_admits_changes_and_settles(gate: EmbeddedAgent, control_plane: Any) -> None:
+    asked: list[int] = []
+
+    def create(**request: Any) -> Any:
+        asked.append(request["max_tokens"])
+        return SimpleNamespace(id="r", usage=USAGE)
+
+    async def create_stream(**request: Any) -> Any:
+        asked.append(request["max_tokens"])
+
+        async def items() -> AsyncIterator[Any]:
+            yield {"choices": [{}]}
+            yield {"choices": [], "usage": USAGE}
+
+        return items()
+
+    def fails(**request: Any) -> Any:
+        raise ConnectionError(request["model"])
+
+    options: dict[str, Any] = {"provider": "self-hosted", "gate": gate, "known": {"tenant": "a"}}
+    order: dict[str, Any] = {"model": "m", "messages": SAY, "max_tokens": 50}
+    assert "r" == governed(create, **options)(**order).id
+
+    async def main() -> None:
+        stream = await governed(create_stream, **options)(**order, stream=True)
+        assert 2 == len([item async for item in stream])
+
+    asyncio.run(main())
+    with pytest.raises(ConnectionError):
+        governed(fails, **options)(**order)
+    with pytest.raises(RefusedError):
+        governed(create, **{**options, "known": {"team": "x"}})(**order)
+    assert [9, 9] == asked
+    assert [COST, COST] == _settled(gate, control_plane)
+    assert 1 == len(control_plane.state()["unproven"])

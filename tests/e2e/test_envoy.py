@@ -1,0 +1,357 @@
+"""The real Envoy behind the node agent: routes by ADS, admission by ext_authz, usage by ext_proc."""
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import openai
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ENVOY = ROOT / ".venvs" / "envoy" / "bin" / "envoy"
+AGENT_TESTS = ROOT / "tests" / "agent"
+RATE = {"input_nusd": 10**9, "output_nusd": 10**10}
+CARD = {f"openai/{model}": RATE for model in ("m", "m-fixed")}
+WINDOW = {"window_start": "2026-01-01T00:00:00Z", "window_end": "2036-01-01T00:00:00Z"}
+MAP = {"tenant": "user", "team": "header.x-team"}
+
+
+def _cluster(name: str, address: dict[str, Any], *, http2: bool = False) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+    if http2:
+        options = {"@type": f"{TYPES}.upstreams.http.v3.HttpProtocolOptions"}
+        options["explicit_http_config"] = {"http2_protocol_options": {}}  # type: ignore[assignment]
+        made["typed_extension_protocol_options"] = {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options
+        }
+    return made
+
+
+TYPES = "type.googleapis.com/envoy.extensions"
+
+
+def _bootstrap(agent_socket: Path, upstream: str) -> dict[str, Any]:
+    """What an operator writes; `deploy/proxies/envoy/envoy.yaml` with this machine's addresses."""
+    template = (ROOT / "deploy/proxies/envoy/envoy.json").read_text()
+    host, _, port = upstream.removeprefix("http://").partition(":")
+    config: dict[str, Any] = json.loads(template)
+    pipe = {"pipe": {"path": str(agent_socket)}}
+    web = {"socket_address": {"address": host, "port_value": int(port)}}
+    config["static_resources"]["clusters"] = [
+        _cluster("controlplane", pipe, http2=True),
+        *(_cluster(name, web) for name in ("default", "left", "right")),
+    ]
+    listener = config["static_resources"]["listeners"][0]
+    listener["address"]["socket_address"].update(address="127.0.0.1", port_value=0)
+    return config
+
+
+class World(msgspec.Struct):
+    """Envoy, its agent, the control plane and the upstream, all running."""
+
+    url: str
+    control_plane: str
+    upstream: str
+    agent: subprocess.Popen[bytes]
+    client: httpx.Client
+    admin: Path
+
+    def publish(self, *rules: dict[str, Any], limit_nusd: int = 10**12) -> str:
+        """Publish, and return the generation."""
+        budget = {"id": "b1", "name": "team a", "owner": "ana", "match": {"tenant": ["a"]}}
+        document = {
+            "dimension_map": MAP,
+            "rate_card": CARD,
+            "rules": list(rules),
+            "budgets": [{**budget, **WINDOW, "limit_nusd": limit_nusd}],
+        }
+        httpx.put(f"{self.control_plane}/_rules", json=document).raise_for_status()
+        tag: str = httpx.get(f"{self.control_plane}/api/v1/policy").headers["ETag"]
+        return tag.strip('"')
+
+    def apply(self, *rules: dict[str, Any], limit_nusd: int = 10**12) -> str:
+        """Publish, and wait until Envoy's routes are of that generation."""
+        wanted = self.publish(*rules, limit_nusd=limit_nusd)
+        deadline = time.monotonic() + 10
+        while self.policy() != wanted:
+            assert time.monotonic() < deadline
+        return wanted
+
+    def policy(self) -> str | None:
+        """Return the generation that Envoy serves by; None while it does not listen yet."""
+        try:
+            answer = self.get()
+        except httpx.ConnectError:
+            time.sleep(0.05)
+            return None
+        found: str | None = answer.headers.get("x-controlplane-policy")
+        return found
+
+    def get(self, **headers: str) -> httpx.Response:
+        """Ask for something that nobody bills."""
+        return self.client.get(f"{self.url}/_health", headers=headers)
+
+    def chat(self, *, model: str = "m-fixed", user: str = "b", **more: Any) -> httpx.Response:
+        """Make one chat call through Envoy."""
+        order = {"model": model, "user": user, "max_tokens": 20, **more}
+        order["messages"] = [{"role": "user", "content": "say something"}]
+        return self.client.post(f"{self.url}/v1/chat/completions", json=order)
+
+    def state(self) -> dict[str, Any]:
+        """Return the ledger."""
+        state: dict[str, Any] = httpx.get(f"{self.control_plane}/_state").json()
+        return state
+
+    def until(self, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait for something of the ledger."""
+        deadline = time.monotonic() + 15
+        while not is_so(state := self.state()):
+            assert time.monotonic() < deadline, state["standing"]
+            time.sleep(0.05)
+        return state
+
+
+@pytest.fixture(scope="module")
+def control_plane(start_program: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    ready = start_program(AGENT_TESTS / "fake_control_plane.py")
+    return {**ready, "url": f"http://127.0.0.1:{ready['port']}"}
+
+
+@pytest.fixture(scope="module")
+def agent(
+    control_plane: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    folder = tmp_path_factory.mktemp("agent")
+    keys = ",".join(f"{kid}={key}" for kid, key in control_plane["keys"].items())
+    with (folder / "agent.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "controlplane", "agent"],
+            stderr=log,
+            env={
+                **os.environ,
+                "CONTROLPLANE_AGENT_SERVER_URL": control_plane["url"],
+                "CONTROLPLANE_AGENT_API_KEY": "k",
+                "CONTROLPLANE_AGENT_STATE_DIR": str(folder / "state"),
+                "CONTROLPLANE_AGENT_POLICY_KEYS": keys,
+                "CONTROLPLANE_AGENT_ENVOY_ADDRESS": f"unix:{folder / 'envoy.sock'}",
+                "CONTROLPLANE_AGENT_ENVOY_PROVIDER": "openai",
+            },
+        )
+    yield process, folder / "envoy.sock"
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def world(
+    control_plane: dict[str, Any],
+    agent: tuple[subprocess.Popen[bytes], Path],
+    upstream: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    if not ENVOY.exists():
+        pytest.skip("no Envoy: `make .venvs/envoy/.installed` makes its environment")
+    folder = tmp_path_factory.mktemp("envoy")
+    (folder / "envoy.json").write_text(json.dumps(_bootstrap(agent[1], upstream)))
+    command = [str(ENVOY), "-c", str(folder / "envoy.json"), "--concurrency", "1"]
+    command += ["--use-dynamic-base-id", "--admin-address-path", str(folder / "admin")]
+    with (folder / "envoy.log").open("wb") as log, httpx.Client(timeout=30) as client:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        made = World("", control_plane["url"], upstream, agent[0], client, folder / "admin")
+        try:
+            made.publish()
+            made.url = _listening(folder, process)
+            made.apply()
+            yield made
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _listening(folder: Path, process: subprocess.Popen[bytes]) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        admin = folder / "admin"
+        try:
+            said = httpx.get(f"http://{admin.read_text().strip()}/listeners?format=json").json()
+            place = said["listener_statuses"][0]["local_address"]["socket_address"]
+            return f"http://127.0.0.1:{place['port_value']}"
+        except (OSError, httpx.HTTPError, KeyError, IndexError):
+            time.sleep(0.1)  # it has not come so far
+    pytest.fail((folder / "envoy.log").read_text(errors="replace")[-3000:])
+
+
+def test_publish_reaches_traffic_within_the_target(world: World) -> None:
+    took = []
+    for round_ in range(40):
+        rule = {"action": "annotate", "id": f"r{round_}", "headers": {"x-round": str(round_)}}
+        started = time.perf_counter()
+        wanted = world.publish(rule)
+        published = time.perf_counter()
+        while world.policy() != wanted:
+            assert time.perf_counter() - started < 10
+        took.append((time.perf_counter() - published) * 1e3)
+    p50, p99 = statistics.median(took), statistics.quantiles(took, n=100)[98]
+    load = os.getloadavg()[0]
+    sys.stderr.write(f"publish -> effect in Envoy: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {load=}\n")
+    assert p50 <= 25 * max(1.0, load)
+
+
+def test_weights_and_stickiness(world: World) -> None:
+    rule = {"action": "route", "id": "w", "weights": {"left": 9, "right": 1}}
+    world.apply({**rule, "match": {"team": ["x"]}})
+    admin_before = _requests(world)
+    for _ in range(200):
+        world.get(**{"x-team": "x"})
+    for _ in range(20):
+        world.get()
+    after = _requests(world)
+    sent = {name: after[name] - admin_before[name] for name in after}
+    assert 200 == sent["left"] + sent["right"]
+    assert 160 <= sent["left"] <= 195
+    assert sent["default"] >= 20
+
+
+def _requests(world: World) -> dict[str, int]:
+    """Ask Envoy itself how many requests each cluster got."""
+    found = _stats(world)
+    return {
+        name: found.get(f"cluster.{name}.upstream_rq_total", 0)
+        for name in ("default", "left", "right")
+    }
+
+
+def _stats(world: World) -> dict[str, int]:
+    text = world.client.get(f"http://{world.admin.read_text().strip()}/stats?usedonly").text
+    pairs = (line.rpartition(": ") for line in text.splitlines())
+    return {name: int(value) for name, _, value in pairs if value.isdigit()}
+
+
+def test_a_local_limit_is_exact_and_deny_is_answered_by_envoy(world: World) -> None:
+    limit = {"action": "throttle", "id": "l", "rpm": 20, "match": {"team": ["slow"]}}
+    deny = {"action": "deny", "id": "d", "match": {"team": ["bad*"]}, "reason": "not you"}
+    policy = world.apply(limit, deny)
+    statuses = Counter(world.get(**{"x-team": "slow"}).status_code for _ in range(40))
+    assert {200: 20, 429: 20} == statuses
+    refused = world.get(**{"x-team": "bad-guys"})
+    error = refused.json()["error"]
+    assert (429, "d", "not you", policy) == (
+        refused.status_code,
+        error["rule"],
+        error["message"],
+        error["policy_generation"],
+    )
+    assert 200 == world.get(**{"x-team": "good"}).status_code
+
+
+def test_what_envoy_refuses_is_reported_and_it_goes_on_serving(world: World) -> None:
+    world.apply()
+    too_heavy = {"left": 4_000_000_000, "right": 4_000_000_000}  # the sum is above 32 bits
+    wanted = world.publish({"action": "route", "id": "p", "weights": too_heavy})
+    gen = int(wanted.partition(".")[2])
+
+    def is_reported(state: dict[str, Any]) -> bool:
+        nacks = [request["nack"] for request in state["requests"] if request["nack"]]
+        return any(
+            nack["generation"]["gen"] == gen and "weight" in nack["reason"] for nack in nacks
+        )
+
+    world.until(is_reported)
+    answer = world.get()
+    assert 200 == answer.status_code
+    assert wanted != answer.headers["x-controlplane-policy"]
+    world.apply()  # a good one is taken again
+
+
+def test_calls_are_held_and_settled_from_their_answers(world: World) -> None:
+    world.apply()
+    before = len(world.state()["settled"])
+    assert 200 == world.chat(user="a").status_code
+    with openai.OpenAI(base_url=f"{world.url}/v1", api_key="none", max_retries=0) as client:
+        chunks = list(
+            client.chat.completions.create(
+                model="m-fixed",
+                messages=[{"role": "user", "content": "say something"}],
+                user="a",
+                max_tokens=20,
+                stream=True,
+                stream_options={"include_usage": True},
+            )
+        )
+        assert chunks[-1].usage is not None
+        with pytest.raises(openai.UnprocessableEntityError, match="include_usage"):
+            client.chat.completions.create(
+                model="m-fixed",
+                messages=[{"role": "user", "content": "say something"}],
+                user="a",
+                max_tokens=20,
+                stream=True,
+            )
+    state = world.until(lambda state: len(state["settled"]) >= before + 3)
+    paid = [nusd for nusd in list(state["settled"].values())[before:] if nusd]
+    assert [10 * 1_000 + 10 * 10_000] * 2 == paid
+
+
+def test_a_budget_holds_under_load_through_envoy(world: World) -> None:
+    world.until(lambda state: not state["standing"]["leased_nusd"])
+    standing = world.state()["standing"]
+    taken = standing["limit_nusd"] - standing["free_nusd"]
+    cost = 10 * 1_000 + 10 * 10_000
+    limit = taken + 100 * cost
+    before = len(world.client.get(f"{world.upstream}/_log").json())
+    world.apply(limit_nusd=limit)
+    outcome = asyncio.run(_storm(world.url))
+    bills = world.client.get(f"{world.upstream}/_log").json()[before:]
+    mine = [bill for bill in bills if bill["user"] == "a"]
+    assert {200, 429} == set(outcome)
+    assert len(mine) == outcome[200]
+    assert 95 <= len(mine) <= 100
+    state = world.until(lambda state: not state["standing"]["leased_nusd"])
+    assert state["standing"]["settled_enforced_nusd"] <= limit
+
+
+async def _storm(url: str) -> Counter[int]:
+    outcome: Counter[int] = Counter()
+    order = {"model": "m-fixed", "user": "a", "max_tokens": 10}
+    order["messages"] = [{"role": "user", "content": "say"}]
+    async with httpx.AsyncClient(timeout=30) as client:
+
+        async def run() -> None:
+            refused = 0
+            while refused < 20:  # in a row: then nothing comes back any more
+                answer = await client.post(f"{url}/v1/chat/completions", json=order)
+                outcome[answer.status_code] += 1
+                refused = refused + 1 if answer.status_code == 429 else 0
+                await asyncio.sleep(0.05 * bool(refused))  # as a client that is told to wait
+
+        await asyncio.gather(*(run() for _ in range(20)))
+    return outcome
+
+
+def test_z_envoy_keeps_serving_when_its_agent_is_dead(world: World) -> None:
+    """The last of this file: nothing is served after it but what needs no admission."""
+    deny = {"action": "deny", "id": "d", "match": {"team": ["bad"]}}
+    policy = world.apply(deny)
+    world.agent.kill()
+    world.agent.wait(10)
+    answer = world.get(**{"x-team": "bad"})
+    assert (429, policy) == (answer.status_code, answer.headers.get("x-controlplane-policy"))
+    assert 503 == world.chat(user="a").status_code  # no lease can be asked for: not spent blindly
