@@ -70,6 +70,8 @@ class EntryKind(StrEnum):
     EXPIRE = "expire"
     CALLS = "calls"
     CORRECT = "correct"
+    RESTATE = "restate"
+    """A re-rate or an invoice moved money after the fact; outside the bound of a hard budget (L4)."""
 
 
 class WindowKey(msgspec.Struct, frozen=True, order=True):

@@ -152,6 +152,36 @@ def plan(
     return made
 
 
+def restatements(frame: pl.DataFrame, budgets: Sequence[Budget], *, now: datetime) -> list[Entry]:
+    """Say what re-rated calls move in each budget window: one entry a version and window.
+
+    Held and loose calls alike: a hold was settled at the price known then, and stays as it was.
+
+    Args:
+        frame: `changes_frame` of adjustments, each call before (-1) and after (+1).
+        budgets: every budget that is not archived.
+        now: aware UTC.
+    """
+    moved: dict[tuple[WindowKey, int], int] = {}
+    for budget in budgets:
+        rows = counted(frame, budget)
+        window_of = _window_starts(budget)
+        for version, minute, nusd in _sums(rows):
+            key = (window_of(minute), version)
+            moved[key] = moved.get(key, 0) + nusd
+    return [
+        Entry(
+            window=window,
+            key=f"restate:{-version}",
+            kind=EntryKind.RESTATE,
+            at=now,
+            change=Amounts(unenforced_nusd=nusd),
+        )
+        for (window, version), nusd in sorted(moved.items())
+        if nusd
+    ]
+
+
 class _HoldIndex:
     """Finds the holds of a call by the response's id and by the gateway's.
 

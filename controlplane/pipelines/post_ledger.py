@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.budgets.ports import Ledger, LedgerTransaction
-from controlplane.budgets.posting import Known, Plan, changes_frame, plan
+from controlplane.budgets.posting import Known, Plan, changes_frame, plan, restatements
 
 LEASED_WITHIN: Final = timedelta(minutes=15)
 """A budget that agents leased from this recently has calls that may be settled yet."""
@@ -40,6 +40,16 @@ class LedgerPosting:
                 rows = frame.filter(pl.col("version") == version)
                 made = self._plan(ledger, rows, now)
                 _write(ledger, made, now)
+            ledger.save_posted(fresh, now=now)
+
+    def restate(self, changes: pa.Table, now: datetime) -> None:
+        """See `pipelines.rerate.Restater.restate`."""
+        frame = changes_frame(changes)
+        with self._ledger.transaction() as ledger:
+            versions = set(frame["version"].unique().to_list())
+            fresh = versions - ledger.posted(versions)
+            rows = frame.filter(pl.col("version").is_in(fresh))
+            ledger.append(restatements(rows, list(ledger.budgets().values()), now=now))
             ledger.save_posted(fresh, now=now)
 
     def _plan(self, ledger: LedgerTransaction, rows: pl.DataFrame, now: datetime) -> Plan:

@@ -47,10 +47,10 @@ Array = Any
 
 def compact(spans: pa.Table) -> pa.Table:
     """Rewrite a SPAN_SCHEMA table; attributes become JSON text."""
-    index, first = _combinations([_whole(spans, name) for name in CONTEXT_NAMES], spans.num_rows)
+    index, first = combinations([whole(spans, name) for name in CONTEXT_NAMES], spans.num_rows)
     said = spans.select(CONTEXT_NAMES).take(first)
     contexts = pa.StructArray.from_arrays(
-        [_whole(said, name) for name in CONTEXT_NAMES], fields=CONTEXT_FIELDS
+        [whole(said, name) for name in CONTEXT_NAMES], fields=CONTEXT_FIELDS
     )
     rows = to_rows(spans.select(FACT_NAMES))
     kept = [name for name in FACT_NAMES if rows.column(name).null_count < max(1, rows.num_rows)]
@@ -92,14 +92,15 @@ def _rest_type(name: str) -> pa.DataType:
     return pa.string() if name == "attributes" else SPAN_SCHEMA.field(name).type
 
 
-def _whole(table: pa.Table, name: str) -> Array:
+def whole(table: pa.Table, name: str) -> Array:
+    """Return a column in one piece."""
     column = table.column(name)
     if column.num_chunks == 1:
         return column.chunk(0)
     return pa.concat_arrays([pa.array([], column.type), *column.chunks])
 
 
-def _combinations(
+def combinations(
     columns: list[Array], rows: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Number the distinct rows of `columns`: the number of each row, a row of each number."""

@@ -14,6 +14,7 @@ from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
 from controlplane.store.spans.database import SpanDatabase
 from controlplane.store.spans.reader import SpanTableReader
+from controlplane.store.spans.rerate_tables import RerateTables
 from controlplane.store.spans.settle_tables import SettleTables
 from controlplane.store.spans.signal_reader import SignalTableReader
 from controlplane.store.spans.signal_writer import SignalTableWriter
@@ -41,6 +42,7 @@ class DuckDbSpanStore:
         self._writer = SpanTableWriter(self._database)
         self._reader = SpanTableReader(self._database)
         self._tables = SettleTables(self._database)
+        self.rerates = RerateTables(self._tables, self._writer)
         self._signal_writer = SignalTableWriter(self._database)
         self.signals = SignalTableReader(self._database)
 

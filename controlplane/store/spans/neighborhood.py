@@ -22,6 +22,7 @@ MAX_ROUNDS: Final = 32
 rounds close the set. Reached, the rest joins when it is touched again."""
 
 NEW_KEYS: Final = read_sql("new_keys").format(**KEY_SQL)
+_WINDOW_DAYS: Final = "SELECT DISTINCT day_of(start_time) FROM window_report"
 _GROUPED: Final = read_sql("grouped").format(columns=", ".join(REPORT_SCHEMA.names), **KEY_SQL)
 
 
@@ -36,6 +37,25 @@ def neighborhood(connection: duckdb.DuckDBPyConnection, *, after: int, through: 
     return Unsettled(
         through=through,
         lone_reports=int(lone[0]) if lone else 0,
+        grouped=_grouped(connection, reach, through),
+        edges=_edges(connection, reach, through),
+    )
+
+
+def grouped_again(
+    connection: duckdb.DuckDBPyConnection, window: Window, *, through: int
+) -> Unsettled:
+    """Read the grouped reports that start in a window, with every report they can join."""
+    bounds = {"start": window.start, "end": window.end}
+    for statement in read_sql("window_followed").split(";"):
+        if statement.strip():
+            connection.execute(statement, bounds if "$start" in statement else None)
+    days = {int(day) for (day,) in connection.execute(_WINDOW_DAYS).fetchall()}
+    reach = _close(connection, days)
+    connection.execute(read_sql("window_members"))
+    return Unsettled(
+        through=through,
+        lone_reports=0,
         grouped=_grouped(connection, reach, through),
         edges=_edges(connection, reach, through),
     )

@@ -17,7 +17,7 @@ from controlplane.store.spans.database import (
     read_sql,
     transaction,
 )
-from controlplane.store.spans.neighborhood import NEW_KEYS, neighborhood
+from controlplane.store.spans.neighborhood import NEW_KEYS, grouped_again, neighborhood
 from controlplane.store.spans.weak_emitters import WeakEmitters
 
 MAX_TAKEN_SPANS: Final = 100_000
@@ -88,6 +88,40 @@ class SettleTables:
         self._connection.execute("INSERT INTO tenant_progress FROM progress")
         self._connection.execute("UPDATE settle_state SET through = ?", [settled.through])
         return changed + self._count("SELECT coalesce(sum(calls), 0) FROM new_lone")
+
+    def regroup(self, window: Window) -> Unsettled:
+        """Read the grouped reports of a window as `take` would; nothing changes."""
+        self._has_keys_of = (0, 0)
+        self._has_groups = True
+        return grouped_again(self._connection, window, through=self._batches()[0])
+
+    def compare(self, settled: Settled) -> None:
+        """Leave in temporary tables which calls `settled` would replace, and by what."""
+        self._has_groups = True
+        self._compare_calls(settled)
+
+    def resettle(self, settled: Settled, *, now: datetime) -> None:
+        """Replace calls whose reports have new prices; in the caller's transaction.
+
+        The ledger must have every version: it is told of adjustments instead.
+        """
+        after, _ = self._batches()
+        self._execute("new_lone", after=after, through=after)  # none
+        self._replace_calls(settled)
+        self._execute("mark_dirty", now=now)
+        self._execute("count_calls")
+        self._connection.execute(
+            "DELETE FROM replaced_call WHERE replaced_at <= ?", [settled.through]
+        )
+
+    def is_posted(self) -> bool:
+        """Whether the ledger has every call as it is."""
+        return not self._count("SELECT count(*) FROM settle_state WHERE posted < through")
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The settler's connection, for work in its thread."""
+        return self._connection
 
     def roll_up(self, *, now: datetime) -> int:
         """See `SettleStore.roll_up`."""

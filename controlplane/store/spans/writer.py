@@ -12,7 +12,15 @@ from controlplane.core.errors import StoreUnavailableError
 from controlplane.ingest.span_hash import call_halves, content_identity_hash, start_micros
 from controlplane.signals.ports import Written
 from controlplane.signals.schema import SPAN_SCHEMA, TIMESTAMP
-from controlplane.store.spans.compact import CONTEXT, compact, context_index, with_domain
+from controlplane.store.spans.compact import (
+    CONTEXT,
+    CONTEXT_NAMES,
+    combinations,
+    compact,
+    context_index,
+    whole,
+    with_domain,
+)
 from controlplane.store.spans.contexts import ContextNumbers
 from controlplane.store.spans.database import (
     SpanDatabase,
@@ -69,6 +77,21 @@ class SpanTableWriter:
                 return self._write_new(with_domain(spans), batch_id)
             except duckdb.Error as error:
                 raise StoreUnavailableError(f"span store: {error}") from error
+
+    def number_contexts(self, contexts: pa.Table) -> npt.NDArray[np.int64]:
+        """Return the number of each row of CONTEXT_NAMES columns, keeping those that are new.
+
+        Raises:
+            StoreUnavailableError: none was kept.
+        """
+        if not contexts.num_rows:
+            return np.zeros(0, dtype=np.int64)
+        index, first = combinations([whole(contexts, n) for n in CONTEXT_NAMES], contexts.num_rows)
+        with self._lock:
+            with transaction(self._connection):
+                numbers = self._contexts.number(contexts.take(pa.array(first, pa.int64())))
+            self._contexts.keep()
+        return numbers[index]
 
     def _is_recorded(self, batch_id: str) -> bool:
         found = self._connection.execute(

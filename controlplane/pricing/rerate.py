@@ -1,0 +1,94 @@
+"""Re-rating: what calls of a window cost at another version of the price book.
+
+A re-rate gives reports the prices of the chosen version, and calls follow from reports as they always
+do; what changed is kept, call by call, as adjustments. Once applied the window is *pinned* to the
+version: what arrives late for it is priced the same way, so the order of arrival does not matter.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from controlplane.core.calendar import Window
+from controlplane.signals.schema import CALL_SCHEMA
+
+ADJUSTED_COLUMNS: Final = (
+    *("call_id", "start_time", "enforced", "tenant", "team", "project", "feature", "customer"),
+    *("user_id", "api_key", "environment", "region", "provider", "operation", "request_model"),
+    *("response_model", "billing_model"),
+)
+"""Of a call what an adjustment keeps: what budgets select by and reports group by."""
+
+PRICE_COLUMNS: Final = ("cost_nusd", "cost_state", "cost_reason", "price_id")
+_FIELDS: Final = [
+    *(CALL_SCHEMA.field(name) for name in ADJUSTED_COLUMNS),
+    *(
+        pa.field(f"{age}_{name}", CALL_SCHEMA.field(name).type)
+        for age in ("old", "new")
+        for name in PRICE_COLUMNS
+    ),
+]
+ADJUSTMENT_SCHEMA: Final = pa.schema(
+    [*_FIELDS, pa.field("is_correction", pa.bool_(), nullable=False)]
+)
+"""One call whose price changed; NULL old or new columns where it did not exist before or after."""
+
+
+class RerateOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What to re-rate: a window of call starts, of some tenants or all, at a price version."""
+
+    run_id: str
+    window: Window
+    price_version: str
+    tenants: tuple[str, ...] = ()
+    """Empty is every tenant."""
+    closed_before: datetime | None = None
+    """Periods before this instant are closed: their calls stay, corrections are booked now."""
+
+
+class RerateGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one tenant and model whose price changed."""
+
+    tenant: str
+    model: str | None
+    calls: int
+    old_nusd: int
+    new_nusd: int
+    newly_priced: int
+    """Calls that had no price before."""
+
+    @property
+    def moved_nusd(self) -> int:
+        """Dollars moved: new minus old."""
+        return self.new_nusd - self.old_nusd
+
+
+def group_adjustments(adjustments: Iterable[pa.Table]) -> list[RerateGroup]:
+    """Sum adjustments by tenant and model, largest movement first; sums are exact in 128 bits."""
+    totals: dict[tuple[str, str | None], list[int]] = {}
+    for table in adjustments:
+        frame = pl.DataFrame(pl.from_arrow(table))
+        model = pl.coalesce("billing_model", "response_model", "request_model")
+        sums = frame.group_by("tenant", model.alias("model")).agg(
+            pl.len().alias("calls"),
+            pl.col("old_cost_nusd").cast(pl.Int128).sum().alias("old"),
+            pl.col("new_cost_nusd").cast(pl.Int128).sum().alias("new"),
+            (pl.col("old_cost_nusd").is_null() & pl.col("new_cost_nusd").is_not_null())
+            .sum()
+            .alias("newly"),
+        )
+        for tenant, name, *values in sums.iter_rows():
+            known = totals.setdefault((tenant, name), [0, 0, 0, 0])
+            totals[tenant, name] = [a + int(b) for a, b in zip(known, values, strict=True)]
+    groups = [
+        RerateGroup(
+            tenant=tenant, model=name, calls=calls, old_nusd=old, new_nusd=new, newly_priced=newly
+        )
+        for (tenant, name), (calls, old, new, newly) in totals.items()
+    ]
+    groups.sort(key=lambda one: (-abs(one.moved_nusd), one.tenant, one.model or ""))
+    return groups

@@ -1,0 +1,277 @@
+"""Re-rating in the store: reports get new prices, calls follow, adjustments say what changed.
+
+Everything runs in the settler's thread, between two ticks, a UTC day at a time: first the day's
+reports, then the calls that several reports make, settled anew. Each day is one transaction, and done
+again it changes nothing, so that a run that was cut short is finished by running it again.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import duckdb
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from controlplane.core.calendar import Window
+from controlplane.core.errors import StoreUnavailableError
+from controlplane.ingest.calls import settle
+from controlplane.ingest.prompts import Reprice
+from controlplane.ingest.settlement import CHANGE_SCHEMA
+from controlplane.pricing.rerate import (
+    ADJUSTED_COLUMNS,
+    ADJUSTMENT_SCHEMA,
+    PRICE_COLUMNS,
+    RerateOrder,
+)
+from controlplane.signals.schema import PRICED, SPAN_SCHEMA
+from controlplane.store.spans.compact import CONTEXT_NAMES
+from controlplane.store.spans.database import load, read_sql, transaction
+from controlplane.store.spans.settle_tables import SettleTables
+from controlplane.store.spans.writer import SpanTableWriter
+
+_DAY: Final = timedelta(days=1)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PRICED_NAMES: Final = tuple(field.name for field in PRICED)
+_READ: Final = tuple(name for name in SPAN_SCHEMA.names if name != "attributes")
+_REPORTS: Final = read_sql("rated_reports").format(columns=", ".join(_READ))
+_RESETTLED: Final = read_sql("resettled").format(
+    columns=", ".join(
+        f"coalesce(old_call.{name}, new_call.{name}) AS {name}"
+        for name in ADJUSTED_COLUMNS
+        if name != "call_id"
+    )
+    + ", call_id"
+)
+_CORRECTED: Final = (
+    "SELECT call_id, arg_max(new_cost_nusd, posting) AS cost_nusd FROM adjustment"
+    " WHERE is_correction AND start_time >= $start AND start_time < $end GROUP BY call_id"
+)
+Column = Any
+
+
+class RerateTables:
+    """Implements `pipelines.rerate.RerateStore`; belongs to the settler's thread."""
+
+    def __init__(self, tables: SettleTables, writer: SpanTableWriter) -> None:
+        self._tables = tables
+        self._writer = writer
+        self._connection = tables.connection
+
+    def is_ready(self) -> bool:
+        """Whether the ledger has every call as it is now; a re-rate waits for that."""
+        return self._tables.is_posted()
+
+    def days(self, window: Window) -> list[Window]:
+        """Return the parts of a window, one a UTC day that has reports."""
+        found = self._connection.execute(
+            "SELECT DISTINCT day_of(start_time) AS day FROM span_fact"
+            " WHERE start_time >= $start AND start_time < $end ORDER BY day",
+            {"start": window.start, "end": window.end},
+        ).fetchall()
+        starts = [_EPOCH + int(day) * _DAY for (day,) in found]
+        return [Window(max(at, window.start), min(at + _DAY, window.end)) for at in starts]
+
+    def preview(self, order: RerateOrder, day: Window, reprice: Reprice) -> pa.Table:
+        """Answer the ADJUSTMENT_SCHEMA rows that `apply` would make of a day; nothing changes.
+
+        Raises:
+            StoreUnavailableError: try again.
+        """
+        try:
+            reports, repriced = self._repriced(order, day, reprice)
+            lone = _differences(reports, repriced)
+            unsettled = self._tables.regroup(day)
+            grouped = unsettled.grouped
+            if not grouped.num_rows:
+                return self._as_booked(lone, order, day)
+            rated = _price_inside(grouped, order, day=day, reprice=reprice)
+            again = msgspec.structs.replace(unsettled, grouped=rated)
+            self._tables.compare(settle(again, reprice=reprice))
+            changed = self._connection.execute(_RESETTLED).to_arrow_table()
+        except duckdb.Error as error:
+            raise StoreUnavailableError(f"span store: {error}") from error
+        # A call by itself may share a key with others: it was settled again with them.
+        said = pc.is_in(lone.column("call_id"), value_set=changed.column("call_id"))
+        made = [lone.filter(pc.invert(said)), _typed(changed)]
+        return self._as_booked(pa.concat_tables(made), order, day)
+
+    def apply(
+        self, order: RerateOrder, day: Window, reprice: Reprice, *, now: datetime
+    ) -> pa.Table:
+        """Give a day's reports and calls their new prices; answer the adjustments made.
+
+        Raises:
+            StoreUnavailableError: nothing of the day changed; call again.
+        """
+        if order.closed_before is not None and day.start < order.closed_before:
+            return self._correct(order, day, reprice, now=now)
+        reports, repriced = self._repriced(order, day, reprice)
+        lone = _differences(reports, repriced)
+        changed = _changed_rows(reports, repriced)
+        contexts = self._writer.number_contexts(repriced.filter(changed).select(CONTEXT_NAMES))
+        with transaction(self._connection):
+            self._write_reports(repriced.filter(changed), contexts, day)
+            unsettled = self._tables.regroup(day)
+            made = [lone]
+            if unsettled.grouped.num_rows:
+                settled = settle(unsettled, reprice=reprice)
+                self._tables.resettle(settled, now=now)
+                made.append(_typed(self._connection.execute(_RESETTLED).to_arrow_table()))
+            adjustments = pa.concat_tables(made)
+            self._keep(adjustments, order, now=now)
+            self._mark(lone, now=now)
+        return adjustments
+
+    def unposted(self) -> tuple[int, pa.Table]:
+        """Answer the last posting and CHANGE_SCHEMA rows of adjustments the ledger has not seen.
+
+        `version` is the posting's number, negated: never a settlement's.
+        """
+        posted = self._number("SELECT posted FROM adjustment_state")
+        last = self._number("SELECT coalesce(max(posting), 0) FROM adjustment")
+        if last <= posted:
+            return posted, CHANGE_SCHEMA.empty_table()
+        found = self._connection.execute(
+            "SELECT * FROM adjustment WHERE posting > ? ORDER BY posting, call_id", [posted]
+        ).to_arrow_table()
+        return last, _as_changes(found)
+
+    def posted(self, posting: int) -> None:
+        """Note that the ledger has every adjustment up to a posting."""
+        with transaction(self._connection):
+            self._connection.execute("UPDATE adjustment_state SET posted = ?", [posting])
+
+    def _repriced(
+        self, order: RerateOrder, day: Window, reprice: Reprice
+    ) -> tuple[pa.Table, pa.Table]:
+        parameters = {"start": day.start, "end": day.end, "tenants": list(order.tenants)}
+        found = self._connection.execute(_REPORTS, parameters).to_arrow_table()
+        for name in _READ:
+            at = found.schema.get_field_index(name)
+            field = SPAN_SCHEMA.field(name)
+            found = found.set_column(at, field, found.column(at).cast(field.type))
+        repriced = reprice(found)
+        return found, repriced.select(found.column_names)
+
+    def _write_reports(self, changed: pa.Table, contexts: Column, day: Window) -> None:
+        if not changed.num_rows:
+            return
+        rows = changed.select(["row_number", "cost_nusd"]).append_column(
+            "context_id", pa.array(contexts)
+        )
+        load(self._connection, repriced=rows)
+        bounds = {"start": day.start, "end": day.end}
+        self._connection.execute(read_sql("reprice_facts"), bounds)
+
+    def _mark(self, lone: pa.Table, *, now: datetime) -> None:
+        load(self._connection, moved=lone.select(["tenant", "start_time"]))
+        self._connection.execute(
+            "INSERT INTO dirty (tenant, bucket, marked_at)"
+            " SELECT DISTINCT tenant, bucket_of(start_time), $now FROM moved",
+            {"now": now},
+        )
+
+    def _keep(self, adjustments: pa.Table, order: RerateOrder, *, now: datetime) -> None:
+        if not adjustments.num_rows:
+            return
+        load(self._connection, adjusted=adjustments)
+        self._connection.execute(
+            "INSERT INTO adjustment BY NAME SELECT *, $run_id AS run_id,"
+            " $price_version AS price_version, $now::TIMESTAMPTZ AS applied_at,"
+            " (SELECT nextval('adjustment_posting')) AS posting FROM adjusted",
+            {"run_id": order.run_id, "price_version": order.price_version, "now": now},
+        )
+
+    def _correct(
+        self, order: RerateOrder, day: Window, reprice: Reprice, *, now: datetime
+    ) -> pa.Table:
+        """Book what a closed day's calls should have cost as corrections of now."""
+        corrections = self.preview(order, day, reprice)
+        with transaction(self._connection):
+            self._keep(corrections, order, now=now)
+        return corrections
+
+    def _as_booked(self, adjustments: pa.Table, order: RerateOrder, day: Window) -> pa.Table:
+        """Mark a closed day's rows as corrections, leaving out what was corrected before."""
+        if order.closed_before is None or day.start >= order.closed_before:
+            return adjustments
+        found = self._connection.execute(_CORRECTED, {"start": day.start, "end": day.end})
+        corrected = dict(found.fetchall())
+        rows = []
+        for row in adjustments.to_pylist():
+            if row["call_id"] in corrected:
+                row["old_cost_nusd"] = corrected[row["call_id"]]
+            if row["old_cost_nusd"] != row["new_cost_nusd"]:
+                rows.append({**row, "is_correction": True})
+        return pa.Table.from_pylist(rows, schema=ADJUSTMENT_SCHEMA)
+
+    def _number(self, query: str) -> int:
+        row = self._connection.execute(query).fetchone()
+        return int(row[0]) if row else 0
+
+
+def _changed_rows(before: pa.Table, after: pa.Table) -> Column:
+    """Mark the rows of which any price column differs; NULL equals NULL."""
+    changed = np.zeros(before.num_rows, dtype=np.bool_)
+    for name in _PRICED_NAMES:
+        old, new = before.column(name), after.column(name)
+        same = pc.fill_null(pc.equal(old, new), pc.and_(pc.is_null(old), pc.is_null(new)))
+        changed |= ~np.asarray(same.to_numpy(), dtype=np.bool_)
+    return pa.array(changed)
+
+
+def _differences(before: pa.Table, after: pa.Table) -> pa.Table:
+    """Return adjustments of the calls that are one report."""
+    which = pc.and_(before.column("is_call").combine_chunks(), _changed_rows(before, after))
+    old, new = before.filter(which), after.filter(which)
+    columns: dict[str, Column] = {name: old.column(name) for name in ADJUSTED_COLUMNS}
+    for name in PRICE_COLUMNS:
+        columns[f"old_{name}"], columns[f"new_{name}"] = old.column(name), new.column(name)
+    return _typed(pa.table(columns))
+
+
+def _typed(adjustments: pa.Table) -> pa.Table:
+    never = pa.array(np.zeros(adjustments.num_rows, dtype=np.bool_))
+    whole = adjustments.append_column("is_correction", never)
+    return whole.select(ADJUSTMENT_SCHEMA.names).cast(ADJUSTMENT_SCHEMA)
+
+
+def _price_inside(
+    grouped: pa.Table, order: RerateOrder, *, day: Window, reprice: Reprice
+) -> pa.Table:
+    """Reprice the rows that a re-rate is about; their neighbors keep what they have."""
+    starts = grouped.column("start_time")
+    inside = pc.and_(
+        pc.greater_equal(starts, pa.scalar(day.start, starts.type)),
+        pc.less(starts, pa.scalar(day.end, starts.type)),
+    )
+    if order.tenants:
+        named = pc.is_in(grouped.column("tenant"), value_set=pa.array(list(order.tenants)))
+        inside = pc.and_(inside, named)
+    new = reprice(grouped.filter(inside)).select(grouped.schema.names).cast(grouped.schema)
+    return pa.concat_tables([new, grouped.filter(pc.invert(inside))])
+
+
+def _as_changes(found: pa.Table) -> pa.Table:
+    """Write each adjustment as the call before (-1) and after (+1)."""
+    rows = []
+    for row in found.to_pylist():
+        at = row["applied_at"] if row["is_correction"] else row["start_time"]
+        for age, sign in (("old", -1), ("new", 1)):
+            if row[f"{age}_cost_state"] is None:
+                continue
+            said = {name: row.get(name) for name in CHANGE_SCHEMA.names}
+            rows.append(
+                {
+                    **said,
+                    "start_time": at,
+                    "version": -row["posting"],
+                    "duration_us": 0,
+                    "cost_nusd": row[f"{age}_cost_nusd"],
+                    "cost_state": row[f"{age}_cost_state"],
+                    "sign": sign,
+                }
+            )
+    return pa.Table.from_pylist(rows, schema=CHANGE_SCHEMA)
