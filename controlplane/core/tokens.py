@@ -87,6 +87,8 @@ class ReportedUsage(msgspec.Struct, frozen=True):
     input_video_tokens: int | None = None
     output_audio_tokens: int | None = None
     output_image_tokens: int | None = None
+    cache_read_audio_tokens: int | None = None
+    """The part of both the cached and the audio input."""
 
 
 class ImpossibleUsageError(ValueError):
@@ -114,11 +116,19 @@ def decompose(usage: ReportedUsage) -> dict[str, int]:
             "part_exceeds_whole",
             f"cache_creation_1h {long_lived} > cache_creation {said['cache_creation_input_tokens']}",
         )
+    heard_again = said["cache_read_audio_tokens"]
+    if heard_again > min(said["cached_input_tokens"], said["input_audio_tokens"]):
+        raise ImpossibleUsageError(
+            "part_exceeds_whole",
+            f"cache_read_audio {heard_again} > cached {said['cached_input_tokens']}"
+            f" or audio {said['input_audio_tokens']}",
+        )
     parts = {
-        "cache_read": said["cached_input_tokens"],
+        "cache_read": said["cached_input_tokens"] - heard_again,
         "cache_write_5m": said["cache_creation_input_tokens"] - long_lived,
         "cache_write_1h": long_lived,
-        "input_audio": said["input_audio_tokens"],
+        "input_audio": said["input_audio_tokens"] - heard_again,
+        "cache_read_audio": heard_again,
         "input_image": said["input_image_tokens"],
         "input_video": said["input_video_tokens"],
         "output_reasoning": said["reasoning_tokens"],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from controlplane.ingest.declared_pairs import depth_of
+from controlplane.ingest.declared_pairs import MAX_OVERSTATED, OVERSTATING_SCOPES, Depth, depth_of
 from controlplane.ingest.report import Identity, Report
 from controlplane.signals.vocabulary import CostState, KeyRole, Layer, UsageState
 
@@ -30,13 +30,17 @@ def rank(members: Sequence[Report]) -> list[Report]:
     return [billing, *(report for report in ranked if report is not billing)]
 
 
-def _billing_order(report: Report) -> tuple[bool, bool, int, int, int, Identity]:
-    """Known usage first, then vouched-for roles, then proxy, agent, client, engine."""
+def _billing_order(report: Report) -> tuple[bool, bool, int, bool, int, int, Identity]:
+    """Known usage first, then vouched-for roles, then proxy, agent, client, engine.
+
+    A request on the wire knows nothing of what it carries, and stands in for others only.
+    """
     place = report.key_role if report.is_known else report.layer
     return (
         report.usage_state != UsageState.EXACT,
         not report.is_known,
         _RANK.get(place, len(_RANK)),
+        depth_of(report.scope) is Depth.WIRE,
         -report.details,
         depth_of(report.scope),
         report.identity,
@@ -60,9 +64,21 @@ def _dearest_equal(ranked: Sequence[Report]) -> Report:
             report.usage_state == UsageState.EXACT
             and report.billing_model == first.billing_model
             and (report.cost_nusd or 0) > (best.cost_nusd or 0)
+            and not _overstates(report, first)
         ):
             best = report
     return best
+
+
+def _overstates(report: Report, other: Report) -> bool:
+    """Whether the SDK below an instrumentor corrects the count of the same process."""
+    return (
+        report.scope in OVERSTATING_SCOPES
+        and depth_of(other.scope) is Depth.NATIVE
+        and (report.service, report.key_id) == (other.service, other.key_id)
+        and report.input_tokens == other.input_tokens
+        and report.tokens - other.tokens <= MAX_OVERSTATED
+    )
 
 
 def _dearest_tenant(ranked: Sequence[Report]) -> Report:

@@ -25,6 +25,7 @@ from controlplane.ingest.attempts import Attempts
 from controlplane.ingest.billing import is_agent, rank, reason
 from controlplane.ingest.declared_pairs import reports_beside, wraps
 from controlplane.ingest.failed_pairs import failed_pairs, may_pair
+from controlplane.ingest.halves import halves, may_be_halves
 from controlplane.ingest.report import (
     REACH_US,
     Identity,
@@ -76,8 +77,9 @@ class Strength(IntEnum):
     GATEWAY_ID = 1
     RESPONSE_ID = 2
     ANCESTRY = 3
-    BESIDE = 4
-    FAILED_PAIR = 5
+    HALVES = 4
+    BESIDE = 5
+    FAILED_PAIR = 6
 
 
 class _Edge(NamedTuple):
@@ -169,6 +171,7 @@ def _may_be_one(
         crosses_layers(spans[a], spans[b])
         or is_declared(spans[a], spans[b])
         or _is_failed_pair(spans[a], spans[b])
+        or may_be_halves(spans[a], spans[b])
         or requests.share(a, b)
         for a in ours
         for b in theirs
@@ -189,7 +192,10 @@ def _edges(
     for identity, ancestor in above.items():
         if _joins_by_ancestry(ancestor, of[identity]):
             yield _edge(ancestor, of[identity], strength=Strength.ANCESTRY)
-    yield from _beside_edges(report for report in reports if report.trace_joins)
+    in_trace = [report for report in reports if report.trace_joins]
+    for asked, answered in halves(reports):
+        yield _edge(asked, answered, strength=Strength.HALVES)
+    yield from _beside_edges(in_trace)
     for outer, inner in failed_pairs(reports):
         yield _edge(outer, inner, strength=Strength.FAILED_PAIR)
 

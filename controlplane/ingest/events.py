@@ -1,7 +1,7 @@
 """What span events add: when the first token came, and which exception ended the call."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -13,6 +13,8 @@ from controlplane.ingest.reading import Read
 
 _EXCEPTION: Final = "exception"
 _EXCEPTION_TYPE: Final = "exception.type"
+_EXCEPTION_MESSAGE: Final = "exception.message"
+_READ: Final = frozenset({_EXCEPTION_TYPE, _EXCEPTION_MESSAGE})
 _NANO_PER_MICRO: Final = 1000
 
 
@@ -26,9 +28,7 @@ def first_tokens(events: Column, claims: Claims, *, start_micros: Int64s) -> Rea
     lists = contiguous(events)
     flat = lists.flatten()
     rows = _rows(lists)
-    micros = (raw_numbers(flat.field("time_unix_nano")) // np.uint64(_NANO_PER_MICRO)).astype(
-        np.int64
-    )
+    micros = _micros(flat)
     values = np.zeros(len(lists), dtype=np.int64)
     said = np.zeros(len(lists), dtype=np.bool_)
     names = np.array(flat.field("name").to_pylist(), dtype=object)
@@ -41,28 +41,41 @@ def first_tokens(events: Column, claims: Claims, *, start_micros: Int64s) -> Rea
     return values, said
 
 
-def exception_types(events: Column, wanted: Bools) -> list[tuple[int, str]]:
-    """Answer (row, exception.type) of wanted rows that have an exception event, the last one."""
+class RaisedException(NamedTuple):
+    """What an exception event says."""
+
+    kind: str | None
+    message: str | None
+
+
+def exceptions(events: Column, wanted: Bools) -> dict[int, RaisedException]:
+    """Answer, for wanted rows that have an exception event, the last one that says anything."""
     lists = contiguous(events)
-    found: list[tuple[int, str]] = []
+    found: dict[int, RaisedException] = {}
     for row in np.flatnonzero(wanted).tolist():
         for event in reversed(lists[row].as_py()):
-            kind = _exception_type(event["attributes"]) if event["name"] == _EXCEPTION else None
-            if kind:
-                found.append((row, kind))
+            raised = _raised(event["attributes"]) if event["name"] == _EXCEPTION else None
+            if raised and (raised.kind or raised.message):
+                found[row] = raised
                 break
     return found
 
 
-def _exception_type(attributes: Sequence[bytes]) -> str | None:
+def _raised(attributes: Sequence[bytes]) -> RaisedException:
+    said: dict[str, str] = {}
     for encoded in attributes:
         try:
             pair = pb.KeyValue.FromString(encoded)
         except DecodeError:
             continue
-        if pair.key == _EXCEPTION_TYPE and pair.value.string_value:
-            return pair.value.string_value
-    return None
+        if pair.key in _READ and pair.value.string_value:
+            said.setdefault(pair.key, pair.value.string_value)
+    return RaisedException(said.get(_EXCEPTION_TYPE), said.get(_EXCEPTION_MESSAGE))
+
+
+def _micros(flat: Column) -> Int64s:
+    nanos = raw_numbers(flat.field("time_unix_nano"))
+    return (nanos // np.uint64(_NANO_PER_MICRO)).astype(np.int64)
 
 
 def _rows(lists: Column) -> Int64s:

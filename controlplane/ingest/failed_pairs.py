@@ -40,7 +40,7 @@ def may_pair(report: Report) -> bool:
         report.layer == Layer.CLIENT
         and report.status == Status.ERROR
         and not report.response_id
-        and depth_of(report.scope) is not Depth.FRAMEWORK
+        and depth_of(report.scope) in {Depth.NATIVE, Depth.INSTRUMENTOR}
     )
 
 

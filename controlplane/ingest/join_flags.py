@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from controlplane.ingest.declared_pairs import Depth, depth_of
+from controlplane.ingest.declared_pairs import HALVED_SCOPES, Depth, depth_of
 from controlplane.ingest.join_keys import (
     HOUR_US,
     MAX_IN_REQUEST,
@@ -19,12 +19,13 @@ from controlplane.ingest.join_keys import (
 from controlplane.ingest.report import join_id
 from controlplane.ingest.settlement import JOIN_FLAGS, JOINABLE_SCHEMA
 from controlplane.ingest.span_hash import start_micros
-from controlplane.signals.vocabulary import Layer, Status
+from controlplane.signals.vocabulary import Layer, Status, UsageState
 
 Row = dict[str, Any]
 _READ: Final = (
     *("domain", "tenant", "key_id", "key_role", "service_name", "scope_name", "layer", "status"),
-    *("trace_hi", "trace_lo", "response_id", "gateway_call_id", "input_tokens"),
+    *("trace_hi", "trace_lo", "response_id", "gateway_call_id", "input_tokens", "duration_us"),
+    "usage_state",
 )
 
 
@@ -99,10 +100,15 @@ def _request_cell(row: Row) -> Hashable | None:
 
 
 def _pair_cell(row: Row) -> Hashable | None:
-    is_half = (
-        row["layer"] == Layer.CLIENT
-        and row["status"] == Status.ERROR
-        and not row["response_id"]
-        and depth_of(row["scope_name"]) is not Depth.FRAMEWORK
+    if row["layer"] != Layer.CLIENT or row["response_id"]:
+        return None
+    is_failed = row["status"] == Status.ERROR and depth_of(row["scope_name"]) in _PAIRED
+    # A finished call of such a scope has its usage and a length; the halves of a stream lack one.
+    is_of_stream = row["scope_name"] in HALVED_SCOPES and (
+        row["duration_us"] == 0 or row["usage_state"] != UsageState.EXACT
     )
+    is_half = is_failed or is_of_stream
     return (*_emitter(row), row["start_us"] // MINUTE_US) if is_half else None
+
+
+_PAIRED: Final = frozenset({Depth.NATIVE, Depth.INSTRUMENTOR})

@@ -54,7 +54,7 @@ class Decoded(msgspec.Struct, frozen=True):
     """A batch of requests as tables.
 
     `spans` has the columns of DECODED_SCHEMA, and for the stage that follows: `status_code`
-    (int32, OTLP's), `attributes` and `events` as the parser gives them (otlp.proto), and
+    (int32, OTLP's), `status_message` (text that may quote a prompt: read, never kept), `attributes` and `events` as the parser gives them (otlp.proto), and
     `resource` (int32), the row of `resources` that holds the resource's attributes.
     """
 
@@ -250,7 +250,7 @@ def _identify(
         "name": parsed.column("name"),
         "kind": _kind_names(parsed.column("kind")),
         "scope_name": shared["scope_name"],
-        "status_code": _status_codes(parsed),
+        **_status(parsed),
         "attributes": parsed.column("attributes"),
         "events": parsed.column("events"),
         "resource": shared["resource"],
@@ -285,6 +285,9 @@ def _kind_names(column: Column) -> Column:
     return _KINDS.take(pa.array(np.where(known, kinds, 0)))
 
 
-def _status_codes(parsed: pa.Table) -> Column:
+def _status(parsed: pa.Table) -> dict[str, Column]:
     status: Column = contiguous(parsed.column("status"))
-    return kernels.fill_null(kernels.struct_field(status, "code"), 0)
+    return {
+        "status_code": kernels.fill_null(kernels.struct_field(status, "code"), 0),
+        "status_message": kernels.struct_field(status, "message"),
+    }

@@ -100,6 +100,7 @@ def _span(span: Mapping[str, Any], *, limits: Limits) -> bytes:
     status = span.get("status")
     if isinstance(status, dict):
         message.status.code = _enum(status.get("code"), _STATUS_CODES)
+        message.status.message = _text(status.get("message"))
     return bytes(message.SerializeToString())
 
 

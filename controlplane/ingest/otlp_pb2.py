@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ontrolplane/ingest/otlp.proto\x12\x13\x63ontrolplane.ingest\"=\n\x08Resource\x12\x31\n\nattributes\x18\x01 \x03(\x0b\x32\x1d.controlplane.ingest.KeyValue\"&\n\x05Scope\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xa3\x02\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\x05\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\x31\n\nattributes\x18\t \x03(\x0b\x32\x1d.controlplane.ingest.KeyValue\x12*\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x1a.controlplane.ingest.Event\x12+\n\x06status\x18\x0f \x01(\x0b\x32\x1b.controlplane.ingest.Status\"A\n\x05\x45vent\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nattributes\x18\x03 \x03(\x0c\"\x16\n\x06Status\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\"E\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.controlplane.ingest.AnyValue\"\xb4\x01\n\x08\x41nyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x15\n\x0b\x61rray_value\x18\x05 \x01(\x0cH\x00\x12\x16\n\x0ckvlist_value\x18\x06 \x01(\x0cH\x00\x12\x15\n\x0b\x62ytes_value\x18\x07 \x01(\x0cH\x00\x42\x07\n\x05value\";\n\nArrayValue\x12-\n\x06values\x18\x01 \x03(\x0b\x32\x1d.controlplane.ingest.AnyValue\"=\n\x0cKeyValueList\x12-\n\x06values\x18\x01 \x03(\x0b\x32\x1d.controlplane.ingest.KeyValue\"G\n\rLooseResource\x12\x36\n\nattributes\x18\x01 \x03(\x0b\x32\".controlplane.ingest.LooseKeyValue\"\xb2\x02\n\tLooseSpan\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x0c\n\x04kind\x18\x06 \x01(\x05\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\x36\n\nattributes\x18\t \x03(\x0b\x32\".controlplane.ingest.LooseKeyValue\x12/\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x1f.controlplane.ingest.LooseEvent\x12+\n\x06status\x18\x0f \x01(\x0b\x32\x1b.controlplane.ingest.Status\"F\n\nLooseEvent\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\x0c\x12\x12\n\nattributes\x18\x03 \x03(\x0c\"O\n\rLooseKeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".controlplane.ingest.LooseAnyValue\"\xb9\x01\n\rLooseAnyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\x0cH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x15\n\x0b\x61rray_value\x18\x05 \x01(\x0cH\x00\x12\x16\n\x0ckvlist_value\x18\x06 \x01(\x0cH\x00\x12\x15\n\x0b\x62ytes_value\x18\x07 \x01(\x0cH\x00\x42\x07\n\x05valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ontrolplane/ingest/otlp.proto\x12\x13\x63ontrolplane.ingest\"=\n\x08Resource\x12\x31\n\nattributes\x18\x01 \x03(\x0b\x32\x1d.controlplane.ingest.KeyValue\"&\n\x05Scope\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xa3\x02\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04kind\x18\x06 \x01(\x05\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\x31\n\nattributes\x18\t \x03(\x0b\x32\x1d.controlplane.ingest.KeyValue\x12*\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x1a.controlplane.ingest.Event\x12+\n\x06status\x18\x0f \x01(\x0b\x32\x1b.controlplane.ingest.Status\"A\n\x05\x45vent\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nattributes\x18\x03 \x03(\x0c\"\'\n\x06Status\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\"E\n\x08KeyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12,\n\x05value\x18\x02 \x01(\x0b\x32\x1d.controlplane.ingest.AnyValue\"\xb4\x01\n\x08\x41nyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x15\n\x0b\x61rray_value\x18\x05 \x01(\x0cH\x00\x12\x16\n\x0ckvlist_value\x18\x06 \x01(\x0cH\x00\x12\x15\n\x0b\x62ytes_value\x18\x07 \x01(\x0cH\x00\x42\x07\n\x05value\";\n\nArrayValue\x12-\n\x06values\x18\x01 \x03(\x0b\x32\x1d.controlplane.ingest.AnyValue\"=\n\x0cKeyValueList\x12-\n\x06values\x18\x01 \x03(\x0b\x32\x1d.controlplane.ingest.KeyValue\"G\n\rLooseResource\x12\x36\n\nattributes\x18\x01 \x03(\x0b\x32\".controlplane.ingest.LooseKeyValue\"\xb7\x02\n\tLooseSpan\x12\x10\n\x08trace_id\x18\x01 \x01(\x0c\x12\x0f\n\x07span_id\x18\x02 \x01(\x0c\x12\x16\n\x0eparent_span_id\x18\x04 \x01(\x0c\x12\x0c\n\x04name\x18\x05 \x01(\x0c\x12\x0c\n\x04kind\x18\x06 \x01(\x05\x12\x1c\n\x14start_time_unix_nano\x18\x07 \x01(\x06\x12\x1a\n\x12\x65nd_time_unix_nano\x18\x08 \x01(\x06\x12\x36\n\nattributes\x18\t \x03(\x0b\x32\".controlplane.ingest.LooseKeyValue\x12/\n\x06\x65vents\x18\x0b \x03(\x0b\x32\x1f.controlplane.ingest.LooseEvent\x12\x30\n\x06status\x18\x0f \x01(\x0b\x32 .controlplane.ingest.LooseStatus\",\n\x0bLooseStatus\x12\x0f\n\x07message\x18\x02 \x01(\x0c\x12\x0c\n\x04\x63ode\x18\x03 \x01(\x05\"F\n\nLooseEvent\x12\x16\n\x0etime_unix_nano\x18\x01 \x01(\x06\x12\x0c\n\x04name\x18\x02 \x01(\x0c\x12\x12\n\nattributes\x18\x03 \x03(\x0c\"O\n\rLooseKeyValue\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x31\n\x05value\x18\x02 \x01(\x0b\x32\".controlplane.ingest.LooseAnyValue\"\xb9\x01\n\rLooseAnyValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\x0cH\x00\x12\x14\n\nbool_value\x18\x02 \x01(\x08H\x00\x12\x13\n\tint_value\x18\x03 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x04 \x01(\x01H\x00\x12\x15\n\x0b\x61rray_value\x18\x05 \x01(\x0cH\x00\x12\x16\n\x0ckvlist_value\x18\x06 \x01(\x0cH\x00\x12\x15\n\x0b\x62ytes_value\x18\x07 \x01(\x0cH\x00\x42\x07\n\x05valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,23 +40,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT']._serialized_start=452
   _globals['_EVENT']._serialized_end=517
   _globals['_STATUS']._serialized_start=519
-  _globals['_STATUS']._serialized_end=541
-  _globals['_KEYVALUE']._serialized_start=543
-  _globals['_KEYVALUE']._serialized_end=612
-  _globals['_ANYVALUE']._serialized_start=615
-  _globals['_ANYVALUE']._serialized_end=795
-  _globals['_ARRAYVALUE']._serialized_start=797
-  _globals['_ARRAYVALUE']._serialized_end=856
-  _globals['_KEYVALUELIST']._serialized_start=858
-  _globals['_KEYVALUELIST']._serialized_end=919
-  _globals['_LOOSERESOURCE']._serialized_start=921
-  _globals['_LOOSERESOURCE']._serialized_end=992
-  _globals['_LOOSESPAN']._serialized_start=995
-  _globals['_LOOSESPAN']._serialized_end=1301
-  _globals['_LOOSEEVENT']._serialized_start=1303
-  _globals['_LOOSEEVENT']._serialized_end=1373
-  _globals['_LOOSEKEYVALUE']._serialized_start=1375
-  _globals['_LOOSEKEYVALUE']._serialized_end=1454
-  _globals['_LOOSEANYVALUE']._serialized_start=1457
-  _globals['_LOOSEANYVALUE']._serialized_end=1642
+  _globals['_STATUS']._serialized_end=558
+  _globals['_KEYVALUE']._serialized_start=560
+  _globals['_KEYVALUE']._serialized_end=629
+  _globals['_ANYVALUE']._serialized_start=632
+  _globals['_ANYVALUE']._serialized_end=812
+  _globals['_ARRAYVALUE']._serialized_start=814
+  _globals['_ARRAYVALUE']._serialized_end=873
+  _globals['_KEYVALUELIST']._serialized_start=875
+  _globals['_KEYVALUELIST']._serialized_end=936
+  _globals['_LOOSERESOURCE']._serialized_start=938
+  _globals['_LOOSERESOURCE']._serialized_end=1009
+  _globals['_LOOSESPAN']._serialized_start=1012
+  _globals['_LOOSESPAN']._serialized_end=1323
+  _globals['_LOOSESTATUS']._serialized_start=1325
+  _globals['_LOOSESTATUS']._serialized_end=1369
+  _globals['_LOOSEEVENT']._serialized_start=1371
+  _globals['_LOOSEEVENT']._serialized_end=1441
+  _globals['_LOOSEKEYVALUE']._serialized_start=1443
+  _globals['_LOOSEKEYVALUE']._serialized_end=1522
+  _globals['_LOOSEANYVALUE']._serialized_start=1525
+  _globals['_LOOSEANYVALUE']._serialized_end=1710
 # @@protoc_insertion_point(module_scope)

@@ -55,10 +55,12 @@ class Event(_message.Message):
     def __init__(self, time_unix_nano: _Optional[int] = ..., name: _Optional[str] = ..., attributes: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("code",)
+    __slots__ = ("message", "code")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    message: str
     code: int
-    def __init__(self, code: _Optional[int] = ...) -> None: ...
+    def __init__(self, message: _Optional[str] = ..., code: _Optional[int] = ...) -> None: ...
 
 class KeyValue(_message.Message):
     __slots__ = ("key", "value")
@@ -125,8 +127,16 @@ class LooseSpan(_message.Message):
     end_time_unix_nano: int
     attributes: _containers.RepeatedCompositeFieldContainer[LooseKeyValue]
     events: _containers.RepeatedCompositeFieldContainer[LooseEvent]
-    status: Status
-    def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., name: _Optional[bytes] = ..., kind: _Optional[int] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., attributes: _Optional[_Iterable[_Union[LooseKeyValue, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[LooseEvent, _Mapping]]] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+    status: LooseStatus
+    def __init__(self, trace_id: _Optional[bytes] = ..., span_id: _Optional[bytes] = ..., parent_span_id: _Optional[bytes] = ..., name: _Optional[bytes] = ..., kind: _Optional[int] = ..., start_time_unix_nano: _Optional[int] = ..., end_time_unix_nano: _Optional[int] = ..., attributes: _Optional[_Iterable[_Union[LooseKeyValue, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[LooseEvent, _Mapping]]] = ..., status: _Optional[_Union[LooseStatus, _Mapping]] = ...) -> None: ...
+
+class LooseStatus(_message.Message):
+    __slots__ = ("message", "code")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    message: bytes
+    code: int
+    def __init__(self, message: _Optional[bytes] = ..., code: _Optional[int] = ...) -> None: ...
 
 class LooseEvent(_message.Message):
     __slots__ = ("time_unix_nano", "name", "attributes")

@@ -13,6 +13,8 @@ def repair_span(body: bytes) -> bytes:
     span.name = _as_utf8(span.name)
     for event in span.events:
         event.name = _as_utf8(event.name)
+    if span.HasField("status"):
+        span.status.message = _as_utf8(span.status.message)
     _repair_pairs(span)
     return bytes(span.SerializeToString())
 

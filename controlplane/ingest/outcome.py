@@ -6,12 +6,17 @@ from typing import Final
 from controlplane.signals.vocabulary import ErrorType
 
 MAX_TIER_CHARS: Final = 32
+MAX_MESSAGE_CHARS: Final = 512
+"""How much of an error's message is looked at; the code stands at its head."""
 _TOO_MANY: Final = 429
 _TIMEOUTS: Final = frozenset({408, 504})
 _CANCELLED: Final = 499
 _CLIENT, _SERVER, _END = 400, 500, 600
 _PATTERNS: Final = (
-    (ErrorType.RATE_LIMITED, re.compile(r"rate.?limit|too.?many.?requests|quota|throttl")),
+    (
+        ErrorType.RATE_LIMITED,
+        re.compile(r"rate.?limit|too.?many.?requests|quota|throttl|resource.?exhausted"),
+    ),
     (ErrorType.TIMEOUT, re.compile(r"time.?out|deadline")),
     (ErrorType.CANCELLED, re.compile(r"cancel|abort|disconnect")),
     (
@@ -32,11 +37,49 @@ _FINISH_REASONS: Final = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "max_tokens": "length",
+    "max_output_tokens": "length",
+    "model_length": "length",
+    "max_tokens_reached": "length",
+    "eos_token": "stop",
+    "complete": "stop",
+    "completed": "stop",
+    "finished": "stop",
+    "pause_turn": "tool_calls",
+    "function_call": "tool_calls",
+    "toolcalls": "tool_calls",
+    "tooluse": "tool_calls",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "refusal": "content_filter",
+    "guardrail_intervened": "content_filter",
+    "content_filtered": "content_filter",
+    "abort": "error",
     "tool-calls": "tool_calls",
     "tool_call": "tool_calls",
     "tool_use": "tool_calls",
     "content-filter": "content_filter",
 }
+
+
+_STATUS_IN_MESSAGE: Final = re.compile(
+    # openai, anthropic: "Error code: 429 - {...}"; pydantic-ai: "status_code: 429, model_name: ...";
+    # httpx: "Client error '429 Too Many Requests' for url ..."; google-genai: "429 RESOURCE_EXHAUSTED.
+    # {...}", also behind the name of an exception; the JS SDKs: "429 You exceeded ...".
+    r"""(?ix)
+    (?: \b(?:error|status|response|http)[ _-]?(?:code|status)?\b ["']? [ ]?[:=(]?[ ]? ["']?
+      | \bhttp/[0-9.]+[ ]
+      | ^(?:[a-z_][a-z0-9_.]{0,100}:[ ])?
+    ) ([45][0-9]{2}) \b (?![.:]?[0-9])
+    """
+)
+
+
+def status_of_message(message: str) -> int | None:
+    """Find the HTTP status of a failure in its message; None where it has none."""
+    match = _STATUS_IN_MESSAGE.search(message)
+    return int(match[1]) if match else None
 
 
 def is_failure(http_status: int) -> bool:
@@ -64,6 +107,12 @@ def error_of_text(text: str) -> ErrorType:
         return error_of_status(int(stripped)) or ErrorType.OTHER
     found = (kind for kind, pattern in _PATTERNS if pattern.search(stripped))
     return next(found, ErrorType.OTHER)
+
+
+def error_of_message(message: str) -> ErrorType | None:
+    """Classify a failure by its message; None where no word of it tells."""
+    kind = error_of_text(message)
+    return None if kind is ErrorType.OTHER else kind
 
 
 def canonical_service_tier(text: str) -> str | None:

@@ -24,6 +24,7 @@ from controlplane.ingest.scalars import (
     as_integer,
     as_micros,
     as_nusd,
+    as_quantity,
     as_text,
     unquoted,
 )
@@ -59,6 +60,10 @@ class FieldReader:
         """Read a field of bools, as 0 and 1."""
         return self._numbers(field, self._as_flags, as_flag)
 
+    def quantities(self, field: Field) -> Read:
+        """Read a field of billed quantities, each rounded half-even to a whole."""
+        return self._numbers(field, self._as_quantities, as_quantity)
+
     def micros(self, field: Field) -> Read:
         """Read a field of durations as microseconds, rounded half-even."""
         read = _nothing(self._rows)
@@ -83,26 +88,27 @@ class FieldReader:
         return self._with_blob_texts(texts, field)
 
     def _with_blob_texts(self, texts: Column, field: Field) -> Column:
-        from_blobs = self._blobs.of(field)
-        if not from_blobs:
+        over, under = self._blobs.over(field), self._blobs.of(field)
+        if not over and not under:
             return texts
         listed: list[str | None] = texts.to_pylist()
-        for row, value in from_blobs:
+        for row, value in under:
             if listed[row] is None and isinstance(value, str):
                 listed[row] = value or None
+        for row, value in reversed(over):  # backwards: the most trusted one is written last
+            if isinstance(value, str) and value:
+                listed[row] = value
         return pa.array(listed, pa.string())
 
     def names(self, field: Field, mapped: Callable[[str], str | None]) -> Names:
         """Read a field of few distinct texts, each through `mapped`; None is not said."""
         names = Names(self._rows)
+        _put_values(names, self._blobs.over(field), mapped)
         for dialect, key, rows in self._keys(field):
             at = self._attributes.at(key)
             usable = names.missing() & rows & (at != ABSENT)
             names.put(usable, self._texts_at(at[usable], dialect), mapped=mapped)
-        for row, value in self._blobs.of(field):
-            text = as_text(value)
-            if text is not None:
-                names.put_one(row, mapped(text))
+        _put_values(names, self._blobs.of(field), mapped)
         return names
 
     def _keys(self, field: Field) -> Iterator[tuple[Dialect, str, Bools]]:
@@ -118,12 +124,10 @@ class FieldReader:
         convert_one: Callable[[object], int | None],
     ) -> Read:
         read = _nothing(self._rows)
+        _put_numbers(read, self._blobs.over(field), convert_one)
         for _, key, rows in self._keys(field):
             self._fill(read, key, rows=rows, convert=convert)
-        for row, value in self._blobs.of(field):
-            number = convert_one(value)
-            if number is not None and not read[1][row]:
-                read[0][row], read[1][row] = number, True
+        _put_numbers(read, self._blobs.of(field), convert_one)
         return read
 
     def _fill(
@@ -141,6 +145,12 @@ class FieldReader:
         readable = self._attributes.is_integer[at]
         return self._rest(
             at, self._attributes.integers[at], readable=readable, convert_one=as_integer
+        )
+
+    def _as_quantities(self, at: Int32s) -> Read:
+        readable = self._attributes.is_integer[at]
+        return self._rest(
+            at, self._attributes.integers[at], readable=readable, convert_one=as_quantity
         )
 
     def _as_flags(self, at: Int32s) -> Read:
@@ -190,6 +200,24 @@ class FieldReader:
         encoded = texts.dictionary_encode()
         plain = [unquoted(text) for text in encoded.dictionary.to_pylist()]
         return pa.array(plain, pa.string()).take(encoded.indices)
+
+
+def _put_values(
+    names: Names, values: list[tuple[int, object]], mapped: Callable[[str], str | None]
+) -> None:
+    for row, value in values:
+        text = as_text(value)
+        if text is not None:
+            names.put_one(row, mapped(text))
+
+
+def _put_numbers(
+    read: Read, values: list[tuple[int, object]], convert_one: Callable[[object], int | None]
+) -> None:
+    for row, value in values:
+        number = convert_one(value)
+        if number is not None and not read[1][row]:
+            read[0][row], read[1][row] = number, True
 
 
 def _nothing(rows: int) -> Read:

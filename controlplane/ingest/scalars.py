@@ -77,6 +77,17 @@ def _rounded(micros: float) -> int | None:
     return round(micros) if 0 <= micros < _MAX_MICROS else None
 
 
+def as_quantity(value: object) -> int | None:
+    """Read a number of seconds, pages or requests as a whole number, rounded half-even."""
+    if isinstance(value, str):
+        if not _DECIMAL.fullmatch(value.strip()):
+            return None
+        value = float(value.strip())
+    if isinstance(value, float):
+        return round(value) if abs(value) < _INT64 else None  # NaN is not less
+    return as_integer(value)
+
+
 def as_nusd(value: object) -> int | None:
     """Read an amount of USD as nano-USD, rounded half-even once.
 

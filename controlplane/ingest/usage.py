@@ -26,6 +26,12 @@ _PART_OF_BUCKET: Final = {
 }
 
 
+_DIFFERENCES: Final = (
+    *("input_uncached", "cache_read", "cache_write_5m", "input_audio", "output_text"),
+)
+"""Buckets that are what is left of a whole; one below zero has a part that exceeds it."""
+
+
 class Semantics(msgspec.Struct, frozen=True, kw_only=True):
     """Per row, what its dialect means by its totals, and what the span is otherwise."""
 
@@ -37,6 +43,10 @@ class Semantics(msgspec.Struct, frozen=True, kw_only=True):
     input_only: Bools
     """The operation has no output."""
     failed: Bools
+    invented: Bools
+    """The producer counted the tokens itself."""
+    metered: Bools
+    """Something else than tokens is billed, and how much of it is said."""
 
 
 class UsageColumns(msgspec.Struct, frozen=True):
@@ -52,30 +62,40 @@ class UsageColumns(msgspec.Struct, frozen=True):
     """NULL where the state is exact."""
 
 
-def decompose_columns(said: Mapping[Field, Read], semantics: Semantics) -> UsageColumns:
+def decompose_columns(
+    said: Mapping[Field, Read], semantics: Semantics, *, quantities: Mapping[Field, Read]
+) -> UsageColumns:
     """Make totals inclusive, split them, and name what can not be used.
 
     The reasons, the first that holds: `no_usage` or `failed_without_usage` (absent),
     `quantity_out_of_range` (impossible), `input_not_said` (unknown), `part_exceeds_whole`
-    (impossible), `zero_usage` (unknown; absent on a failure), `output_not_said` (unknown).
+    (impossible), `zero_usage` (unknown; absent on a failure), `counted_by_producer` (unknown),
+    `output_not_said` (unknown). What is billed by something else needs no tokens.
     """
     totals, out_of_range = _inclusive(said, semantics)
+    for values, flags in quantities.values():
+        out_of_range |= flags & ((values < 0) | (values > MAX_QUANTITY))
     numbers = {field: values for field, (values, _) in totals.items()}
     buckets = _split(numbers)
-    exceeds = numbers[Field.CACHE_CREATION_1H_TOKENS] > numbers[Field.CACHE_CREATION_INPUT_TOKENS]
-    exceeds |= (buckets["input_uncached"] < 0) | (buckets["output_text"] < 0)
+    exceeds = np.logical_or.reduce([buckets[name] < 0 for name in _DIFFERENCES])
     nothing_said = ~np.logical_or.reduce([flags for _, flags in said.values()])
     zero = (numbers[Field.INPUT_TOKENS] == 0) & (numbers[Field.OUTPUT_TOKENS] == 0)
+    zero &= ~semantics.metered
     input_said, output_said = totals[Field.INPUT_TOKENS][1], totals[Field.OUTPUT_TOKENS][1]
     verdicts: list[tuple[Bools, UsageState, str]] = [
         (nothing_said & semantics.failed, UsageState.ABSENT, "failed_without_usage"),
-        (nothing_said, UsageState.ABSENT, "no_usage"),
+        (nothing_said & ~semantics.metered, UsageState.ABSENT, "no_usage"),
         (out_of_range, UsageState.IMPOSSIBLE, "quantity_out_of_range"),
-        (~input_said, UsageState.UNKNOWN, "input_not_said"),
+        (~input_said & ~semantics.metered, UsageState.UNKNOWN, "input_not_said"),
         (exceeds, UsageState.IMPOSSIBLE, "part_exceeds_whole"),
         (zero & semantics.failed, UsageState.ABSENT, "failed_without_usage"),
         (zero, UsageState.UNKNOWN, "zero_usage"),
-        (~output_said & ~semantics.input_only, UsageState.UNKNOWN, "output_not_said"),
+        (semantics.invented, UsageState.UNKNOWN, "counted_by_producer"),
+        (
+            ~output_said & ~semantics.input_only & ~semantics.metered,
+            UsageState.UNKNOWN,
+            "output_not_said",
+        ),
     ]
     code = np.select(
         [condition for condition, _, _ in verdicts], [*range(len(verdicts))], len(verdicts)
@@ -123,6 +143,10 @@ def _add(totals: dict[Field, Read], field: Field, parts: Int64s, *, where: Bools
 def _split(numbers: Mapping[Field, Int64s]) -> dict[str, Int64s]:
     parts = {bucket: numbers[field] for bucket, field in _PART_OF_BUCKET.items()}
     created = numbers[Field.CACHE_CREATION_INPUT_TOKENS]
+    heard_again = numbers[Field.CACHE_READ_AUDIO_TOKENS]
+    parts["cache_read"] = parts["cache_read"] - heard_again
+    parts["input_audio"] = parts["input_audio"] - heard_again
+    parts["cache_read_audio"] = heard_again
     parts["cache_write_5m"] = created - parts["cache_write_1h"]
     inside = sum(parts[name] for name in INPUT_BUCKETS if name in parts)
     parts["input_uncached"] = numbers[Field.INPUT_TOKENS] - inside

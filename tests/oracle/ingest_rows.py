@@ -5,33 +5,58 @@ and their spelling tables), the blob reader and core.tokens.decompose.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from decimal import Decimal
 from typing import Any
 
-import pyarrow as pa
 import xxhash
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from controlplane.core.tokens import ImpossibleUsageError, ReportedUsage, decompose
 from controlplane.ingest.claims import matches_scope
-from controlplane.ingest.dialects.dialect import USAGE_FIELDS, Blob, Dialect, Field
+from controlplane.ingest.dialects.dialect import (
+    QUANTITY_FIELDS,
+    USAGE_FIELDS,
+    Blob,
+    Dialect,
+    Field,
+)
 from controlplane.ingest.dialects.operations import (
+    ECHOED_MODEL,
     INPUT_ONLY,
     canonical_operation,
+    is_chunk,
+    is_streamed,
     kind_of_operation,
+    split_name,
 )
-from controlplane.ingest.dialects.providers import canonical_provider, split_model_path
+from controlplane.ingest.dialects.providers import (
+    canonical_provider,
+    provider_of_scope,
+    split_model_path,
+)
 from controlplane.ingest.dialects.registry import DIALECTS
 from controlplane.ingest.limits import DEFAULT_LIMITS
-from controlplane.ingest.outcome import canonical_finish_reason, error_of_status, error_of_text
+from controlplane.ingest.outcome import (
+    canonical_finish_reason,
+    error_of_status,
+    error_of_text,
+    status_of_message,
+)
 from controlplane.ingest.redact import is_content
 from controlplane.ingest.scalars import read_blob
+from tests.oracle.ingest_values import (
+    as_bool,
+    as_count,
+    as_int,
+    as_micros,
+    as_name,
+    as_nusd,
+    attributes_of,
+    first_listed,
+)
 
 NOISE = (
     *("container.", "host.arch", "host.id", "host.image.", "os.", "process.", "telemetry."),
@@ -45,102 +70,21 @@ TOKEN_BUCKETS = [
 KINDS = ["", "internal", "server", "client", "producer", "consumer"]
 
 
-def plain(value: AnyValue) -> Any:
-    """Answer a Python value; None for nothing, an empty text, bytes; a dict for a map."""
-    kind = value.WhichOneof("value")
-    if kind == "string_value":
-        return value.string_value or None
-    if kind == "array_value":
-        items = [(v.WhichOneof("value"), v) for v in value.array_value.values]
-        scalar = {"string_value", "bool_value", "int_value", "double_value"}
-        return [getattr(v, k) for k, v in items if k in scalar]
-    if kind == "kvlist_value":
-        return {}
-    return None if kind in {None, "bytes_value"} else getattr(value, kind)
-
-
-def attributes_of(pairs: Any) -> dict[str, Any]:
-    said: dict[str, Any] = {}
-    for pair in pairs:
-        value = plain(pair.value)
-        if value is not None:
-            said.pop(pair.key, None)  # the last value stands, in the last place
-            said[pair.key] = value
-    return said
-
-
-def as_int(value: Any) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", value, re.ASCII):
-        value = int(value)
-    if isinstance(value, float) and math.isfinite(value) and value == math.floor(value):
-        value = int(value)
-    is_integer = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_integer and -(2**63) <= value < 2**63 else None
-
-
-def as_bool(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    return words.get(value.strip().lower()) if isinstance(value, str) else None
-
-
-def as_micros(value: Any, unit: float) -> int | None:
-    if isinstance(value, str):
-        match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(ns|µs|us|ms|s)", value.strip())
-        if match:
-            scale = {"ns": 1e-3, "µs": 1.0, "us": 1.0, "ms": 1e3, "s": 1e6}[match[2]]
-            value, unit = float(match[1]), scale
-        elif is_decimal(value.strip()):
-            value = float(value)
+def found_at(members: Any, path: tuple[str, ...]) -> Any:
+    value = members
+    for name in path:
+        if isinstance(value, list) and name == "0":
+            value = value[0] if value else None
         else:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    micros = value * unit
-    return round(micros) if 0 <= micros < 2**53 else None
-
-
-def is_decimal(text: str) -> bool:
-    number = r"[+-]?([0-9]{1,30}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?"
-    return re.fullmatch(number, text) is not None
-
-
-def as_nusd(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    text = value.strip() if isinstance(value, str) else repr(value)
-    if not is_decimal(text):
-        return None
-    nusd = round(Decimal(text) * 10**9)
-    return nusd if abs(nusd) < 2**63 else None
-
-
-def as_name(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(pa.scalar(value).cast(pa.string()))
-    if isinstance(value, list):
-        return json.dumps(value, ensure_ascii=False)
-    return value if isinstance(value, str) else None
-
-
-def first_listed(text: str) -> str | None:
-    if not text.startswith("["):
-        return text
-    try:
-        items = json.loads(text)
-    except ValueError:
-        return None
-    return items[0] if items and isinstance(items[0], str) else None
+            value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 class Row:
     """One span read under its dialect."""
 
     def __init__(self, span: Span, scope: str) -> None:
-        self.span = span
+        self.span, self.scope = span, scope
         self.said = attributes_of(span.attributes)
         self.dialect = self._claimed(scope)
         self.blobs = [(blob, self._blob(blob)) for blob in self.dialect.blobs]
@@ -166,25 +110,35 @@ class Row:
         )
 
     def values(self, field: Field) -> Iterator[Any]:
+        for blob, members in self.blobs:
+            if blob.overrides:
+                yield from self._in_blob(field, blob, members)
         for key in self.dialect.keys.get(field, ()):
             if key in self.said:
                 yield self.said[key]
         for blob, members in self.blobs:
-            yield from self._in_blob(field, blob, members)
+            if not blob.overrides:
+                yield from self._in_blob(field, blob, members)
 
     def _in_blob(self, field: Field, blob: Blob, members: dict[str, Any]) -> Iterator[Any]:
+        if not members:
+            return
+        for wanted, paths in blob.totals:
+            parts = [as_int(found_at(members, path)) for path in paths if wanted is field]
+            if parts and parts[0] is not None:
+                yield sum(part or 0 for part in parts)
         for wanted, path in blob.paths:
-            value: Any = members if wanted is field else None
-            for name in path:
-                if isinstance(value, list) and name == "0":
-                    value = value[0] if value else None
-                else:
-                    value = value.get(name) if isinstance(value, dict) else None
+            value = found_at(members, path) if wanted is field else None
             if value is not None:
                 yield value
-        for wanted, prefix in blob.sums:
-            parts = [as_int(v) for k, v in members.items() if k.startswith(prefix)]
-            read = [part for part in parts if part is not None]
+        for wanted, name, pattern in blob.searches:
+            text = members.get(name) if wanted is field else None
+            match = re.search(pattern, text[: 16 * 1024]) if isinstance(text, str) else None
+            if match:
+                yield match[1]
+        for wanted, prefixes in blob.sums:
+            named = [v for k, v in members.items() if any(k.startswith(p) for p in prefixes)]
+            read = [part for part in map(as_int, named) if part is not None]
             if wanted is field and read:
                 yield sum(read)
 
@@ -207,16 +161,20 @@ class Row:
 
         return self.first(field, read)
 
+    def begins(self, prefixes: Any) -> Any:
+        """Answer the first prefix of the span's name."""
+        return next((p for p in prefixes if self.span.name.startswith(p)), None)
+
     def micros(self, field: Field) -> int | None:
         for key in self.dialect.keys.get(field, ()):
             unit = 1e3 if key in self.dialect.millisecond_keys else 1e6
-            micros = as_micros(self.said.get(key), unit)
+            micros: int | None = as_micros(self.said.get(key), unit)
             if micros is not None:
                 return micros
         return None
 
 
-def usage_of(row: Row, *, operation: str | None, failed: bool) -> dict[str, Any]:
+def usage_of(row: Row, *, operation: str | None, failed: bool, streamed: bool) -> dict[str, Any]:
     said = {field: row.first(field, as_int) for field in USAGE_FIELDS}
     totals = {f: v if v is not None and 0 <= v <= 2**40 else None for f, v in said.items()}
     wrong = any(v is not None and totals[f] is None for f, v in said.items())
@@ -233,37 +191,66 @@ def usage_of(row: Row, *, operation: str | None, failed: bool) -> dict[str, Any]
     for field in (Field.INPUT_TOKENS, Field.OUTPUT_TOKENS):
         if (totals[field] or 0) > 2**40:
             totals[field], wrong = None, True
-    state, reason, buckets = _judge(said, totals, wrong, operation, failed)
+    counted = {field: row.first(field, as_count) for field in QUANTITY_FIELDS}
+    wrong = wrong or any(v is not None and not 0 <= v <= 2**40 for v in counted.values())
+    metered = any(v is not None for f, v in counted.items() if f is not Field.WEB_SEARCHES)
+    needs = row.dialect.stream_usage_needs
+    invented = bool(needs) and streamed and not any(key in row.said for key in needs)
+    state, reason, buckets = _judge(
+        {**said, **{f: v for f, v in counted.items() if metered}},
+        totals,
+        wrong=wrong,
+        invented=invented,
+        needs_tokens=not metered,
+        needs_output=operation not in INPUT_ONLY and not metered,
+        failed=failed,
+    )
     columns = {f.value: totals[f] for f in USAGE_FIELDS[:3]}
     columns |= {f.value: totals[f] for f in (Field.OUTPUT_TOKENS, Field.REASONING_TOKENS)}
     columns |= {b: None if buckets is None else buckets.get(b, 0) for b in TOKEN_BUCKETS}
+    columns |= {f.value: v if state == "exact" else None for f, v in counted.items()}
     return columns | {"usage_state": state, "usage_reason": reason}
 
 
-def _judge(said: Any, totals: Any, wrong: bool, operation: Any, failed: bool) -> Any:  # noqa: FBT001, PLR0911 - a decision table, in order
-    if all(value is None for value in said.values()):
+def _judge(  # noqa: PLR0911 - a decision table, in order
+    said: Any,
+    totals: Any,
+    *,
+    wrong: bool,
+    invented: bool,
+    needs_tokens: bool,
+    needs_output: bool,
+    failed: bool,
+) -> Any:
+    if all(said[field] is None for field in USAGE_FIELDS) and (failed or needs_tokens):
         return "absent", "failed_without_usage" if failed else "no_usage", None
     if wrong:
         return "impossible", "quantity_out_of_range", None
-    if totals[Field.INPUT_TOKENS] is None:
+    if totals[Field.INPUT_TOKENS] is None and needs_tokens:
         return "unknown", "input_not_said", None
     try:
         buckets = decompose(ReportedUsage(**{f.value: v for f, v in totals.items()}))
     except ImpossibleUsageError as error:
         return "impossible", error.reason, None
-    if not totals[Field.INPUT_TOKENS] and not totals[Field.OUTPUT_TOKENS]:
+    if needs_tokens and not totals[Field.INPUT_TOKENS] and not totals[Field.OUTPUT_TOKENS]:
         return (
             ("absent", "failed_without_usage", None) if failed else ("unknown", "zero_usage", None)
         )
-    if totals[Field.OUTPUT_TOKENS] is None and operation not in INPUT_ONLY:
+    if invented:
+        return "unknown", "counted_by_producer", None
+    if totals[Field.OUTPUT_TOKENS] is None and needs_output:
         return "unknown", "output_not_said", None
     return "exact", None, buckets
 
 
 def kind_of(row: Row, *, operation: str | None, failed: bool, has_usage: bool) -> str:
     dialect = row.dialect
-    if row.span.name in dialect.kinds_by_name:
-        return dialect.kinds_by_name[row.span.name].value
+    if dialect.call_kind is not None and KINDS[row.span.kind] != dialect.call_kind:
+        return "none"
+    for name, named in dialect.kinds_by_name.items():
+        prefix = name.removesuffix("*")
+        if row.span.name == name or (prefix != name and row.span.name.startswith(prefix)):
+            return named.value
     for key, kind in dialect.kinds_by_key.items():
         if key in row.said:
             return kind.value
@@ -276,23 +263,37 @@ def kind_of(row: Row, *, operation: str | None, failed: bool, has_usage: bool) -
     return dialect.kind_of_usage.value if has_usage else "none"
 
 
-def exception_type(span: Span) -> str | None:
+def raised_of(span: Span) -> tuple[str | None, str | None]:
+    """Answer type and message of the last exception event that has either."""
     for event in reversed(span.events):
+        said: dict[str, str] = {}
         for pair in event.attributes if event.name == "exception" else ():
-            if pair.key == "exception.type" and pair.value.string_value:
-                return str(pair.value.string_value)
-    return None
+            if pair.value.string_value:
+                said.setdefault(pair.key, pair.value.string_value)
+        kind, message = said.get("exception.type"), said.get("exception.message")
+        if kind or message:
+            return kind, message
+    return None, None
+
+
+def known_error(text: str | None) -> str | None:
+    kind = error_of_text(text) if text else None
+    return None if kind is None or kind == "other" else kind.value
 
 
 def outcome_of(row: Row) -> dict[str, Any]:
     http = row.first(Field.HTTP_STATUS, as_int)
     http = http if http is not None and 100 <= http <= 599 else None
-    raised = exception_type(row.span)
+    raised, raised_message = raised_of(row.span)
     failed = row.span.status.code == 2 or (http or 0) >= 400
+    failed = failed or row.name(Field.LEVEL, is_error_level) is not None
     failed = failed or (row.dialect.exception_is_failure and raised is not None)
-    named = row.name(Field.ERROR_TYPE, error_of_text)
+    said = row.span.status.message or row.text(Field.ERROR_MESSAGE) or raised_message or ""
+    if failed and http is None:
+        http = status_of_message(said[:512])
     by_status = error_of_status(http) if http else None
-    error = by_status or named or (error_of_text(raised) if raised else None) or "other"
+    named = row.name(Field.ERROR_TYPE, known_error)
+    error = by_status or named or known_error(raised) or known_error(said[:512]) or "other"
 
     def finish(text: str) -> str | None:
         first = first_listed(text)
@@ -308,27 +309,71 @@ def outcome_of(row: Row) -> dict[str, Any]:
         "http_status": http,
         "service_tier": row.name(Field.SERVICE_TIER, tier),
         "finish_reason": row.name(Field.FINISH_REASON, finish),
-        "is_stream": row.first(Field.IS_STREAM, as_bool),
     }
 
 
-def models_of(row: Row) -> dict[str, Any]:
+def is_error_level(text: str) -> str | None:
+    return "error" if text.strip().lower() == "error" else None
+
+
+def streamed_of(row: Row, *, has_first_token: bool) -> bool | None:
+    dialect = row.dialect
+    marked = has_first_token or row.begins(dialect.stream_names) is not None
+    marked = marked or any(key in row.said for key in dialect.stream_keys)
+    marked = marked or row.name(Field.OPERATION, lambda t: is_streamed(t) or None) is not None
+    marked = marked or row.name(Field.STREAM_MARK, lambda t: is_chunk(t) or None) is not None
+    said: bool | None = row.first(Field.IS_STREAM, as_bool)
+    return True if marked else said
+
+
+def operation_of(row: Row) -> str | None:
+    found = row.name(Field.OPERATION, canonical_operation)
+    prefix = row.begins(row.dialect.operations_by_name)
+    if found is None and prefix is not None:
+        found = row.dialect.operations_by_name[prefix]
+    if found is None and row.dialect.operation_in_name:
+        parts = split_name(row.span.name)
+        found = parts[0] if parts else None
+    return str(found) if found is not None else None
+
+
+def models_of(row: Row, *, operation: str | None, failed: bool) -> dict[str, Any]:
+    dialect = row.dialect
     deployed = row.name(Field.DEPLOYED_MODEL, lambda text: text)
     head, path = split_model_path(deployed) if deployed else (None, None)
     answered = row.name(Field.RESPONSE_MODEL, lambda text: text.strip() or None)
     if path is not None and answered is not None and answered == row.text(Field.MODEL_ALIAS):
         answered = path
     requested = row.name(Field.REQUEST_MODEL, lambda text: text.strip() or None)
-    provider = row.name(Field.PROVIDER, canonical_provider) or row.dialect.provider or head
+    if requested is None and dialect.operation_in_name:
+        parts = split_name(row.span.name)
+        requested = parts[1] if parts else None
     call_id, response_id = row.text(Field.GATEWAY_CALL_ID), row.text(Field.RESPONSE_ID)
+    response_id = None if response_id == call_id else response_id
+    if failed:
+        requested = requested or answered
+        if response_id is None and answered == requested:
+            answered = None
+    elif answered is None and (dialect.echoes_model or operation in ECHOED_MODEL):
+        answered = requested
     return {
-        "provider": provider,
+        "provider": provider_of(row) or head,
         "request_model": requested,
         "response_model": answered,
         "billing_model": path or answered or requested,
-        "response_id": None if response_id == call_id else response_id,
+        "response_id": response_id,
         "gateway_call_id": call_id,
     }
+
+
+def provider_of(row: Row) -> str | None:
+    found = row.name(Field.PROVIDER, canonical_provider) or row.dialect.provider
+    prefix = row.begins(row.dialect.providers_by_name)
+    if found is None and prefix is not None:
+        found = row.dialect.providers_by_name[prefix]
+    if found is None and row.dialect.provider_in_scope:
+        found = provider_of_scope(row.scope)
+    return str(found) if found is not None else None
 
 
 def tail_of(row: Row, resource: dict[str, Any]) -> dict[str, str]:
@@ -364,20 +409,18 @@ def reference(request: ExportTraceServiceRequest) -> list[dict[str, Any]]:
 
 def _normalized(span: Span, scope: str, resource: dict[str, Any]) -> dict[str, Any]:
     row = Row(span, scope)
-    operation = row.name(Field.OPERATION, canonical_operation)
-    outcome, models = outcome_of(row), models_of(row)
+    operation, outcome = operation_of(row), outcome_of(row)
     failed = outcome["status"] == "error"
-    usage = usage_of(row, operation=operation, failed=failed)
+    models = models_of(row, operation=operation, failed=failed)
+    start = (span.start_time_unix_nano or span.end_time_unix_nano) // 1000
+    first_token = first_token_of(row, start)
+    streamed = streamed_of(row, has_first_token=first_token is not None)
+    usage = usage_of(row, operation=operation, failed=failed, streamed=bool(streamed))
     has_usage = usage["input_tokens"] is not None or usage["output_tokens"] is not None
     kind = kind_of(row, operation=operation, failed=failed, has_usage=has_usage)
     if kind != "call":
         models |= {"response_model": None, "response_id": None, "billing_model": None}
-    start = (span.start_time_unix_nano or span.end_time_unix_nano) // 1000
     ttft = row.micros(Field.TTFT)
-    for event in span.events:
-        after = event.time_unix_nano // 1000 - start
-        if ttft is None and event.name in row.dialect.first_token_events and after >= 0:
-            ttft = after
     return {
         "trace_hi": int.from_bytes(span.trace_id[:8], "big"),
         "trace_lo": int.from_bytes(span.trace_id[8:], "big"),
@@ -399,10 +442,27 @@ def _normalized(span: Span, scope: str, resource: dict[str, Any]) -> dict[str, A
         **models,
         **outcome,
         **usage,
-        "ttft_us": ttft,
+        "is_stream": streamed,
+        "ttft_us": first_token if ttft is None else ttft,
         "queue_us": row.micros(Field.QUEUE),
         "prefill_us": row.micros(Field.PREFILL),
-        "decode_us": row.micros(Field.DECODE),
+        "decode_us": decode_of(row, usage["output_tokens"]),
         "reported_cost_nusd": row.first(Field.REPORTED_COST, as_nusd),
         "attributes": tail_of(row, resource),
     }
+
+
+def first_token_of(row: Row, start: int) -> int | None:
+    for event in row.span.events:
+        after = event.time_unix_nano // 1000 - start
+        if event.name in row.dialect.first_token_events and after >= 0:
+            return int(after)
+    return None
+
+
+def decode_of(row: Row, output_tokens: int | None) -> int | None:
+    said, between = row.micros(Field.DECODE), row.micros(Field.INTER_TOKEN)
+    gaps = (output_tokens or 0) - 1
+    if said is None and between is not None and gaps > 0 and between < 2**53 // gaps:
+        return between * gaps
+    return said

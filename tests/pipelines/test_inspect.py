@@ -15,8 +15,6 @@ from controlplane.pricing.seed import listed_providers, seed_version
 CORPUS = Path(__file__).parents[1] / "corpus"
 LITELLM = CORPUS / "litellm-proxy"
 UNCOUNTED = {
-    "instructor-openinference/chat": "the only span is a chain without usage",
-    "openlit/completions": "the instrumentor sends no span for this API",
     "otel-genai-openai/completions": "the instrumentor sends no span for this API",
     "otel-openai-v2/completions": "the instrumentor sends no span for this API",
     "otel-openai-v2/responses": "the instrumentor sends no span for this API",

@@ -13,11 +13,14 @@ from controlplane.signals.vocabulary import Layer
 LANGSMITH: Final = Dialect(
     name="langsmith",
     layer=Layer.CLIENT,
+    evidence="langsmith 0.14.17 (LANGSMITH_OTEL_ENABLED) on the wire",
+    scenarios=("langsmith-otel",),
     scopes=("langsmith",),
     markers=("langsmith.",),
     keys={
         **OTEL_KEYS,
         Field.PROVIDER: ("gen_ai.provider.name", "gen_ai.system", "langsmith.metadata.ls_provider"),
+        Field.REQUEST_MODEL: ("gen_ai.request.model", "langsmith.metadata.ls_model_name"),
         Field.OPERATION: ("langsmith.span.kind", "gen_ai.operation.name"),
     },
     blobs=(
@@ -36,6 +39,7 @@ LANGSMITH: Final = Dialect(
         Blob(
             key="gen_ai.completion",
             paths=(
+                (Field.STREAM_MARK, ("generations", "0", "0", "type")),
                 (
                     Field.RESPONSE_ID,
                     (*("generations", "0", "0", "message", "kwargs"), "response_metadata", "id"),

@@ -8,12 +8,20 @@ not overlap others. Without a proxy there is no `user_api_key_hash`: then it is 
 from typing import Final
 
 from controlplane.ingest.dialects.dialect import Blob, Dialect, Field, Keys
-from controlplane.ingest.dialects.otel_genai import OTEL_KEYS
+from controlplane.ingest.dialects.otel_genai import OTEL_KEYS, STREAM_KEYS
+from controlplane.ingest.dialects.wire_usage import usage_paths
 from controlplane.signals.vocabulary import Layer, ReportKind
 
+_EVIDENCE: Final = "litellm 1.106.2 on the wire: integrations/opentelemetry.py, integrations/otel"
+_SCOPES: Final = ("litellm", "litellm/*")
 _KEYS: Final[Keys] = {
     **OTEL_KEYS,
-    Field.PROVIDER: ("gen_ai.provider.name", "gen_ai.system", "error.llm_provider"),
+    Field.PROVIDER: (
+        "gen_ai.provider.name",
+        "gen_ai.system",
+        "error.llm_provider",
+        "llm.provider",
+    ),
     Field.OPERATION: ("gen_ai.operation.name", "llm.request.type"),
     Field.DEPLOYED_MODEL: ("litellm.provider.model",),
     Field.MODEL_ALIAS: ("litellm.model_group",),
@@ -26,13 +34,7 @@ _BLOBS: Final = (
         key="metadata.usage_object",
         encoding="pyrepr",
         paths=(
-            (Field.CACHED_INPUT_TOKENS, ("prompt_tokens_details", "cached_tokens")),
-            (Field.CACHED_INPUT_TOKENS, ("cache_read_input_tokens",)),
-            (Field.CACHE_CREATION_INPUT_TOKENS, ("cache_creation_input_tokens",)),
-            (
-                Field.CACHE_CREATION_INPUT_TOKENS,
-                ("prompt_tokens_details", "cache_creation_tokens"),
-            ),
+            *usage_paths(),
             (
                 Field.CACHE_CREATION_1H_TOKENS,
                 (
@@ -41,10 +43,8 @@ _BLOBS: Final = (
                     "ephemeral_1h_input_tokens",
                 ),
             ),
-            (Field.REASONING_TOKENS, ("completion_tokens_details", "reasoning_tokens")),
-            (Field.INPUT_AUDIO_TOKENS, ("prompt_tokens_details", "audio_tokens")),
             (Field.INPUT_IMAGE_TOKENS, ("prompt_tokens_details", "image_tokens")),
-            (Field.OUTPUT_AUDIO_TOKENS, ("completion_tokens_details", "audio_tokens")),
+            (Field.WEB_SEARCHES, ("prompt_tokens_details", "web_search_requests")),
         ),
     ),
     Blob(key="metadata.requester_metadata", encoding="pyrepr", tail=("*",)),
@@ -58,27 +58,37 @@ _KINDS: Final = {
 LITELLM_PROXY: Final = Dialect(
     name="litellm-proxy",
     layer=Layer.PROXY,
-    scopes=("litellm", "litellm/*"),
+    evidence=_EVIDENCE,
+    scenarios=("litellm-proxy",),
+    scopes=_SCOPES,
     requires="metadata.user_api_key_hash",
     keys=_KEYS,
     blobs=_BLOBS,
     kinds_by_name=_KINDS,
+    stream_keys=STREAM_KEYS,
 )
 LITELLM_PROXY_V2: Final = Dialect(
     name="litellm-proxy",
     layer=Layer.PROXY,
-    scopes=("litellm", "litellm/*"),
+    evidence=_EVIDENCE,
+    scenarios=("litellm-proxy-v2",),
+    scopes=_SCOPES,
     requires="litellm.api_key.hash",
     keys=_KEYS,
     blobs=_BLOBS,
     kinds_by_name=_KINDS,
+    stream_keys=STREAM_KEYS,
 )
 LITELLM_SDK: Final = Dialect(
     name="litellm-sdk",
     layer=Layer.CLIENT,
-    scopes=("litellm", "litellm/*"),
+    evidence=_EVIDENCE,
+    scenarios=("litellm-sdk",),
+    scopes=_SCOPES,
     markers=("litellm.",),
     keys=_KEYS,
     blobs=_BLOBS,
     kinds_by_name=_KINDS,
+    operation_in_name=True,
+    stream_keys=STREAM_KEYS,
 )

@@ -1,26 +1,34 @@
-"""OpenInference (Arize): `llm.token_count.*`, `openinference.span.kind`; also Envoy AI Gateway.
+"""OpenInference (Arize): `llm.token_count.*`, `openinference.span.kind`.
 
-Sources: openinference-instrumentation-{openai 0.1.66, anthropic 3.1.0, langchain 0.1.80,
-smolagents 0.1.43, openai-agents 2.6.0} on the wire; envoyproxy/ai-gateway internal/tracing.
+An instrumentor of a vendor's SDK writes the response's model as `llm.model_name`; one of a
+framework writes the model that was asked for.
 """
 
 from typing import Final
 
+import msgspec
+
 from controlplane.ingest.dialects.dialect import Blob, Dialect, Field, Keys
-from controlplane.ingest.dialects.otel_genai import OTEL_KEYS
-from controlplane.signals.vocabulary import Layer
+from controlplane.ingest.dialects.wire_usage import usage_paths
+from controlplane.signals.vocabulary import Layer, ReportKind
+
+_MODEL_NAMES: Final = ("llm.model_name", "embedding.model_name", "reranker.model_name")
 
 OPENINFERENCE_KEYS: Final[Keys] = {
     Field.PROVIDER: ("llm.provider", "llm.system"),
     Field.OPERATION: ("openinference.span.kind",),
     Field.REQUEST_MODEL: ("llm.request.model_name",),
-    Field.RESPONSE_MODEL: ("llm.response.model_name", "llm.model_name", "embedding.model_name"),
+    Field.RESPONSE_MODEL: ("llm.response.model_name", *_MODEL_NAMES),
     Field.RESPONSE_ID: (),
     Field.FINISH_REASON: ("llm.finish_reason",),
     Field.ERROR_TYPE: ("error.type", "exception.type"),
+    Field.ERROR_MESSAGE: ("exception.message",),
     Field.HTTP_STATUS: ("http.response.status_code", "http.status_code"),
     Field.INPUT_TOKENS: ("llm.token_count.prompt",),
-    Field.CACHED_INPUT_TOKENS: ("llm.token_count.prompt_details.cache_read",),
+    Field.CACHED_INPUT_TOKENS: (
+        "llm.token_count.prompt_details.cache_read",
+        "llm.token_count.prompt_details.cache_input",
+    ),
     Field.CACHE_CREATION_INPUT_TOKENS: (
         "llm.token_count.prompt_details.cache_write",
         "llm.token_count.prompt_details.cache_creation",
@@ -32,54 +40,130 @@ OPENINFERENCE_KEYS: Final[Keys] = {
     Field.REPORTED_COST: ("llm.cost.total",),
 }
 _LANGCHAIN: Final = ("generations", "0", "0", "message", "kwargs", "response_metadata")
-_BLOBS: Final = (
-    Blob(
-        key="llm.invocation_parameters",
-        paths=(
-            (Field.REQUEST_MODEL, ("model",)),
-            (Field.REQUEST_MODEL, ("model_name",)),
-            (Field.IS_STREAM, ("stream",)),
-        ),
-        tail=("user",),
+_PARAMETERS: Final = Blob(
+    key="llm.invocation_parameters",
+    paths=(
+        (Field.REQUEST_MODEL, ("model",)),
+        (Field.REQUEST_MODEL, ("model_name",)),
+        (Field.IS_STREAM, ("stream",)),
+        (Field.SERVICE_TIER, ("service_tier",)),
     ),
-    Blob(key="embedding.invocation_parameters", paths=((Field.REQUEST_MODEL, ("model",)),)),
-    Blob(key="metadata", tail=("*",)),
+    tail=("user",),
+)
+_OUTPUT: Final = Blob(
     # The response itself, where content is recorded: the one place with its id.
-    Blob(
-        key="output.value",
-        paths=(
-            (Field.RESPONSE_ID, ("id",)),
-            (Field.RESPONSE_ID, (*_LANGCHAIN, "id")),
-            (Field.RESPONSE_MODEL, ("model",)),
-            (Field.RESPONSE_MODEL, (*_LANGCHAIN, "model_name")),
-            (
-                Field.CACHE_CREATION_1H_TOKENS,
-                ("usage", "cache_creation", "ephemeral_1h_input_tokens"),
-            ),
+    key="output.value",
+    paths=(
+        (Field.RESPONSE_ID, ("id",)),
+        (Field.RESPONSE_ID, (*_LANGCHAIN, "id")),
+        (Field.RESPONSE_MODEL, ("model",)),
+        (Field.RESPONSE_MODEL, (*_LANGCHAIN, "model_name")),
+        (Field.STREAM_MARK, ("generations", "0", "0", "type")),
+        *(
+            (field, path)
+            for field, path in usage_paths("usage")
+            if field in {Field.CACHE_CREATION_1H_TOKENS, Field.WEB_SEARCHES, Field.SERVICE_TIER}
         ),
+        (Field.SERVICE_TIER, ("service_tier",)),
+    ),
+    searches=(
+        # smolagents keeps the response as the repr of an object.
+        (Field.RESPONSE_ID, "raw", r"^[A-Za-z]+\(id='([^']{1,200})'"),
+        (Field.RESPONSE_MODEL, "raw", r"\bmodel='([^']{1,200})'"),
     ),
 )
-_FIRST_TOKEN: Final = ("First Token Stream Event",)
+_METADATA: Final = Blob(
+    key="metadata",
+    paths=((Field.PROVIDER, ("ls_provider",)),),
+    tail=("*",),
+)
+OPENINFERENCE_BLOBS: Final = (
+    _PARAMETERS,
+    Blob(key="embedding.invocation_parameters", paths=((Field.REQUEST_MODEL, ("model",)),)),
+    _METADATA,
+    _OUTPUT,
+)
+FIRST_TOKEN: Final = ("First Token Stream Event",)
+_EVIDENCE: Final = "Arize-ai/openinference: spec/semantic_conventions.md; wire"
 
+OPENAI_AGENTS_RESPONSE: Final = Dialect(
+    # A span of the Responses API: everything on it, the parameters too, is the response's.
+    name="openinference",
+    layer=Layer.CLIENT,
+    evidence="openinference-instrumentation-openai-agents 2.6.0 on the wire",
+    scenarios=("openai-agents-openinference",),
+    scopes=("openinference.instrumentation.openai_agents",),
+    requires="llm.token_count.total",
+    keys=OPENINFERENCE_KEYS,
+    blobs=(_METADATA, _OUTPUT),
+    first_token_events=FIRST_TOKEN,
+)
+INSTRUCTOR: Final = Dialect(
+    # Its span has no usage; the SDK's instrumentor has it, where there is one.
+    name="openinference",
+    layer=Layer.CLIENT,
+    evidence="openinference-instrumentation-instructor 0.1.29, with and without openai's, wire",
+    scenarios=("instructor-openinference", "instructor-openinference+openai"),
+    scopes=("openinference.instrumentation.instructor",),
+    keys={
+        **OPENINFERENCE_KEYS,
+        Field.REQUEST_MODEL: ("llm.request.model_name", *_MODEL_NAMES),
+        Field.RESPONSE_MODEL: ("llm.response.model_name",),
+        Field.OPERATION: (),
+    },
+    blobs=(_PARAMETERS, _METADATA),
+    kinds_by_name={
+        "instructor.*": ReportKind.CALL,
+        "handle_response_model": ReportKind.NONE,
+    },
+    operations_by_name={"instructor.": "chat"},
+)
+LANGCHAIN: Final = Dialect(
+    # Its model name is the response's, but for streams; the output has the response's always.
+    name="openinference",
+    layer=Layer.CLIENT,
+    evidence="openinference-instrumentation-langchain 0.1.80 on the wire",
+    scenarios=("openinference-langchain", "openinference-langchain+openai"),
+    scopes=("openinference.instrumentation.langchain",),
+    keys=OPENINFERENCE_KEYS,
+    blobs=(_PARAMETERS, _METADATA, msgspec.structs.replace(_OUTPUT, overrides=True)),
+    first_token_events=FIRST_TOKEN,
+)
+OPENINFERENCE_FRAMEWORKS: Final = Dialect(
+    name="openinference",
+    layer=Layer.CLIENT,
+    evidence=_EVIDENCE,
+    scenarios=(
+        "openinference-litellm",
+        "openinference-llama-index",
+        "smolagents-openinference",
+        "smolagents-openinference+openai",
+    ),
+    scopes=tuple(
+        f"openinference.instrumentation.{name}"
+        for name in (
+            *("agno", "autogen", "autogen_agentchat", "beeai", "crewai", "dspy", "haystack"),
+            *("litellm", "llama_index", "openai_agents", "portkey", "pydantic_ai"),
+            *("smolagents", "strands_agents", "google_adk", "agent_framework"),
+        )
+    ),
+    keys={
+        **OPENINFERENCE_KEYS,
+        Field.REQUEST_MODEL: ("llm.request.model_name", *_MODEL_NAMES),
+        Field.RESPONSE_MODEL: ("llm.response.model_name",),
+    },
+    blobs=OPENINFERENCE_BLOBS,
+    first_token_events=FIRST_TOKEN,
+)
 OPENINFERENCE: Final = Dialect(
     name="openinference",
     layer=Layer.CLIENT,
-    scopes=("openinference.*",),
+    evidence=_EVIDENCE,
+    scenarios=("openinference-openai", "openinference-anthropic"),
+    scopes=("openinference.*", "@arizeai/openinference-*"),
     markers=("llm.token_count.", "openinference."),
     keys=OPENINFERENCE_KEYS,
-    blobs=_BLOBS,
-    first_token_events=_FIRST_TOKEN,
-)
-ENVOY_AI_GATEWAY: Final = Dialect(
-    # It writes either set, by AI_GATEWAY_TRACING_SEMCONV.
-    name="envoy-ai-gateway",
-    layer=Layer.PROXY,
-    scopes=("envoyproxy/ai-gateway",),
-    keys={
-        field: (*OTEL_KEYS.get(field, ()), *OPENINFERENCE_KEYS.get(field, ()))
-        for field in Field
-        if field in OTEL_KEYS or field in OPENINFERENCE_KEYS
-    },
-    blobs=_BLOBS,
-    first_token_events=_FIRST_TOKEN,
+    blobs=OPENINFERENCE_BLOBS,
+    provider_in_scope=True,
+    first_token_events=FIRST_TOKEN,
 )

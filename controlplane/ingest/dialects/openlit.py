@@ -1,25 +1,44 @@
-"""OpenLIT 1.45: official keys and its own cost; its Anthropic input leaves cached tokens out.
+"""OpenLIT: official keys and its own cost; its Anthropic input leaves cached tokens out.
 
-It counts tokens itself when a stream has none, and nothing on the span tells.
+It counts tokens itself when a stream has none. Then there is no cache key on the span, which is
+the one thing that tells; a stream without one is not taken as the provider's word.
 """
 
 from typing import Final
 
 from controlplane.ingest.dialects.dialect import Dialect, Field, Keys
-from controlplane.ingest.dialects.otel_genai import OTEL_KEYS
+from controlplane.ingest.dialects.otel_genai import OTEL_KEYS, STREAM_KEYS
 from controlplane.signals.vocabulary import Layer
 
 _KEYS: Final[Keys] = {
     **OTEL_KEYS,
     Field.TTFT: (*OTEL_KEYS[Field.TTFT], "gen_ai.server.time_to_first_token"),
+    Field.INTER_TOKEN: (*OTEL_KEYS[Field.INTER_TOKEN], "gen_ai.server.time_per_output_token"),
     Field.REPORTED_COST: ("gen_ai.usage.cost",),
 }
+_EVIDENCE: Final = "openlit 1.45.0 on the wire"
 
 OPENLIT_ANTHROPIC: Final = Dialect(
     name="openlit",
     layer=Layer.CLIENT,
+    evidence=_EVIDENCE,
+    scenarios=("openlit-anthropic",),
     scopes=("openlit.instrumentation.anthropic", "openlit.instrumentation.bedrock"),
     keys=_KEYS,
+    provider_in_scope=True,
+    operation_in_name=True,
     input_excludes_cache=True,
+    stream_keys=STREAM_KEYS,
 )
-OPENLIT: Final = Dialect(name="openlit", layer=Layer.CLIENT, scopes=("openlit.*",), keys=_KEYS)
+OPENLIT: Final = Dialect(
+    name="openlit",
+    layer=Layer.CLIENT,
+    evidence=_EVIDENCE,
+    scenarios=("openlit",),
+    scopes=("openlit.*",),
+    keys=_KEYS,
+    provider_in_scope=True,
+    operation_in_name=True,
+    stream_usage_needs=OTEL_KEYS[Field.CACHED_INPUT_TOKENS],
+    stream_keys=STREAM_KEYS,
+)

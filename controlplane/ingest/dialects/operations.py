@@ -1,5 +1,6 @@
 """What producers call an operation, and whether a span of it is a call that may bill."""
 
+import re
 from typing import Final
 
 from controlplane.signals.vocabulary import ReportKind
@@ -16,18 +17,40 @@ _CALLS: Final = {
         "generation",
         "chat_model",
         "call_llm",
+        "chat.completions",
+        "converse",
+        "converse_stream",
+        "message",
+        "messages",
         "ai.generatetext.dogenerate",
         "ai.streamtext.dostream",
         "ai.generateobject.dogenerate",
         "ai.streamobject.dostream",
     ),
     "text_completion": ("atext_completion",),
-    "generate_content": ("agenerate_content",),
-    "embeddings": ("embedding", "aembedding", "ai.embed.doembed", "ai.embedmany.doembed"),
-    "rerank": ("arerank", "reranker"),
-    "image_generation": ("aimage_generation",),
-    "transcription": ("atranscription",),
-    "speech": ("aspeech",),
+    "generate_content": (
+        "agenerate_content",
+        "agenerate_content_stream",
+        "generate_content_stream",
+    ),
+    "embeddings": (
+        "embedding",
+        "embed",
+        "aembedding",
+        "ai.embed.doembed",
+        "ai.embedmany.doembed",
+        "embed_content",
+    ),
+    "rerank": ("arerank", "reranker", "ai.rerank.dorerank"),
+    "image_generation": (
+        "aimage_generation",
+        "image",
+        "image_edit",
+        "image_variation",
+        "images.generate",
+    ),
+    "transcription": ("atranscription", "audio_transcription", "translation"),
+    "speech": ("aspeech", "audio", "audio_speech", "text_to_speech"),
     "moderation": ("amoderation",),
 }
 _AGGREGATES: Final = frozenset(
@@ -37,6 +60,7 @@ _AGGREGATES: Final = frozenset(
         "agent_step",
         "ai.embed",
         "ai.embedmany",
+        "ai.rerank",
         "ai.generateobject",
         "ai.generatetext",
         "ai.streamobject",
@@ -69,12 +93,70 @@ _CANONICAL: Final = {
 }
 INPUT_ONLY: Final = frozenset({"embeddings", "rerank", "moderation"})
 """Operations whose model writes nothing, so that a missing output count is zero."""
+ECHOED_MODEL: Final = frozenset({"embeddings"})
+"""Operations whose models have one name: a response that names none came from what was asked."""
+_STREAMED: Final = frozenset(
+    {
+        "agenerate_content_stream",
+        "ai.streamobject",
+        "ai.streamobject.dostream",
+        "ai.streamtext",
+        "ai.streamtext.dostream",
+        "converse_stream",
+        "generate_content_stream",
+    }
+)
+_PATHS: Final = (
+    # The path of an inference API, as its providers and those who speak like them have it.
+    (re.compile(r"/chat/completions$|/v1/messages$|/responses$|/api/chat$"), "chat"),
+    (re.compile(r"/model/[^/]+/(converse|invoke)(-stream|-with-response-stream)?$"), "chat"),
+    (re.compile(r"/completions$|/api/generate$"), "text_completion"),
+    (re.compile(r":(streamG|g)enerateContent$"), "generate_content"),
+    (re.compile(r"/embeddings$|/api/embed$|:(batchEmbedContents|embedContent)$"), "embeddings"),
+    (re.compile(r"/(v[0-9]+/)?rerank$"), "rerank"),
+    (re.compile(r"/images/(generations|edits|variations)$"), "image_generation"),
+    (re.compile(r"/audio/(transcriptions|translations)$"), "transcription"),
+    (re.compile(r"/audio/speech$"), "speech"),
+    (re.compile(r"/moderations$"), "moderation"),
+)
+_MAX_URL_CHARS: Final = 2048
 
 
-def canonical_operation(text: str) -> str:
-    """Answer the gen_ai.operation.name of a producer's spelling; an unknown one as it is."""
+def canonical_operation(text: str) -> str | None:
+    """Answer the gen_ai.operation.name of a producer's spelling; an unknown one as it is.
+
+    A URL is the operation of its path, or None.
+    """
     lowered = text.strip().lower()
-    return _CANONICAL.get(lowered, lowered)
+    if "/" in lowered:
+        return _operation_of_url(text.strip())
+    return _CANONICAL.get(lowered, lowered) or None
+
+
+def _operation_of_url(url: str) -> str | None:
+    path = url[:_MAX_URL_CHARS].partition("?")[0].rstrip("/")
+    return next((name for pattern, name in _PATHS if pattern.search(path)), None)
+
+
+_CHUNKS: Final = frozenset({"aimessagechunk", "chatgenerationchunk", "generationchunk"})
+"""LangChain's classes of what a stream was put together from."""
+
+
+def is_chunk(text: str) -> bool:
+    """Whether a class of an answer is one that only streams have."""
+    return text.strip().lower() in _CHUNKS
+
+
+def is_streamed(text: str) -> bool | None:
+    """Whether an operation's spelling says that the answer is a stream; None where it does not."""
+    return True if text.strip().lower() in _STREAMED else None
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """Read a span's name as `{operation} {model}`, the official form; None if it is not."""
+    operation, _, model = name.partition(" ")
+    known = _CANONICAL.get(operation.lower())
+    return (known, model.strip()) if known and model.strip() else None
 
 
 def kind_of_operation(operation: str) -> ReportKind | None:

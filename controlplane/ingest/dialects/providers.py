@@ -1,12 +1,13 @@
 """What producers call a provider, mapped to OpenTelemetry's gen_ai.provider.name values."""
 
+import re
 from typing import Final
 
 SELF_HOSTED: Final = "self-hosted"
 
 _SPELLINGS: Final = {
     # canonical: other spellings, lowercase
-    "openai": ("text-completion-openai",),
+    "openai": ("text-completion-openai", "custom_openai", "openai_chat"),
     "anthropic": ("claude",),
     "azure.ai.openai": (
         "azure",
@@ -81,13 +82,60 @@ _FRAMEWORKS: Final = frozenset(
 """Names of frameworks that stand where a provider should: they say nothing about who bills."""
 
 
+_HOSTS: Final = {
+    # end of a host name: provider
+    "api.openai.com": "openai",
+    "openai.azure.com": "azure.ai.openai",
+    "services.ai.azure.com": "azure.ai.inference",
+    "api.anthropic.com": "anthropic",
+    "generativelanguage.googleapis.com": "gcp.gemini",
+    "aiplatform.googleapis.com": "gcp.vertex_ai",
+    "amazonaws.com": "aws.bedrock",
+    "api.mistral.ai": "mistral_ai",
+    "api.x.ai": "x_ai",
+    "api.cohere.com": "cohere",
+    "api.cohere.ai": "cohere",
+    "api.deepseek.com": "deepseek",
+    "api.groq.com": "groq",
+    "api.perplexity.ai": "perplexity",
+    "api.moonshot.ai": "moonshot_ai",
+    "api.moonshot.cn": "moonshot_ai",
+    "api.together.xyz": "together_ai",
+    "api.fireworks.ai": "fireworks_ai",
+    "openrouter.ai": "openrouter",
+    "api.cerebras.ai": "cerebras",
+    "api.deepinfra.com": "deepinfra",
+    "integrate.api.nvidia.com": "nvidia_nim",
+}
+_HOST_OF_URL: Final = re.compile(r"https?://(?:[^/@]*@)?([a-z0-9.-]{1,253})(?::[0-9]+)?(?:[/?]|$)")
+_VERSION: Final = re.compile(r"[_.]v[0-9]+$")
+
+
 def canonical_provider(text: str) -> str | None:
-    """Answer the gen_ai.provider.name of a producer's spelling; None for a framework's name."""
+    """Answer the gen_ai.provider.name of a producer's spelling; None for a framework's name.
+
+    A URL is the provider of its host, or None.
+    """
     lowered = text.strip().lower()
     if not lowered or lowered in _FRAMEWORKS:
         return None
+    if "://" in lowered:
+        host = _HOST_OF_URL.match(lowered)
+        return _provider_of_host(host[1]) if host else None
     family = lowered.partition(".")[0]  # Vercel: `<provider>.<api>`
     return _CANONICAL.get(lowered) or _CANONICAL.get(family, lowered)
+
+
+def _provider_of_host(host: str) -> str | None:
+    labels = host.split(".")
+    ends = (".".join(labels[-n:]) for n in range(len(labels), 1, -1))
+    return next((_HOSTS[end] for end in ends if end in _HOSTS), None)
+
+
+def provider_of_scope(scope: str) -> str | None:
+    """Answer the provider whose SDK an instrumentor's scope names as its last part."""
+    last = _VERSION.sub("", scope.lower()).rpartition(".")[2]
+    return _CANONICAL.get(last)
 
 
 def split_model_path(text: str) -> tuple[str | None, str]:

@@ -4,14 +4,22 @@ from typing import Final
 
 from controlplane.ingest.dialects.agents import GOOGLE_ADK, GOOGLE_ADK_V1, STRANDS
 from controlplane.ingest.dialects.dialect import Dialect
-from controlplane.ingest.dialects.engines import SGLANG, TGI, TRITON
+from controlplane.ingest.dialects.engines import DYNAMO, RAY_SERVE, SGLANG, TGI, TRITON
+from controlplane.ingest.dialects.gateways import ENVOY_AI_GATEWAY, KONG
 from controlplane.ingest.dialects.generic import GENERIC
+from controlplane.ingest.dialects.http import HTTP_CLIENT
 from controlplane.ingest.dialects.langfuse import LANGFUSE
 from controlplane.ingest.dialects.langsmith import LANGSMITH
 from controlplane.ingest.dialects.litellm import LITELLM_PROXY, LITELLM_PROXY_V2, LITELLM_SDK
 from controlplane.ingest.dialects.logfire import LOGFIRE, PYDANTIC_AI
 from controlplane.ingest.dialects.mlflow import MLFLOW
-from controlplane.ingest.dialects.openinference import ENVOY_AI_GATEWAY, OPENINFERENCE
+from controlplane.ingest.dialects.openinference import (
+    INSTRUCTOR,
+    LANGCHAIN,
+    OPENAI_AGENTS_RESPONSE,
+    OPENINFERENCE,
+    OPENINFERENCE_FRAMEWORKS,
+)
 from controlplane.ingest.dialects.openlit import OPENLIT, OPENLIT_ANTHROPIC
 from controlplane.ingest.dialects.openllmetry import OPENLLMETRY
 from controlplane.ingest.dialects.otel_genai import ANTHROPIC_SDK, OTEL_GENAI
@@ -23,12 +31,19 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
     LITELLM_PROXY_V2,
     LITELLM_SDK,
     ENVOY_AI_GATEWAY,
+    KONG,
     VLLM,
     SGLANG,
     TGI,
     TRITON,
+    DYNAMO,
+    RAY_SERVE,
     ANTHROPIC_SDK,
     OTEL_GENAI,
+    OPENAI_AGENTS_RESPONSE,
+    INSTRUCTOR,
+    LANGCHAIN,
+    OPENINFERENCE_FRAMEWORKS,
     OPENINFERENCE,
     OPENLIT_ANTHROPIC,
     OPENLIT,
@@ -42,6 +57,7 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
     GOOGLE_ADK_V1,
     GOOGLE_ADK,
     STRANDS,
+    HTTP_CLIENT,
     OPENLLMETRY,  # its scopes are the broadest
     GENERIC,
 )

@@ -7,12 +7,14 @@ operation tells them from the leaf. The new integration's embeddings wrapper has
 from typing import Final
 
 from controlplane.ingest.dialects.dialect import Blob, Dialect, Field
-from controlplane.ingest.dialects.otel_genai import OTEL_KEYS
+from controlplane.ingest.dialects.otel_genai import OTEL_KEYS, STREAM_KEYS
 from controlplane.signals.vocabulary import Layer
 
 VERCEL_LEGACY: Final = Dialect(
     name="vercel-ai",
     layer=Layer.CLIENT,
+    evidence="ai 5.0.277 and 7.0.173 (LegacyOpenTelemetry) on the wire",
+    scenarios=("vercel-ai-legacy", "vercel-ai5"),
     scopes=("ai",),
     markers=("ai.operationId", "ai.usage."),
     keys={
@@ -57,17 +59,28 @@ VERCEL_LEGACY: Final = Dialect(
                     Field.CACHE_CREATION_1H_TOKENS,
                     ("anthropic", "usage", "cache_creation", "ephemeral_1h_input_tokens"),
                 ),
+                (
+                    Field.CACHE_CREATION_INPUT_TOKENS,
+                    ("anthropic", "cacheCreationInputTokens"),
+                ),
+                (Field.CACHED_INPUT_TOKENS, ("openai", "cachedPromptTokens")),
+                (Field.REASONING_TOKENS, ("openai", "reasoningTokens")),
+                (Field.SERVICE_TIER, ("openai", "serviceTier")),
             ),
         ),
     ),
     millisecond_keys=frozenset({"ai.response.msToFirstChunk", "ai.stream.msToFirstChunk"}),
+    stream_keys=("ai.response.msToFirstChunk", "ai.stream.msToFirstChunk"),
     first_token_events=("ai.stream.firstChunk",),
 )
 VERCEL: Final = Dialect(
     name="vercel-ai",
     layer=Layer.CLIENT,
+    evidence="ai 7.0.173 with @ai-sdk/otel 1.0.173 on the wire",
+    scenarios=("vercel-ai-otel", "vercel-ai-otel-json"),
     scopes=("gen_ai",),
     keys=OTEL_KEYS,
+    stream_keys=STREAM_KEYS,
     call_needs=(
         "gen_ai.usage.input_tokens",
         "gen_ai.response.id",

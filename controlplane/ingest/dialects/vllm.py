@@ -12,6 +12,8 @@ from controlplane.signals.vocabulary import Layer, ReportKind
 VLLM: Final = Dialect(
     name="vllm",
     layer=Layer.ENGINE,
+    evidence="vllm 0.33.0: v1/engine/output_processor.py (do_tracing), tracing/utils.py",
+    scenarios=("synth/vllm",),
     scopes=("vllm.*",),
     keys={
         Field.REQUEST_MODEL: ("gen_ai.request.model",),
@@ -21,8 +23,12 @@ VLLM: Final = Dialect(
         Field.QUEUE: ("gen_ai.latency.time_in_queue",),
         Field.PREFILL: ("gen_ai.latency.time_in_model_prefill",),
         Field.DECODE: ("gen_ai.latency.time_in_model_decode",),
-        Field.INPUT_TOKENS: ("gen_ai.usage.prompt_tokens",),
-        Field.OUTPUT_TOKENS: ("gen_ai.usage.completion_tokens",),
+        Field.INPUT_TOKENS: ("gen_ai.usage.prompt_tokens", "gen_ai.usage.input_tokens"),
+        Field.CACHED_INPUT_TOKENS: (
+            "gen_ai.usage.cached_tokens",
+            "gen_ai.usage.cache_read.input_tokens",
+        ),
+        Field.OUTPUT_TOKENS: ("gen_ai.usage.completion_tokens", "gen_ai.usage.output_tokens"),
     },
     provider=SELF_HOSTED,
     kinds_by_name={"llm_request": ReportKind.CALL},

@@ -2,9 +2,20 @@
 
 from typing import Final
 
-from controlplane.ingest.declared_pairs import INSTRUMENTOR_SCOPES, NATIVE_SCOPES
+from controlplane.ingest.declared_pairs import (
+    HALVED_SCOPES,
+    INSTRUMENTOR_SCOPES,
+    NATIVE_SCOPES,
+)
 
-_PAIRED: Final = ", ".join(f"'{scope}'" for scope in sorted(INSTRUMENTOR_SCOPES | NATIVE_SCOPES))
+
+def _listed(scopes: frozenset[str]) -> str:
+    return ", ".join(f"'{scope}'" for scope in sorted(scopes))
+
+
+_PAIRED: Final = _listed(INSTRUMENTOR_SCOPES | NATIVE_SCOPES)
+_HALVED: Final = _listed(HALVED_SCOPES)
+_IS_OF_STREAM: Final = f"scope_name IN ({_HALVED}) AND (duration_us = 0 OR usage_state <> 'exact')"
 
 KEY_SQL: Final = {
     "is_of_request": "(layer = 'engine' AND coalesce(response_id, '') <> '')",
@@ -13,8 +24,15 @@ KEY_SQL: Final = {
         " CASE WHEN whole_id = response_id THEN hash(start_time, input_tokens) END)"
     ),
     "is_half_of_pair": (
-        "(layer = 'client' AND status = 'error' AND coalesce(response_id, '') = ''"
-        f" AND scope_name IN ({_PAIRED}))"
+        "(layer = 'client' AND coalesce(response_id, '') = ''"
+        f" AND (status = 'error' AND scope_name IN ({_PAIRED}) OR {_IS_OF_STREAM}))"
+    ),
+    "is_request_of_stream": (
+        "(layer = 'client' AND coalesce(response_id, '') = ''"
+        f" AND duration_us > 0 AND {_IS_OF_STREAM})"
+    ),
+    "next_pair_key": (
+        "hash('pair', domain, tenant, key_id, service_name, epoch_us(start_time) // 60000000 + 1)"
     ),
     "pair_key": (
         "hash('pair', domain, tenant, key_id, service_name, epoch_us(start_time) // 60000000)"

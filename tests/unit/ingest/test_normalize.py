@@ -143,18 +143,21 @@ def test_the_spans_own_attribute_stands_over_its_resources(
     assert "app" == row["service_name"]
 
 
-def test_a_failed_half_of_a_stream_is_a_call(
+def test_both_halves_of_a_stream_are_reports(
     normalized: Normalized, make_request: MakeRequest
 ) -> None:
-    """Logfire's request span knows nothing of the answer; failed, no second span follows."""
+    """Logfire's request span knows nothing of the answer; the answer's has the usage."""
     half = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o"}
-    scope = "logfire.openai"
-    assert "none" == normalized(make_request(half, scope=scope))["report_kind"]
-    failed = make_request(half, scope=scope)
-    failed.resource_spans[0].scope_spans[0].spans[0].status.code = Status.STATUS_CODE_ERROR
-    row = normalized(failed)
-    assert ("call", "error", "other") == (row["report_kind"], row["status"], row["error_type"])
-    assert "failed_without_usage" == row["usage_reason"]
+    request = normalized(make_request(half, scope="logfire.openai"))
+    assert ("call", "absent", None) == (
+        request["report_kind"],
+        request["usage_state"],
+        request["is_stream"],
+    )
+    answer = {**half, "gen_ai.usage.input_tokens": 7, "gen_ai.usage.output_tokens": 2}
+    name = "streaming response from {request_data[model]!r} took {duration:.2f}s"
+    row = normalized(make_request(answer, scope="logfire.openai", name=name))
+    assert ("call", "exact", True) == (row["report_kind"], row["usage_state"], row["is_stream"])
 
 
 @pytest.mark.parametrize(

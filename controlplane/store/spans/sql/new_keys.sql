@@ -1,11 +1,11 @@
 -- What the reports of the batches taken can be joined by; kinds are those of report_key:
--- 0 trace, 1 response id, 2 gateway call id, 3 spans of one engine's request, 4 failed pairs.
+-- 0 trace, 1 response id, 2 gateway call id, 3 spans of one engine's request, 4 halves of one call.
 CREATE OR REPLACE TEMP TABLE new_key AS
 WITH report AS (
     SELECT
         hash(layer, key_role, scope_name) AS side,
         domain, trace_hi, trace_lo, span_id, start_time, tenant, key_id, service_name, scope_name,
-        layer, status, input_tokens, response_id, gateway_call_id,
+        layer, status, input_tokens, response_id, gateway_call_id, duration_us, usage_state,
         join_id(response_id, layer) AS whole_id,
         (domain, service_name, scope_name) IN (
             SELECT (domain, service_name, scope_name) FROM weak_emitter
@@ -33,3 +33,8 @@ UNION ALL
 SELECT 4::TINYINT, {pair_key}, side, trace_lo, span_id, start_time
 FROM report
 WHERE {is_half_of_pair}
+UNION ALL
+-- The answer of a stream may begin in the minute after its request.
+SELECT 4::TINYINT, {next_pair_key}, side, trace_lo, span_id, start_time
+FROM report
+WHERE {is_request_of_stream}
