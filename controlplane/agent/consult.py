@@ -70,7 +70,7 @@ class Desk:
     ) -> Consulted:
         """Decide on one request; counts it against its quotas unless it is refused."""
         self.slots.expire(Instant.of(self._clock), self._max_call_seconds)
-        document, facts = self.slots.governed(document), request.facts
+        (document, index), facts = self.slots.governed(document), request.facts
         decision = decide(
             document,
             facts,
@@ -79,6 +79,7 @@ class Desk:
             used_ratio=_Used(standings),
             shape=msgspec.structs.replace(request.bound.shape, unit=request.request_id),
             health=self.deployments.health(document, self._clock.monotonic()),
+            index=index,
         )
         route = decision.route
         return Consulted(

@@ -84,7 +84,7 @@ class Deployments:
 
     def health(self, document: PolicyDocument, now: float) -> Mapping[str, Health]:
         """Return what is known of every deployment that a route with objectives names."""
-        return _View(self._outcomes, _windows(document), now)
+        return _View(self._outcomes, document, now)
 
     def _circuit(self, name: str) -> _Circuit:
         return self._circuits.setdefault(name, _Circuit())
@@ -103,14 +103,14 @@ class _View(Mapping[str, Health]):
     """Computed when it is looked at: most requests meet no route with objectives."""
 
     def __init__(
-        self, outcomes: Mapping[str, deque[Outcome]], windows: Mapping[str, float], now: float
+        self, outcomes: Mapping[str, deque[Outcome]], document: PolicyDocument, now: float
     ) -> None:
         self._outcomes = outcomes
-        self._windows = windows
+        self._document = document
         self._now = now
 
     def __getitem__(self, name: str) -> Health:
-        window = self._windows.get(name, WINDOW_SECONDS)
+        window = _windows(self._document).get(name, WINDOW_SECONDS)
         recent = [one for one in self._outcomes[name] if self._now - one.at <= window]
         latencies = sorted(one.latency_seconds for one in recent if not one.is_failure)
         p95 = latencies[-(-len(latencies) * 95 // 100) - 1] if latencies else 0.0

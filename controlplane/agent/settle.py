@@ -112,6 +112,10 @@ class SettleQueue:
         settled: list[Record] = [Settled(settle) for settle in self._pending.values()]
         return settled + [to_record(hold) for hold in self._open.values()]
 
+    def forget_settled(self) -> None:
+        """Drop what waits to be sent: for a bench, which has no server."""
+        self._pending.clear()
+
     def forget_all(self) -> None:
         """Drop everything: after a fork it belongs to the parent."""
         self._open.clear()

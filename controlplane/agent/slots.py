@@ -9,7 +9,7 @@ import msgspec
 from controlplane.agent.lease import Instant
 from controlplane.agent.log import say
 from controlplane.agent.settle import Ending
-from controlplane.policy.decide import Decision
+from controlplane.policy.decide import Decision, RuleIndex
 from controlplane.policy.document import AbortIf, Canary, PolicyDocument, RatePerMillion, Throttle
 from controlplane.policy.match import matches
 from controlplane.policy.quota import ThrottleState
@@ -84,19 +84,22 @@ class Slots:
         self._open: dict[str, Slot] = {}
         self._trials: dict[str, Trial] = {}
         self._generation = (0, 0)
+        self._kept: tuple[PolicyDocument, RuleIndex] | None = None
         self.ended_canaries: dict[str, str] = {}
         """Rule id → why; until the next generation."""
 
-    def governed(self, document: PolicyDocument) -> PolicyDocument:
-        """Return the document without the canaries that were ended here."""
+    def governed(self, document: PolicyDocument) -> tuple[PolicyDocument, RuleIndex]:
+        """Return the document without the canaries that were ended here, and its rules' index."""
         if self._generation != (document.epoch, document.gen):
             self._generation = (document.epoch, document.gen)
             self._trials.clear()
             self.ended_canaries.clear()
-        if not self.ended_canaries:
-            return document
-        kept = tuple(rule for rule in document.rules if rule.id not in self.ended_canaries)
-        return msgspec.structs.replace(document, rules=kept)
+            self._kept = None
+        if self._kept is None:
+            rules = tuple(rule for rule in document.rules if rule.id not in self.ended_canaries)
+            kept = msgspec.structs.replace(document, rules=rules)
+            self._kept = kept, RuleIndex(rules)
+        return self._kept
 
     def open(self, name: str, slot: Slot) -> None:
         """Count a request that was admitted."""
@@ -127,6 +130,7 @@ class Slots:
         why = trial.verdict(rule)
         if why and rule.id not in self.ended_canaries:
             self.ended_canaries[rule.id] = why
+            self._kept = None
             say("canary_ended_here", rule=rule.id, reason=why)
 
     def expire(self, now: Instant, max_call_seconds: float) -> None:

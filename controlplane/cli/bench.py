@@ -33,3 +33,17 @@ def bench_startup(*, json: Json = False) -> None:
 
     result = run()
     print_json(result) if json else print_text(figures(result))
+
+
+@bench_app.command("admission")
+def bench_admission(
+    *,
+    calls: Annotated[int, typer.Option(min=1_000, max=1_000_000, help="Per stage.")] = 20_000,
+    json: Json = False,
+) -> None:
+    """Processor time of admitting, settling and refusing one call, with no network."""
+    from controlplane.bench.admission import run
+    from controlplane.bootstrap.text import figures
+
+    result = run(calls=calls)
+    print_json(result) if json else print_text(figures(result))

@@ -64,6 +64,21 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 UNSHAPED = Shape()
 
 
+class RuleIndex:
+    """The rules of a document by action, the highest priority first; worked out once."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._by_action: dict[type, list[Rule]] = {}
+        for rule in sorted(rules, key=lambda rule: -rule.priority):
+            self._by_action.setdefault(type(rule), []).append(rule)
+
+    def of(self, action: type[_Action]) -> Iterator[_Action]:
+        """Yield the rules of an action."""
+        for rule in self._by_action.get(action, ()):
+            if isinstance(rule, action):
+                yield rule
+
+
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The answer; `refused_by` set means that nothing else matters."""
 
@@ -100,6 +115,7 @@ def decide(  # noqa: PLR0913 - a request, the policy, and all the state it may d
     used_ratio: Mapping[str, float],
     shape: Shape = UNSHAPED,
     health: Mapping[str, Health] | None = None,
+    index: RuleIndex | None = None,
 ) -> Decision:
     """Apply the rules to a request; counts it against the throttle that let it through.
 
@@ -114,8 +130,9 @@ def decide(  # noqa: PLR0913 - a request, the policy, and all the state it may d
         used_ratio: budget id → the part of its limit that is spent.
         shape: what else is known of the request.
         health: deployment → what it did of late.
+        index: of the document's rules, where it is kept between requests.
     """
-    asking = _Asking(document.rules, facts, shape)
+    asking = _Asking(index or RuleIndex(document.rules), facts, shape)
     deny = asking.first(Deny)
     if deny is None:
         asking.replace_model(used_ratio)
@@ -195,8 +212,8 @@ def holds(when: When, shape: Shape) -> bool:
 class _Asking:
     """One request on its way through the rules: its facts change when its model does."""
 
-    def __init__(self, rules: tuple[Rule, ...], facts: Mapping[str, str], shape: Shape) -> None:
-        self._ordered = sorted(rules, key=lambda rule: -rule.priority)
+    def __init__(self, index: RuleIndex, facts: Mapping[str, str], shape: Shape) -> None:
+        self._index = index
         self._shape = shape
         self.facts = facts
         self.model: str | None = None
@@ -211,12 +228,8 @@ class _Asking:
 
     def matching(self, action: type[_Action]) -> Iterator[_Action]:
         """Yield the rules of this action that select the request, the highest priority first."""
-        for rule in self._ordered:
-            if (
-                isinstance(rule, action)
-                and matches(rule.match, self.facts)
-                and holds(rule.when, self._shape)
-            ):
+        for rule in self._index.of(action):
+            if matches(rule.match, self.facts) and holds(rule.when, self._shape):
                 yield rule
 
     def replace_model(self, used_ratio: Mapping[str, float]) -> None:
