@@ -218,6 +218,7 @@ class Admission:
         self, request: Request, consulted: Consulted, *, hold: Hold | Free, kept: Claim
     ) -> Ticket:
         """Write the answer, and count the request as under way. The lock is held."""
+        self._holder.tally.admitted += 1
         decision, bound = consulted.decision, request.bound
         asked, cap = bound.output_tokens, consulted.cap_tokens
         if kept.budget_ids:
@@ -249,6 +250,7 @@ class Admission:
 
     def refused(self, refusal: Refusal) -> RefusedError:
         """Count a refusal, and add what is known of its budget."""
+        self._holder.tally.refused += 1
         self.desk.refusals[refusal.code] = self.desk.refusals.get(refusal.code, 0) + 1
         if refusal.budget and refusal.standing is None:
             standing = self._syncer.standings.get(refusal.budget.id)

@@ -12,6 +12,7 @@ from controlplane.agent.journal import Journal, LeaseOpened, Record, Remains, re
 from controlplane.agent.lease import Instant, LeaseBook
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import SettleQueue
+from controlplane.agent.tally import Tally
 from controlplane.policy.wire import Grant, LeaseReturn, SyncReply
 
 _PATTERN: Final = "journal-*.jsonl"
@@ -29,6 +30,7 @@ class Holder:
         self.journal = Journal(path, holder=self.name, scope=settings.scope)
         self.book = LeaseBook()
         self.queue = SettleQueue(self.journal)
+        self.tally = Tally()
         self._returning: dict[str, LeaseReturn] = {}
 
     def granted(self, grant: Grant, asked: Instant) -> None:

@@ -1,6 +1,7 @@
 """Get the policy: long poll, verify before parse, never go back, remember on disk, NACK aloud."""
 
 import asyncio
+import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Mapping
@@ -22,6 +23,10 @@ from controlplane.policy.wire import Generation, Nack
 CAPABILITIES: Final = ("deny", "throttle", "route", "downgrade", "cap", "lease")
 MAX_POLICY_BYTES: Final = 8 * 2**20
 MAX_BACKOFF_SECONDS: Final = 10.0
+CALM_POLL_SECONDS: Final = 60.0
+"""Between two polls while the stream is healthy."""
+RESYNC_SECONDS: Final = 600.0
+"""How often the whole document is fetched, whatever both sides believe; jittered (D5)."""
 SAVE_SECONDS: Final = 30.0  # between two notes on disk that the policy is still current
 
 Verify = Callable[[bytes, str], None]
@@ -59,6 +64,8 @@ class Puller:
         self.applied: Applied | None = None
         self.nack: Nack | None = None
         self.seen = asyncio.Event()
+        self.is_streaming = False
+        self._wanted = asyncio.Event()
         self._acknowledged: tuple[Generation | None, Nack | None] | None = None
         self._saved = Instant.of(clock)
         self._resume()
@@ -85,13 +92,19 @@ class Puller:
         """Poll until cancelled; the wait is jittered so that a fleet does not return at once."""
         backoff = 0.0
         jitter = random.SystemRandom()
+        resync = self._clock.monotonic() + RESYNC_SECONDS * jitter.uniform(0.5, 1.0)
         while True:
             wait = self._settings.poll_wait_seconds * jitter.uniform(0.8, 1.0)
             try:
+                is_due = self._clock.monotonic() >= resync
+                if is_due:
+                    resync = self._clock.monotonic() + RESYNC_SECONDS * jitter.uniform(0.8, 1.2)
                 # Without a policy nothing can be admitted: then the answer is wanted at once.
-                if await self.poll(wait if self.applied else 0.0):
+                is_calm = self.is_streaming or is_due or self.applied is None
+                if await self.poll(0.0 if is_calm else wait, whole=is_due):
                     changed()
                 backoff = 0.0
+                await self._rest(CALM_POLL_SECONDS * jitter.uniform(0.7, 1.0))
             except (httpx.HTTPError, ControlPlaneError) as wrong:
                 say("policy_poll_failed", error=type(wrong).__name__, detail=str(wrong)[:300])
                 changed()  # a NACK is told at once
@@ -99,6 +112,29 @@ class Puller:
                 await asyncio.sleep(backoff * jitter.uniform(0.5, 1.0))
             if self._saved.seconds_until(Instant.of(self._clock)) > SAVE_SECONDS:
                 self.persist_confirmation()
+
+    async def _rest(self, seconds: float) -> None:
+        """Leave it to the stream for a while: until it fails, or says that there is more."""
+        if not self.is_streaming:
+            return
+        self._wanted.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wanted.wait(), seconds)
+
+    def streaming(self, *, healthy: bool) -> None:
+        """Note whether the stream works; when it stops, the poll is back at once."""
+        if self.is_streaming and not healthy:
+            self._wanted.set()
+        self.is_streaming = healthy
+
+    def ask_soon(self, delay_seconds: float) -> None:
+        """Poll after a moment: there is something newer that was not pushed."""
+        asyncio.get_running_loop().call_later(delay_seconds, self._wanted.set)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the document in force, so that the server can tell it from one it never wrote."""
+        return self._highest.sha256 if self.applied and self._highest else None
 
     def state(self) -> tuple[Generation | None, Nack | None]:
         """Return what to tell the server: the pair in force, and what was refused."""
@@ -113,15 +149,18 @@ class Puller:
         """Whether the server does not know yet what we have or refuse."""
         return self._acknowledged != self.state()
 
-    async def poll(self, wait_seconds: float) -> bool:
+    async def poll(self, wait_seconds: float, *, whole: bool = False) -> bool:
         """Ask once, waiting up to `wait_seconds` for something newer; True when it changed.
+
+        With `whole` the document is sent and compared even when its pair is what we have.
 
         Raises:
             httpx.HTTPError: the server could not be asked; what is applied stays applied.
             ControlPlaneError: it answered with a document that is refused; `nack` says why.
         """
         asked = Instant.of(self._clock)
-        headers = {"If-None-Match": self.applied.generation.etag()} if self.applied else {}
+        has = self.applied if not whole else None
+        headers = {"If-None-Match": has.generation.etag()} if has else {}
         response = await self._client.get(
             "/api/v1/policy",
             params={
@@ -133,7 +172,7 @@ class Puller:
             timeout=wait_seconds + self._settings.request_timeout_seconds,
         )
         if response.status_code == httpx.codes.NOT_MODIFIED:
-            self._confirm(asked)
+            self.confirm(asked)
             return False
         response.raise_for_status()
         return self.accept(response.content, response.headers, asked)
@@ -164,12 +203,16 @@ class Puller:
         self.seen.set()
         return is_new
 
+<<<<<<< HEAD
     def refused_by_front(self, generation: Generation, reason: str) -> None:
         """NACK a generation that we could apply and a proxy before us could not."""
         if self.applied and self.applied.generation == generation:
             self.nack = Nack(generation, reason)
 
     def _confirm(self, asked: Instant) -> None:
+=======
+    def confirm(self, asked: Instant) -> None:
+>>>>>>> 8480b40 (agent: take policies from the stream, poll beside it, count calls)
         """Note that what is applied is still current."""
         if self.applied:
             self.applied = msgspec.structs.replace(self.applied, confirmed=asked)

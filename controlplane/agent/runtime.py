@@ -19,6 +19,7 @@ from controlplane.agent.lease import Instant
 from controlplane.agent.puller import Puller, Verify
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending
+from controlplane.agent.stream import PolicyStream
 from controlplane.agent.syncer import Syncer
 from controlplane.agent.ticket import Request, Ticket
 from controlplane.core.clock import Clock
@@ -53,6 +54,7 @@ class Agent:
         )
         self.holder = Holder(self.settings)
         self.puller = Puller(self._client, self.settings, clock=self.clock, verify=self._verify)
+        self.stream = PolicyStream(self._client, self.settings, self.puller, clock=self.clock)
         self.syncer = Syncer(self._client, self.settings, self.holder, clock=self.clock)
         self.admission = Admission(
             self.settings,
@@ -72,12 +74,13 @@ class Agent:
         self._begin()
 
     async def ready(self) -> None:
-        """Start the two tasks in this loop, once, and wait a little for the first policy."""
+        """Start the tasks in this loop, once, and wait a little for the first policy."""
         if not self._tasks:
             self._has_begun = True
             self._loop = asyncio.get_running_loop()
             self._tasks = [
                 asyncio.create_task(self.puller.run(self._changed), name="policy-poll"),
+                asyncio.create_task(self.stream.run(self._changed), name="policy-stream"),
                 asyncio.create_task(self.syncer.run(self.puller), name="lease-sync"),
             ]
         if self.puller.applied is None:
@@ -212,6 +215,7 @@ class Agent:
             hold = self.holder.queue.ended(hold_id, ending)
             if hold is None:
                 return False
+            self.holder.tally.errors += ending.status == "error" and ending.was_sent
             self.holder.book.forget_refusal(hold.leases)
         if self.syncer.has_waiters:
             self._in_loop(self.syncer.settled)

@@ -184,7 +184,8 @@ class Syncer:
         self, puller: Puller, *, wants: tuple[LeaseWant, ...], returns: tuple[LeaseReturn, ...]
     ) -> SyncReply:
         state = puller.state()
-        reply = await self._post(self._request(state, wants=wants, returns=returns))
+        request = self._request(state, wants=wants, returns=returns, sha256=puller.sha256)
+        reply = await self._post(request)
         puller.acknowledged(*state)
         return reply
 
@@ -194,6 +195,7 @@ class Syncer:
         *,
         returns: tuple[LeaseReturn, ...],
         wants: tuple[LeaseWant, ...] = (),
+        sha256: str | None = None,
     ) -> SyncRequest:
         with self._holder.lock:
             settle, open_holds = self._holder.queue.batch(), self._holder.queue.open_nusd()
@@ -202,6 +204,8 @@ class Syncer:
             boot_id=self._holder.name,
             scope=self._settings.scope,
             applied=state[0],
+            applied_sha256=sha256,
+            counts=self._holder.tally.counts(),
             nack=state[1],
             capabilities=CAPABILITIES,
             settle=settle,

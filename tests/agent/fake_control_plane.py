@@ -171,6 +171,9 @@ class Handler(BaseHTTPRequestHandler):
                 }
             self._answer(200, json.dumps(facts, default=str).encode())
             return
+        if url.path == "/api/v1/stream":
+            self._answer(404)  # an older server: agents go on polling
+            return
         wait = float(parse_qs(url.query).get("wait", ["0"])[0])
         deadline = time.monotonic() + wait
         with state.lock:
