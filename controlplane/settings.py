@@ -88,7 +88,7 @@ class PolicySettings(_Section, frozen=True, kw_only=True):
     stage_seconds: Seconds = 30.0
     stage_max_seconds: Seconds = 300.0
     stage_min_calls: Positive = 20
-    connects_per_second: Positive = 500  # new streams and polls after a restart
+    connects_per_second: Positive = 700  # new streams and polls after a restart
 
 
 class WatchSettings(_Section, frozen=True, kw_only=True):

@@ -136,6 +136,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     calendar: FiscalCalendar = GREGORIAN
     checks: tuple[HealthCheck, ...] = ()
     requests_per_minute: int = 6_000
-    connects_per_second: int = 500
+    connects_per_second: int = 700
     require_approval: bool = False
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")

@@ -26,7 +26,12 @@ from controlplane.bootstrap.policy_hints import PolicyHints
 from controlplane.bootstrap.price_books import LiveBook, open_book
 from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle, roll_out
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
-from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
+from controlplane.bootstrap.system import (
+    SystemClock,
+    UlidIds,
+    raise_descriptor_limit,
+    secret_file,
+)
 from controlplane.bootstrap.watching import watch_rounds
 from controlplane.budgets.book import LeaseTerms
 from controlplane.pipelines.agent_reports import store_settles
@@ -93,6 +98,7 @@ def open_stores(settings: Settings) -> Stores:
 def run(settings: Settings, *, supervised: bool) -> None:
     """Serve until stopped."""
     log.configure(level=settings.log_level)
+    raise_descriptor_limit()
     stores, sessions = open_stores(settings), Sessions()
     book = open_book(settings, stores.engine)
     signer = open_signer(settings)

@@ -1,6 +1,7 @@
 """The one system clock, the one source of ids, and the secrets on disk."""
 
 import os
+import resource
 import secrets
 import time
 from datetime import UTC, datetime
@@ -60,3 +61,10 @@ def secret_file(path: Path, *, size: int = 32) -> bytes:
         finally:
             mine.unlink()
     return path.read_bytes()
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process open as many descriptors as it may: a stream is one; returns how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

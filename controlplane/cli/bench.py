@@ -47,3 +47,20 @@ def bench_admission(
 
     result = run(calls=calls)
     print_json(result) if json else print_text(figures(result))
+
+
+@bench_app.command("policy")
+def bench_policy(
+    *,
+    subscribers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Sizes. Default: 1000 and 10000.")
+    ] = None,
+    publishes: Annotated[int, typer.Option(min=1, max=1_000)] = 10,
+    json: Json = False,
+) -> None:
+    """Publish to received and applied at 1,000 and 10,000 subscribers, and their reconnection."""
+    from controlplane.bench.policy import SIZES, run
+    from controlplane.bootstrap.text import figures
+
+    result = run(tuple(subscribers) if subscribers else SIZES, publishes=publishes)
+    print_json(result) if json else print_text(figures(result))

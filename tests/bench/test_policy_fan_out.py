@@ -1,0 +1,36 @@
+"""Everybody gets every generation, and everybody comes back after kill -9; full size times it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from controlplane.bench.policy import SIZES, run
+
+PROMISED_MS = {1_000: 100.0, 10_000: 500.0}
+"""p99 of publish to received and to applied (design section 14), two quiet cores."""
+RECONNECT_SECONDS = 30.0
+SMALL = 40
+
+
+@pytest.mark.slow
+def test_policy_reaches_all_and_all_return(
+    full_size: bool,  # noqa: FBT001 - a fixture
+    write_proof: Callable[..., None],
+) -> None:
+    """40 raw subscribers in `make test`, 1,000 and 10,000 in `make prove`; 20 agents among them."""
+    result = run(SIZES if full_size else (SMALL,), publishes=20 if full_size else 1)
+    stages = result["stages"]
+    assert isinstance(stages, dict)
+    is_within_limits = all(
+        stages[str(size)][f"{what}_p99_ms"] <= limit
+        and stages[str(size)]["reconnect_seconds"] <= RECONNECT_SECONDS
+        for size, limit in PROMISED_MS.items()
+        if str(size) in stages
+        for what in ("received", "applied")
+    )
+    write_proof("policy_fan_out", {"is_within_limits": is_within_limits, **result})
+    for stage in stages.values():
+        assert 0 == stage["missing"]
+        assert stage["reconnect_seconds"] is not None
+    if full_size:
+        assert is_within_limits
