@@ -67,7 +67,7 @@ def _measure(subscribers: int, *, publishes: int) -> dict[str, Any]:
         proxy, admin = _key(root, "proxy", "proxy"), _key(root, "user", "admin")
         with contextlib.ExitStack() as running:
             hub = running.enter_context(_hub(root, port))
-            publisher = _Publisher(port, admin["text"])
+            publisher = running.enter_context(_publisher(port, admin["text"]))
             publisher.publish()
             base = Order(HOST, port, proxy["text"], proxy["policy_keys"])
             raw = running.enter_context(_clients(_sized(base, subscribers=subscribers)))
@@ -118,13 +118,8 @@ def _publish_often(
 class _Publisher:
     """Changes a rule over HTTP, to all at once."""
 
-    def __init__(self, port: int, key: str) -> None:
-        self._client = httpx.Client(
-            base_url=f"http://{HOST}:{port}",
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=60,
-            trust_env=False,
-        )
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
         self._number = 0
 
     def publish(self) -> tuple[float, str]:
@@ -141,6 +136,17 @@ class _Publisher:
         ).raise_for_status()
         made = answer.json()
         return at, f"{made['epoch']}.{made['gen']}"
+
+
+@contextlib.contextmanager
+def _publisher(port: int, key: str) -> Iterator[_Publisher]:
+    with httpx.Client(
+        base_url=f"http://{HOST}:{port}",
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=60,
+        trust_env=False,
+    ) as client:
+        yield _Publisher(client)
 
 
 class _Clients:

@@ -34,7 +34,8 @@ class Role:
         self.log = log
         self.ready: dict[str, object] = {}
         self._seen = threading.Event()
-        threading.Thread(target=self._read, name=f"{name}-ready", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name=f"{name}-ready", daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         stream = self.process.stdout
@@ -71,10 +72,15 @@ class Role:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(STOP_SECONDS)
+            status = self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return self.process.wait()
+            status = self.process.wait()
+        self._reader.join(STOP_SECONDS)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        return status
 
 
 class Supervisor:
