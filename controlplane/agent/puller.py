@@ -199,20 +199,17 @@ class Puller:
         if is_new:
             self._highest = Highest(generation.epoch, generation.gen, _digest(body))
             self._disk.save(self._stored, self._highest)
-        self.applied, self.nack = Applied(document, generation, asked), None
+            self.nack = None  # what a front or we refuse of the same pair stays refused
+        self.applied = Applied(document, generation, asked)
         self.seen.set()
         return is_new
 
-<<<<<<< HEAD
     def refused_by_front(self, generation: Generation, reason: str) -> None:
         """NACK a generation that we could apply and a proxy before us could not."""
         if self.applied and self.applied.generation == generation:
             self.nack = Nack(generation, reason)
 
-    def _confirm(self, asked: Instant) -> None:
-=======
     def confirm(self, asked: Instant) -> None:
->>>>>>> 8480b40 (agent: take policies from the stream, poll beside it, count calls)
         """Note that what is applied is still current."""
         if self.applied:
             self.applied = msgspec.structs.replace(self.applied, confirmed=asked)
