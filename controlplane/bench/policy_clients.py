@@ -144,7 +144,7 @@ class Subscriber(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._fleet.note_lost(self)
-        self._end(0.2)
+        self._end(0.2 if exc is None else 0.4)  # a reset is a crash: give it a moment more
 
     def _end(self, wait: float) -> None:
         if not self.over.done():
