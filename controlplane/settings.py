@@ -7,6 +7,7 @@ file > default. A key nobody knows is an error: a misspelt limit must not silent
 import difflib
 import os
 from collections.abc import Mapping
+from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
@@ -122,6 +123,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     price_overrides: Path | None = None  # YAML list of the organisation's own prices
     contracts: Path | None = None  # YAML list of what was agreed with providers
+    closed_before: date | None = None  # first day of the oldest open period; earlier ones stay
     attribution_rules: Path | None = None  # YAML list of rules put before the built-in ones
     settle_interval_seconds: Seconds = 0.5
     collector: CollectorSettings = CollectorSettings()

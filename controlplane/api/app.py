@@ -34,6 +34,7 @@ from controlplane.api.routes.policy import PolicyController
 from controlplane.api.routes.policy_changes import PolicyChangeController
 from controlplane.api.routes.prices import PriceController
 from controlplane.api.routes.quality import QualityController
+from controlplane.api.routes.rerates import RerateController
 from controlplane.api.routes.scores import ScoreController
 from controlplane.api.services import Services
 
@@ -54,6 +55,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     PolicyController,
     PolicyChangeController,
     PriceController,
+    RerateController,
     QualityController,
     ScoreController,
 )

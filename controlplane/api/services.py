@@ -18,7 +18,9 @@ from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.ids import IdFactory
 from controlplane.pipelines.publish import PublishTools
 from controlplane.pipelines.sync import SyncTools
+from controlplane.pricing.history import PriceHistory
 from controlplane.pricing.price_book import Found
+from controlplane.pricing.rerate import RerateRuns
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.sender import TenantMap
 from controlplane.signals.signal_ports import SignalReader, SignalWriter
@@ -125,6 +127,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     publishing: PublishTools
     sync: SyncTools
     prices: Prices
+    price_history: PriceHistory
+    rerates: RerateRuns
     budgets: Budgets
     exports: ExportJobs
     alerts: AlertList

@@ -22,6 +22,7 @@ class Scope(StrEnum):
     SCORES_WRITE = "scores:write"
     QUALITY_READ = "quality:read"
     PRICES_READ = "prices:read"
+    PRICES_WRITE = "prices:write"
     EXPORTS = "exports:create"
     METRICS_READ = "metrics:read"
     HEALTH_READ = "health:read"
@@ -56,7 +57,8 @@ _LOOK: Final = frozenset(
 ROLE_SCOPES: Final[dict[Role, frozenset[Scope]]] = {
     # Everything but the machine-to-machine scopes: an admin's key must not pass for a proxy's.
     Role.ADMIN: frozenset(Scope) - {Scope.SYNC, Scope.POLICY_PULL, Scope.INGEST},
-    Role.FINANCE: _LOOK | {Scope.BUDGETS_WRITE, Scope.POLICY_READ, Scope.EXPORTS},
+    Role.FINANCE: _LOOK
+    | {Scope.BUDGETS_WRITE, Scope.PRICES_WRITE, Scope.POLICY_READ, Scope.EXPORTS},
     Role.ENGINEERING_LEAD: _LOOK | {Scope.CALLS_READ, Scope.POLICY_READ, Scope.SCORES_WRITE},
     Role.ON_CALL: _LOOK
     | {

@@ -25,6 +25,7 @@ from controlplane.bootstrap.places import EXPORTS_DIR, HUB_SOCKET, SIGNING_KEY, 
 from controlplane.bootstrap.policy_hints import PolicyHints
 from controlplane.bootstrap.price_books import LiveBook, open_book
 from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle, roll_out
+from controlplane.bootstrap.rerates import closed_instant, run_waiting
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import (
     SystemClock,
@@ -48,6 +49,8 @@ from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.store.metadata.keys import KeyRepository
 from controlplane.store.metadata.ledger import LedgerRepository
 from controlplane.store.metadata.policies import PolicyRepository
+from controlplane.store.metadata.prices import PriceRepository
+from controlplane.store.metadata.rerates import RerateRepository
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.store.spans.flight_server import SpanFlightServer
 from controlplane.workers.rounds import Rounds
@@ -163,6 +166,8 @@ def build_services(
         publishing=publishing,
         sync=sync,
         prices=book,
+        price_history=PriceRepository(stores.engine),
+        rerates=RerateRepository(stores.engine),
         budgets=stores.budgets,
         exports=export_jobs(settings, ExportSources(stores.spans, book)),
         alerts=stores.alerts,
@@ -230,6 +235,14 @@ def build_rounds(
             reprice=lambda rows: reprice(rows, book.current()),
         )
         log_findings(outcome)
+        run_waiting(
+            stores.spans.rerates,
+            RerateRepository(stores.engine),
+            book=book,
+            ledger=posting,
+            closed_before=closed_instant(settings),
+            now=CLOCK.now(),
+        )
 
     return [
         Rounds(

@@ -6,8 +6,9 @@ prices change by a recorded version or not at all.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from typing_extensions import override
 from controlplane import telemetry
 from controlplane.bootstrap.data_files import read_list
 from controlplane.bootstrap.system import SystemClock
+from controlplane.core.calendar import Window
 from controlplane.core.errors import ConflictError, NotFoundError
 from controlplane.pricing.contracts import read_contracts
 from controlplane.pricing.history import (
@@ -32,13 +34,17 @@ from controlplane.pricing.history import (
     version_name,
 )
 from controlplane.pricing.overrides import OwnPrice, read_own_prices
-from controlplane.pricing.price_book import Found, PriceBook
+from controlplane.pricing.price_book import Found, Pin, PriceBook
+from controlplane.pricing.rerate import PINNING, RerateRun, RerateRuns
 from controlplane.pricing.seed import seed, seed_version
 from controlplane.settings import Settings
 from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.prices import PriceRepository
+from controlplane.store.metadata.rerates import RerateRepository
 
 REFRESH_SECONDS: Final = 2.0
+KEPT_VERSIONS: Final = 4
+MAX_PINS: Final = 10_000
 BY_PROGRAM: Final = "controlplane"
 MAX_RACES: Final = 5
 
@@ -50,10 +56,17 @@ class LiveBook(PriceBook):
     """
 
     def __init__(
-        self, history: PriceHistory, *, elapsed: Callable[[], float] = time.monotonic
+        self,
+        history: PriceHistory,
+        *,
+        runs: RerateRuns | None = None,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("live", [])
         self._history = history
+        self._runs = runs
+        self._pinning: list[RerateRun] = []
+        self._of_version = lru_cache(maxsize=KEPT_VERSIONS)(self.of_version)
         self._elapsed = elapsed
         self._lock = threading.Lock()
         self._number = -1
@@ -66,12 +79,43 @@ class LiveBook(PriceBook):
             due = self._number < 0 or self._elapsed() - self._looked_at >= REFRESH_SECONDS
             if due:
                 newest = self._history.latest()
+                pinning = self._runs.runs(states=PINNING, limit=MAX_PINS) if self._runs else []
                 if newest != self._number:
                     self._book = build_book(version_name(newest), self._history.entries(newest))
                     self._number = newest
                     _show(newest, self._history)
+                    self._pinning = []
+                if pinning != self._pinning:
+                    self._book.pins = self._pins(pinning)
+                    self._pinning = pinning
                 self._looked_at = self._elapsed()
             return self._book
+
+    def newest(self) -> int:
+        """Return the newest version's number."""
+        return self._history.latest()
+
+    def of_version(self, version: int) -> PriceBook:
+        """Return the book of a version, without pins.
+
+        Raises:
+            NotFoundError: no such version.
+        """
+        newest = self._history.latest()
+        if not 0 < version <= newest:
+            raise NotFoundError("price version", str(version), f"There are 1 to {newest}")
+        return build_book(version_name(version), self._history.entries(version))
+
+    def _pins(self, runs: Sequence[RerateRun]) -> tuple[Pin, ...]:
+        """Return the windows that were re-rated with another version than the newest, in order."""
+        return tuple(
+            Pin(
+                Window(run.window_start, run.window_end),
+                run.tenants,
+                partial(self._of_version, run.price_version),
+            )
+            for run in reversed(runs)
+        )
 
     @property
     @override
@@ -120,7 +164,7 @@ def open_book(settings: Settings, engine: Engine) -> LiveBook:
     history = PriceRepository(engine)
     record(history, seed_entries, source="")
     record(history, lambda known: file_entries(settings, known), source="files")
-    return LiveBook(history)
+    return LiveBook(history, runs=RerateRepository(engine))
 
 
 def record(

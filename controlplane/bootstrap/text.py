@@ -8,6 +8,7 @@ from rich.table import Table
 
 from controlplane.bootstrap.offline import PriceAnswer
 from controlplane.bootstrap.policy_files import PlannedFile
+from controlplane.bootstrap.rerates import RerateAnswer
 from controlplane.core.money import format_usd
 from controlplane.exports.verify import Verification
 from controlplane.pipelines.inspect import InspectReport
@@ -53,6 +54,16 @@ def priced(answer: PriceAnswer) -> str:
     why = f" ({answer.cost_reason})" if answer.cost_reason else ""
     found = f"{answer.price_id}, {answer.price_provenance}" if answer.price_id else "no price row"
     return _drawn(table, f"{total}, {answer.cost_state}{why}", found)
+
+
+def rerated(answer: RerateAnswer) -> str:
+    """Draw what a re-rate moves, by tenant and model."""
+    table = Table("tenant", "model", "calls", "newly priced", "old USD", "new USD", "moved USD")
+    for group in answer.groups:
+        names = ("tenant", "model", "calls", "newly_priced", "old_usd", "new_usd", "moved_usd")
+        table.add_row(*(str(group[name]) for name in names))
+    said = f"{answer.state}: {answer.calls} calls, {answer.corrections} as corrections, "
+    return _drawn(table, f"{said}${answer.moved_usd} moved, {answer.price_version}")
 
 
 def verification(result: Verification) -> str:

@@ -38,6 +38,7 @@ NOT_BILLED: Final = frozenset({ErrorType.RATE_LIMITED.value, ErrorType.CLIENT_ER
 """Failures that a provider refuses before it works: free when they carry no usage (C5)."""
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE_US: Final = 60_000_000
+MICROSECOND: Final = timedelta(microseconds=1)
 SAFE_ITEM: Final = 2**58
 """Line items below it can be added over all buckets without leaving int64."""
 _FACTS: Final = (
@@ -101,7 +102,37 @@ class _Sheet:
 
 
 def price(spans: pa.Table, book: PriceBook) -> pa.Table:
-    """Add cost, state, reason, price id and provenance; the rows and their order stay."""
+    """Add cost, state, reason, price id and provenance; the rows and their order stay.
+
+    Rows of a window that was re-rated get the prices of the version it was re-rated with.
+    """
+    which = _pinned(spans, book) if book.pins else None
+    if which is None or not which.any():
+        return _price(spans, book)
+    books = [book, *(pin.book() for pin in book.pins)]
+    parts, places = [], []
+    for number in np.unique(which).tolist():
+        rows = np.flatnonzero(which == number)
+        parts.append(_price(spans.take(rows), books[number]))
+        places.append(rows)
+    return pa.concat_tables(parts).take(np.argsort(np.concatenate(places)))
+
+
+def _pinned(spans: pa.Table, book: PriceBook) -> Integers:
+    """Return for each row the number of its pin, counted from one; 0 is none."""
+    starts = spans.column("start_time").cast(pa.int64()).to_numpy()
+    tenants = np.array(spans.column("tenant").to_pylist(), dtype=object)
+    which = np.zeros(spans.num_rows, dtype=np.int64)
+    for number, pin in enumerate(book.pins, start=1):
+        since, until = ((at - EPOCH) // MICROSECOND for at in (pin.window.start, pin.window.end))
+        inside = (starts >= since) & (starts < until)
+        if pin.tenants:
+            inside &= np.isin(tenants, pin.tenants)
+        which[inside] = number
+    return which
+
+
+def _price(spans: pa.Table, book: PriceBook) -> pa.Table:
     needed = [*_FACTS, "error_type", "usage_state", *BUCKET_NAMES]
     frame = pl.DataFrame(pl.from_arrow(spans.select(needed))).with_row_index("row")
     sheet = _Sheet(frame)

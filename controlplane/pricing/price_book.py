@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from controlplane.core.calendar import Window
 from controlplane.pricing.contracts import Contract, with_contracts
 from controlplane.pricing.providers import price_provider
 from controlplane.pricing.rates import PriceRow, Validity
@@ -122,6 +123,15 @@ class _Index:
         return self._models[spelled] if spelled < len(self._models) else None
 
 
+class Pin(msgspec.Struct, frozen=True):
+    """Calls that start in a window are priced with another version: it was re-rated with that."""
+
+    window: Window
+    tenants: tuple[str, ...]
+    """Empty is every tenant."""
+    book: Callable[[], "PriceBook"]
+
+
 class PriceBook:
     """An immutable version of all prices; lookups are remembered, so a batch pays once a model.
 
@@ -157,6 +167,8 @@ class PriceBook:
             for own in overrides
             for name in (own.model, *own.aliases)
         }
+        self.pins: tuple[Pin, ...] = ()
+        """Of several that hold for a call the last one applies."""
         self._remembered: dict[tuple[str | None, str | None], Found] = {}
 
     @property

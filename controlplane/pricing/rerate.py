@@ -5,9 +5,10 @@ do; what changed is kept, call by call, as adjustments. Once applied the window 
 version: what arrives late for it is priced the same way, so the order of arrival does not matter.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Final
+from enum import StrEnum
+from typing import Final, Protocol
 
 import msgspec
 import polars as pl
@@ -92,3 +93,60 @@ def group_adjustments(adjustments: Iterable[pa.Table]) -> list[RerateGroup]:
     ]
     groups.sort(key=lambda one: (-abs(one.moved_nusd), one.tenant, one.model or ""))
     return groups
+
+
+class RunState(StrEnum):
+    """How far a re-rate that was asked for has come; `to_apply` and `applied` pin its window."""
+
+    TO_PREVIEW = "to_preview"
+    PREVIEWED = "previewed"
+    TO_APPLY = "to_apply"
+    APPLIED = "applied"
+    FAILED = "failed"
+
+
+PINNING: Final = (RunState.TO_APPLY, RunState.APPLIED)
+
+
+class RerateRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A re-rate as it was asked for, and what came of it."""
+
+    id: str
+    state: RunState
+    window_start: datetime
+    window_end: datetime
+    tenants: tuple[str, ...]
+    price_version: int
+    asked_by: str
+    asked_at: datetime
+    done_at: datetime | None = None
+    report: str | None = None
+    """The report as JSON, or why it failed."""
+
+
+class RerateRuns(Protocol):
+    """Where runs are kept."""
+
+    def add(self, run: RerateRun) -> None:
+        """Keep a new run.
+
+        Raises:
+            ConflictError: there is one of that id.
+        """
+        ...
+
+    def get(self, run_id: str) -> RerateRun:
+        """Return a run.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        ...
+
+    def runs(self, *, states: Sequence[RunState] = (), limit: int = 100) -> list[RerateRun]:
+        """Return runs of these states or all, newest first."""
+        ...
+
+    def done(self, run_id: str, *, state: RunState, report: str, now: datetime) -> None:
+        """Note what came of a run."""
+        ...

@@ -50,6 +50,8 @@ from controlplane.store.metadata.keys import KeyRepository, NewKey
 from controlplane.store.metadata.ledger import LedgerRepository
 from controlplane.store.metadata.migrate import migrate
 from controlplane.store.metadata.policies import PolicyRepository
+from controlplane.store.metadata.prices import PriceRepository
+from controlplane.store.metadata.rerates import RerateRepository
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -358,6 +360,8 @@ def services(
         ),
         budgets=publishing.budgets,
         prices=prices,
+        price_history=PriceRepository(metadata),
+        rerates=RerateRepository(metadata),
         exports=exports,
         alerts=alerts,
         sessions=sessions,

@@ -267,3 +267,19 @@ price_entry: Final = Table(
     Column("key", Text, primary_key=True),
     Column("body", Text),
 )
+
+rerate_run: Final = Table(
+    "rerate_run",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("window_start", UtcMicros, nullable=False),
+    Column("window_end", UtcMicros, nullable=False),
+    Column("tenants", Text, nullable=False),
+    Column("price_version", Integer, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("asked_at", UtcMicros, nullable=False),
+    Column("done_at", UtcMicros),
+    Column("report", Text),
+    Index("rerate_by_state", "state", "asked_at"),
+)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.core.calendar import Window
 from controlplane.core.tokens import BUCKET_NAMES, INPUT_BUCKETS
 from controlplane.pricing.price import price
-from controlplane.pricing.price_book import ListedModel, ListedProvider, PriceBook
+from controlplane.pricing.price_book import ListedModel, ListedProvider, Pin, PriceBook
 from controlplane.pricing.quote import quote
 from controlplane.pricing.rates import ALWAYS, PriceRow, Rate, Tier, Validity
 from controlplane.signals.schema import ATTRIBUTED_SCHEMA, SPAN_SCHEMA
@@ -165,3 +166,34 @@ def test_half_a_nano_dollar_goes_to_the_even_neighbour() -> None:
 def test_every_bucket_has_a_direction() -> None:
     """The tier is chosen by the whole input: the registry must know all of it."""
     assert set(INPUT_BUCKETS) < set(BUCKET_NAMES)
+
+
+def test_a_re_rated_window_is_priced_with_its_version() -> None:
+    """Half-open, per tenant, the last pin applies; the rows keep their order."""
+    hour = timedelta(hours=1)
+
+    def at(nusd: int) -> PriceBook:
+        row = _row(f"v{nusd}", ALWAYS, Tier(-1, {"input_uncached": Rate(nusd, 1)}))
+        model = ListedModel(model="m", rows=(row,), spellings=("m",))
+        return PriceBook(f"v{nusd}", [ListedProvider(provider="p", models=[model])])
+
+    book = at(1)
+    book.pins = (
+        Pin(Window(T0, T0 + 3 * hour), (), lambda: at(2)),
+        Pin(Window(T0 + hour, T0 + 2 * hour), ("a",), lambda: at(3)),
+    )
+    rows: list[dict[str, object]] = [
+        {
+            "start_time": T0 + number * hour,
+            "tenant": tenant,
+            "input_uncached": 1,
+            "billing_model": "m",
+        }
+        for number in (3, 1, 0, -1, 2)
+        for tenant in ("a", "b")
+    ]
+    priced = price(_spans(rows), book)
+    assert [1, 1, 3, 2, 2, 2, 1, 1, 2, 2] == priced["cost_nusd"].to_pylist()
+    assert [row["start_time"] for row in rows] == priced["start_time"].to_pylist()
+    unpinned = price(_spans(rows[:1]), book)
+    assert [1] == unpinned["cost_nusd"].to_pylist()
