@@ -64,9 +64,20 @@ def create(path: Path) -> None:
     """Make the file, readable by its owner only, and its tables; nothing if they are there.
 
     The log and shared-memory files that SQLite makes beside it inherit the mode.
+
+    Raises:
+        ConfigError: the place can not be written.
+        UnavailableError: the disk refused.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise ConfigError(
+            "data_dir",
+            f"{path} can not be written ({error.strerror})",
+            "Let the user that runs this program write it",
+        ) from error
     connection = connect(path, synchronous="FULL")
     try:
         connection.executescript(_TABLES)

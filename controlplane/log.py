@@ -2,12 +2,39 @@
 
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
 SECRET_FIELDS = frozenset(
     {"authorization", "api_key", "secret", "password", "prompt", "completion"}
 )
+
+
+class Tolerant:
+    """A text stream whose failures stop nobody: work goes on where its log can not be written.
+
+    On a full disk, the line that says so is the first that does not fit.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.lost_writes = 0
+
+    def write(self, text: str) -> int:
+        """Write what the stream takes."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self.lost_writes += 1
+            return len(text)
+
+    def flush(self) -> None:
+        """Pass on what waits, as far as it can be."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self.lost_writes += 1
 
 
 def _drop_secrets(
@@ -37,6 +64,6 @@ def configure(*, level: str = "info", human: bool = False) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", Tolerant(sys.stderr))),
         cache_logger_on_first_use=True,
     )

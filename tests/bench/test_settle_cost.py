@@ -52,7 +52,7 @@ class Feed:
         # Ids as random as real ones; a multiplication by an odd number has no collisions.
         ids = numbers * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
         return self._with(
-            self._row.take(pa.array(np.zeros(rows, dtype=np.int64))),
+            self._row.take(np.zeros(rows, dtype=np.int64)),
             trace_hi=pa.array(ids),
             trace_lo=pa.array(ids ^ np.uint64(0xABCDEF)),
             span_id=pa.array(ids >> np.uint64(1) | np.uint64(1)),
@@ -77,7 +77,7 @@ class Feed:
         """Draw a share of the rows, at least one."""
         count = max(1, round(share * spans.num_rows))
         rows = np.sort(self._draw.choice(spans.num_rows, count, replace=False))
-        return spans.take(pa.array(rows))
+        return spans.take(rows)
 
     @staticmethod
     def _with(spans: pa.Table, **columns: "pa.Array[Any]") -> pa.Table:

@@ -1,6 +1,7 @@
 """A collector that a test kills: real spool, receivers, pipeline and store, in one process.
 
-Arguments: directory, store (`duckdb` or `careless`), the step to die in and at which of its
+Arguments: directory, store (`duckdb`, `careless`, or `settling`: DuckDB with settlement and a
+ledger beside it), the step to die in and at which of its
 occurrences (`never 0` to live). It prints its ports and stops when its stdin closes.
 """
 
@@ -20,15 +21,16 @@ from collectors.otlp.collector import OtlpCollector
 from collectors.spool import SqliteSpool
 from controlplane import log
 from controlplane.attribution.rules import with_organisation
-from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
+from controlplane.bootstrap.system import UlidIds, secret_file
 from controlplane.ingest.limits import DEFAULT_LIMITS
 from controlplane.pipelines.ingest import BatchWriter, ingest_batch
-from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import Written
 from controlplane.signals.sender import KEYLESS_SENDER, Sender
 from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.workers.ingest_loop import IngestLoop
+from tests.faults.faults import arrange_a_full_disk, clock
+from tests.faults.settler import Settler, price_book
 
 
 class Keyless:
@@ -83,6 +85,7 @@ class DieAt:
 
 def main(directory: Path, store_kind: str, step: str, occurrence: int) -> None:
     log.configure()
+    told_time = clock()
     die = DieAt(step, occurrence)
     spool = SqliteSpool(
         directory / "spool" / "spool.sqlite",
@@ -92,26 +95,37 @@ def main(directory: Path, store_kind: str, step: str, occurrence: int) -> None:
     )
     path = directory / "spans.duckdb"
     store: DuckDbSpanStore | CarelessStore
-    store = DuckDbSpanStore(path) if store_kind == "duckdb" else CarelessStore(path)
+    settler: Settler | None = None
+    if store_kind == "careless":
+        store = CarelessStore(path)
+    else:
+        store = DuckDbSpanStore(path)
+        if store_kind == "settling":
+            settler = Settler(store, directory, fail_point=die, clock=told_time)
     writer: BatchWriter = store
     ingest = functools.partial(
         ingest_batch,
-        book=PriceBook("empty", []),  # prices are not what is at stake, and take a second to read
+        book=price_book(),  # of one model: the seed takes a second to read
         rules=with_organisation([]),
         limits=DEFAULT_LIMITS,
         writer=writer,
     )
     loop = IngestLoop(spool, ingest=ingest, linger_seconds=0.02, fail_point=die)
     collector = OtlpCollector(
-        keys=Keyless(), spool=spool, clock=SystemClock(), grpc_port=0, http_port=0
+        keys=Keyless(), spool=spool, clock=told_time, grpc_port=0, http_port=0
     )
     loop.start()
     collector.start()
+    if settler:
+        settler.start()
+    arrange_a_full_disk()
     sys.stdout.write(json.dumps({"http": collector.http_port, "grpc": collector.grpc_port}) + "\n")
     sys.stdout.flush()
     sys.stdin.read()
     collector.stop()
     loop.stop(drain_seconds=60)
+    if settler:
+        settler.finish()
     spool.close()
     store.close()
 
