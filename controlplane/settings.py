@@ -125,6 +125,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     contracts: Path | None = None  # YAML list of what was agreed with providers
     closed_before: date | None = None  # first day of the oldest open period; earlier ones stay
     attribution_rules: Path | None = None  # YAML list of rules put before the built-in ones
+    gpu_pools: Path | None = None  # YAML list of GPU node pools and what they cost
     settle_interval_seconds: Seconds = 0.5
     collector: CollectorSettings = CollectorSettings()
     api: ApiSettings = ApiSettings()
@@ -225,6 +226,7 @@ def _checked(settings: Settings) -> Settings:
         ("price_overrides", settings.price_overrides),
         ("contracts", settings.contracts),
         ("attribution_rules", settings.attribution_rules),
+        ("gpu_pools", settings.gpu_pools),
         ("collector.scrape_jobs", settings.collector.scrape_jobs),
         ("watch.webhook_secret_file", settings.watch.webhook_secret_file),
     ):

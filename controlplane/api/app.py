@@ -26,6 +26,7 @@ from controlplane.api.routes.change import ChangeController
 from controlplane.api.routes.completeness import CompletenessController
 from controlplane.api.routes.costs import CostController
 from controlplane.api.routes.exports import ExportController
+from controlplane.api.routes.gpu import GpuController
 from controlplane.api.routes.health import HealthController
 from controlplane.api.routes.keys import KeyController
 from controlplane.api.routes.meta import MetaController
@@ -48,6 +49,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     ChangeController,
     CostController,
     ExportController,
+    GpuController,
     HealthController,
     KeyController,
     MetaController,

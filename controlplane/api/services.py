@@ -16,8 +16,11 @@ from controlplane.budgets.ports import Budgets
 from controlplane.core.clock import Clock
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.ids import IdFactory
+from controlplane.pipelines.gpu_cost import GpuTools
 from controlplane.pipelines.publish import PublishTools
 from controlplane.pipelines.sync import SyncTools
+from controlplane.pricing.gpu_pool import GpuPool
+from controlplane.pricing.gpu_ports import GpuPools
 from controlplane.pricing.history import PriceHistory
 from controlplane.pricing.price_book import Found
 from controlplane.pricing.rerate import RerateRuns
@@ -122,6 +125,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     reader: SpanReader
     signals: SignalReader
     signal_writer: SignalWriter
+    gpu: GpuTools
+    gpu_pools: GpuPools
     keys: KeyDirectory
     create_key: CreateKey
     publishing: PublishTools
@@ -136,6 +141,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     ids: IdFactory
     version: str
+    fixed_pools: tuple[GpuPool, ...] = ()
     zone: str = "UTC"
     calendar: FiscalCalendar = GREGORIAN
     checks: tuple[HealthCheck, ...] = ()

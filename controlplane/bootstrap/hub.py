@@ -20,6 +20,7 @@ from controlplane.api.services import HealthCheck, Services
 from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
+from controlplane.bootstrap.gpu_pools import gpu_rounds, gpu_tools, load_pools
 from controlplane.bootstrap.metadata import open_keys, open_metadata, open_signer
 from controlplane.bootstrap.places import EXPORTS_DIR, HUB_SOCKET, SIGNING_KEY, SPANS_FILE
 from controlplane.bootstrap.policy_hints import PolicyHints
@@ -46,6 +47,7 @@ from controlplane.pricing.price import reprice
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
 from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.metadata.gpu_pools import GpuPoolRepository
 from controlplane.store.metadata.keys import KeyRepository
 from controlplane.store.metadata.ledger import LedgerRepository
 from controlplane.store.metadata.policies import PolicyRepository
@@ -73,6 +75,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     ledger: LedgerRepository
     policies: PolicyRepository
     alerts: AlertRepository
+    gpu_pools: GpuPoolRepository
 
     def close(self) -> None:
         """Let go of the files."""
@@ -95,6 +98,7 @@ def open_stores(settings: Settings) -> Stores:
         ledger=LedgerRepository(engine),
         policies=PolicyRepository(engine),
         alerts=AlertRepository(engine),
+        gpu_pools=GpuPoolRepository(engine),
     )
 
 
@@ -161,6 +165,9 @@ def build_services(
         reader=stores.spans,
         signals=stores.spans.signals,
         signal_writer=stores.spans,
+        gpu=gpu_tools(stores.spans, load_pools(settings.gpu_pools), stores.gpu_pools),
+        gpu_pools=stores.gpu_pools,
+        fixed_pools=load_pools(settings.gpu_pools),
         keys=stores.keys,
         create_key=KeyMaker(stores.keys),
         publishing=publishing,
@@ -244,7 +251,9 @@ def build_rounds(
             now=CLOCK.now(),
         )
 
+    gpu = gpu_tools(stores.spans, load_pools(settings.gpu_pools), stores.gpu_pools)
     return [
+        *gpu_rounds(gpu, stores.spans, CLOCK),
         Rounds(
             "settle",
             settle,

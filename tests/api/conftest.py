@@ -32,6 +32,7 @@ from controlplane.core.clock import FakeClock
 from controlplane.core.ids import SequentialIds
 from controlplane.exports.manifest import Manifest
 from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.gpu_cost import GpuTools
 from controlplane.pipelines.publish import PublishTools, RateCard
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
@@ -46,6 +47,7 @@ from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import SPAN_SCHEMA
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.store.metadata.engine import open_engine
+from controlplane.store.metadata.gpu_pools import GpuPoolRepository
 from controlplane.store.metadata.keys import KeyRepository, NewKey
 from controlplane.store.metadata.ledger import LedgerRepository
 from controlplane.store.metadata.migrate import migrate
@@ -349,6 +351,10 @@ def services(
         reader=reader,
         signals=reader.signals,
         signal_writer=reader,
+        gpu=GpuTools(
+            store=reader.gpu, signals=reader.signals, pools=GpuPoolRepository(metadata).pools
+        ),
+        gpu_pools=GpuPoolRepository(metadata),
         keys=keys.repository,
         create_key=create_key,
         publishing=publishing,

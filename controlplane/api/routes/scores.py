@@ -109,6 +109,10 @@ class ScoreController(Controller):
             "call": _plain(for_people(found).to_pylist()[0]),
             "suppressed": [report_view(report) for report in reports],
             "events": [event_view(event) for event in chosen],
+            "gpu": [
+                _plain(row)
+                for row in for_people(services.gpu.store.call_cost(tenants, call_id)).to_pylist()
+            ],
         }
         return Response(msgspec.json.encode(body), media_type="application/json")
 

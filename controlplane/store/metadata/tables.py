@@ -283,3 +283,12 @@ rerate_run: Final = Table(
     Column("report", Text),
     Index("rerate_by_state", "state", "asked_at"),
 )
+
+gpu_pool: Final = Table(
+    "gpu_pool",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("changed_by", Text, nullable=False),
+    Column("changed_at", UtcMicros, nullable=False),
+)

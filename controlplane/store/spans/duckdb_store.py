@@ -13,6 +13,7 @@ from controlplane.signals.ports import Written
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
 from controlplane.store.spans.database import SpanDatabase
+from controlplane.store.spans.gpu_tables import GpuTables
 from controlplane.store.spans.reader import SpanTableReader
 from controlplane.store.spans.rerate_tables import RerateTables
 from controlplane.store.spans.settle_tables import SettleTables
@@ -45,6 +46,7 @@ class DuckDbSpanStore:
         self.rerates = RerateTables(self._tables, self._writer)
         self._signal_writer = SignalTableWriter(self._database)
         self.signals = SignalTableReader(self._database)
+        self.gpu = GpuTables(self._database)
 
     def close(self) -> None:
         """Write the log into the file and let it go; no other method may be called after."""

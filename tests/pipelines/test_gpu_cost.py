@@ -1,0 +1,180 @@
+"""From calls and samples to stored lines: exact, idempotent, and following what arrives late."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from controlplane.core.calendar import Window
+from controlplane.pipelines.gpu_cost import BUCKET, GpuTools, gpu_round, rebuild
+from controlplane.pipelines.settle import settle_tick
+from controlplane.pricing.gpu_pool import GpuPool, NodePrice, PriceKind, Slice
+from controlplane.signals.samples import (
+    ACCOUNT_SCHEMA,
+    EVENT_SCHEMA,
+    REJECTION_SCHEMA,
+    SAMPLE_SCHEMA,
+)
+from controlplane.signals.signal_ports import SignalBatch
+from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+
+AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
+NOW = AT + timedelta(minutes=40)
+HOUR = Window(AT, AT + timedelta(hours=1))
+USD = 1_000_000_000
+POOL = GpuPool(
+    name="a100",
+    price=NodePrice(kind=PriceKind.ON_DEMAND, hourly_usd="4"),
+    models=("meta/Llama-8B",),
+)
+Rows = Callable[..., pa.Table]
+
+
+@pytest.fixture
+def store() -> Iterator[DuckDbSpanStore]:
+    made = DuckDbSpanStore(None)
+    yield made
+    made.close()
+
+
+def _tools(store: DuckDbSpanStore, *pools: GpuPool) -> GpuTools:
+    return GpuTools(store=store.gpu, signals=store.signals, pools=lambda: pools or (POOL,))
+
+
+def _call(number: int, **said: Any) -> dict[str, Any]:
+    return {
+        "span_id": number, "trace_lo": number, "content_hash": number, "layer": "engine",
+        "provider": "self-hosted", "billing_model": "llama-8b", "tenant": f"t{number % 2}",
+        "start_time": AT + timedelta(minutes=1), "duration_us": 60_000_000, "cost_nusd": None,
+        "cost_state": "unpriced", "input_tokens": 1_000, "output_tokens": 100, **said,
+    }  # fmt: skip
+
+
+def _write(store: DuckDbSpanStore, rows: pa.Table, *, batch_id: str = "b") -> None:
+    store.write(rows, batch_id=batch_id)
+    settle_tick(store, now=NOW, ledger=None)
+
+
+def _gauge(store: DuckDbSpanStore, meaning: str, value: float, **said: Any) -> None:
+    row = {
+        **{f.name: "" for f in SAMPLE_SCHEMA if not f.nullable and f.type == pa.string()},
+        "tenant": "ops", "meaning": meaning, "kind": "gauge", "labels": "{}", "value": value,
+        "series_hash": hash(meaning) % 2**60, "time": AT + timedelta(minutes=5),
+        "received_at": NOW, **said,
+    }  # fmt: skip
+    batch = SignalBatch(
+        samples=pa.Table.from_pylist([row], schema=SAMPLE_SCHEMA),
+        events=EVENT_SCHEMA.empty_table(),
+        accounts=ACCOUNT_SCHEMA.empty_table(),
+        rejections=REJECTION_SCHEMA.empty_table(),
+    )
+    store.write_signals(batch, batch_id=f"gauge-{meaning}-{value}")
+
+
+def _lines(store: DuckDbSpanStore, window: Window = HOUR) -> list[dict[str, Any]]:
+    tenants = ("t0", "t1", "platform")
+    rows: list[dict[str, Any]] = store.gpu.shares(
+        tenants, window, with_idle=True, by_bucket=False
+    ).to_pylist()
+    return rows
+
+
+def test_a_round_bills_closed_buckets_to_the_nano_dollar(
+    store: DuckDbSpanStore, span_rows: Rows
+) -> None:
+    """Two equal calls of one minute in the first quarter: a fifteenth of $1, shared."""
+    _write(store, span_rows(_call(1), _call(2), _call(3, provider="openai")))
+    assert gpu_round(_tools(store), now=NOW) == 8  # two hours before 10:30
+    bills = store.gpu.bills(HOUR).to_pylist()
+    assert [("a100", 2 * USD, "low", 2)] == [
+        (b["pool"], b["bill_nusd"], b["confidence"], b["buckets"]) for b in bills
+    ]
+    lines = _lines(store)
+    assert 2 * USD == sum(line["cost_nusd"] for line in lines)
+    used = {line["tenant"]: line["cost_nusd"] for line in lines if not line["is_idle"]}
+    fifteenth = USD // 15
+    assert {"t0": fifteenth // 2, "t1": fifteenth - fifteenth // 2} in (
+        used,
+        {"t0": used["t1"], "t1": used["t0"]},
+    )
+    assert {"t0": 1, "t1": 1} == {x["tenant"]: x["calls"] for x in lines if not x["is_idle"]}
+
+
+def test_a_second_round_finds_nothing_to_do_and_late_calls_change_their_bucket(
+    store: DuckDbSpanStore, span_rows: Rows
+) -> None:
+    _write(store, span_rows(_call(1)))
+    gpu_round(_tools(store), now=NOW)
+    before = _lines(store)
+    assert 0 == gpu_round(_tools(store), now=NOW)
+    assert before == _lines(store)
+    _write(store, span_rows(_call(2)), batch_id="late")
+    assert 1 == gpu_round(_tools(store), now=NOW)
+    assert 2 * USD == sum(line["cost_nusd"] for line in _lines(store))
+    assert before != _lines(store)
+
+
+def test_a_rebuild_answers_what_rounds_did(store: DuckDbSpanStore, span_rows: Rows) -> None:
+    long = {"duration_us": 1_500_000_000}  # through two buckets
+    rows = span_rows(_call(1), _call(2, **long), _call(4, cached_input_tokens=900))
+    _write(store, rows)
+    gpu_round(_tools(store), now=NOW)
+    other = DuckDbSpanStore(None)
+    _write(other, rows)
+    window = Window(AT - timedelta(hours=1), AT + 2 * BUCKET)
+    assert 6 == rebuild(_tools(other), window, now=NOW + timedelta(days=9))
+    assert _lines(store) == _lines(other)
+    other.close()
+
+
+def test_what_gpus_and_engines_say_is_used(store: DuckDbSpanStore, span_rows: Rows) -> None:
+    _write(store, span_rows(_call(1)))
+    _gauge(store, "gpu_utilization_ratio", 0.9, pool="a100", gpu="0")
+    _gauge(store, "gpu_active_ratio", 0.25, pool="a100", gpu="0")
+    _gauge(store, "gpu_active_ratio", 0.75, pool="other", gpu="1", series_hash=7)
+    gpu_round(_tools(store), now=NOW)
+    window = Window(AT, AT + BUCKET)
+    (bill,) = store.gpu.bills(window).to_pylist()
+    assert ("high", 0.25) == (bill["confidence"], bill["busy_ratio"])
+    used = [line["cost_nusd"] for line in _lines(store, window) if not line["is_idle"]]
+    assert [USD // 4] == used
+
+
+def test_each_call_knows_its_part(store: DuckDbSpanStore, span_rows: Rows) -> None:
+    _write(store, span_rows(_call(1), _call(2)))
+    gpu_round(_tools(store), now=NOW)
+    listed = store.gpu.served_calls(Window(AT, AT + BUCKET)).to_pylist()
+    parts = [
+        row["cost_nusd"]
+        for call in listed
+        for row in store.gpu.call_cost((call["tenant"],), call["call_id"]).to_pylist()
+    ]
+    assert (2, USD // 15) == (len(parts), sum(parts))
+    assert 0 == store.gpu.call_cost(("other",), listed[0]["call_id"]).num_rows
+
+
+def test_calls_go_to_the_pool_and_slice_of_their_model(
+    store: DuckDbSpanStore, span_rows: Rows
+) -> None:
+    sliced = GpuPool(
+        name="mig",
+        price=POOL.price,
+        slices=(Slice(name="s", share="1/4", models=("small",)),),
+    )
+    rest = GpuPool(name="rest", price=POOL.price)
+    _write(store, span_rows(_call(1), _call(2, billing_model="small"), _call(4, billing_model="x")))
+    rebuild(_tools(store, sliced, POOL, rest), Window(AT, AT + BUCKET), now=NOW)
+    used = {line["pool"]: line["model"] for line in _lines(store) if not line["is_idle"]}
+    assert {"mig": "small", "a100": "llama-8b", "rest": "x"} == used
+    of_mig = [line for line in _lines(store) if line["pool"] == "mig"]
+    assert USD == sum(line["cost_nusd"] for line in of_mig)
+    assert USD * 3 // 4 == next(x["cost_nusd"] for x in of_mig if x["slice"] == "")
+
+
+def test_without_pools_nothing_is_billed(store: DuckDbSpanStore, span_rows: Rows) -> None:
+    _write(store, span_rows(_call(1)))
+    tools = GpuTools(store=store.gpu, signals=store.signals, pools=tuple)
+    assert 0 == gpu_round(tools, now=NOW)
+    assert [] == _lines(store)
