@@ -55,6 +55,11 @@ def tier_stands_in(row: PriceRow, service_tier: str) -> bool:
     return row.service_tier != service_tier and service_tier not in STANDARD_TIERS
 
 
+SELF_HOSTED: Final = "self-hosted"
+NO_GPU_PRICE: Final = "no_gpu_price"
+"""A self-hosted model costs hardware: without a price a token it is in no list, and never free."""
+
+
 class NotFound(msgspec.Struct, frozen=True):
     """Why a model has no price."""
 
@@ -223,7 +228,7 @@ class PriceBook:
     def _find_listed(self, provider: str | None, name: str) -> Found:
         who = price_provider(provider) if provider else self._owner_of(name)
         if who not in self._listed:
-            return NotFound("unknown_provider")
+            return NotFound(NO_GPU_PRICE if who == SELF_HOSTED else "unknown_provider")
         for spelling in _spellings(name):
             found = self._look_up(self._listed[who], spelling)
             if found:

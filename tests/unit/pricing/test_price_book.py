@@ -138,3 +138,10 @@ def test_what_is_no_price_is_refused(usd: str) -> None:
     """Neither below zero nor without an end."""
     with pytest.raises(ValueError, match="is not a price"):
         rate(Decimal(usd), per=1)
+
+
+def test_a_self_hosted_model_without_a_price_lacks_a_gpu_price() -> None:
+    """It is never free, and no list of anybody's will ever have it."""
+    book = PriceBook("v", [])
+    assert NotFound("no_gpu_price") == book.find("self-hosted", "llama")
+    assert NotFound("unknown_provider") == book.find("nobody", "llama")
