@@ -65,7 +65,7 @@ def test_how_a_price_was_found_is_said(
     [
         ("openai", "no-such-model", "unknown_model"),
         ("acme-cloud", "gpt-4o", "unknown_provider"),
-        ("self-hosted", "meta-llama/Llama-3.1-8B-Instruct", "unknown_provider"),
+        ("self-hosted", "meta-llama/Llama-3.1-8B-Instruct", "no_gpu_price"),
         (None, "house-model", "unknown_provider"),
     ],
 )
