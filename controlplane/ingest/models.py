@@ -62,7 +62,8 @@ def models(
 ) -> dict[str, Column]:
     """Fill provider, models and join keys.
 
-    The billing model is the deployed, else the response's, else the one asked for. A failed call
+    The billing model is the deployed, else the response's, else the one asked for. Behind a gateway
+    the one asked for is what the gateway asked its provider for. A failed call
     that names one model names the one that was asked for.
     """
     deployed = reader.names(Field.DEPLOYED_MODEL, lambda text: text)
@@ -76,11 +77,14 @@ def models(
             _from_span_names(requested, rows, span_names, part=1)
     alias = reader.texts(Field.MODEL_ALIAS)
     request, response = requested.column(), answered.column()
-    # A gateway may write its alias over the model; the deployed model is the better answer then.
-    hidden = _same(response, alias) & _mask(kernels.is_valid(deployed_model))
+    # A gateway may write its alias over the models; the deployed one is what was asked for and,
+    # where the response's name is the alias too, the better answer.
+    is_deployed = _mask(kernels.is_valid(deployed_model))
+    hidden = (_same(response, alias) | _same(response, request)) & is_deployed
     response = _where(hidden, deployed_model, response)
+    request = _where(is_deployed, deployed_model, request)
     identities = _identities(reader)
-    asked = failed & requested.missing()
+    asked = failed & requested.missing() & ~is_deployed
     request = _where(asked, response, request)
     unanswered = failed & _mask(kernels.is_null(identities["response_id"]))
     response = _where(unanswered & _same(response, request), _NOTHING, response)

@@ -342,12 +342,14 @@ def models_of(row: Row, *, operation: str | None, failed: bool) -> dict[str, Any
     deployed = row.name(Field.DEPLOYED_MODEL, lambda text: text)
     head, path = split_model_path(deployed) if deployed else (None, None)
     answered = row.name(Field.RESPONSE_MODEL, lambda text: text.strip() or None)
-    if path is not None and answered is not None and answered == row.text(Field.MODEL_ALIAS):
-        answered = path
     requested = row.name(Field.REQUEST_MODEL, lambda text: text.strip() or None)
     if requested is None and dialect.operation_in_name:
         parts = split_name(row.span.name)
         requested = parts[1] if parts else None
+    if path is not None:
+        if answered is not None and answered in {row.text(Field.MODEL_ALIAS), requested}:
+            answered = path
+        requested = path
     call_id, response_id = row.text(Field.GATEWAY_CALL_ID), row.text(Field.RESPONSE_ID)
     response_id = None if response_id == call_id else response_id
     if failed:

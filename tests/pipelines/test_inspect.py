@@ -1,11 +1,9 @@
 import gzip
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-from _pytest.mark import ParameterSet
 
 from controlplane.attribution.rules import with_organisation
 from controlplane.pipelines.inspect import InspectReport, inspect_files
@@ -14,16 +12,6 @@ from controlplane.pricing.seed import listed_providers, seed_version
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 LITELLM = CORPUS / "litellm-proxy"
-UNCOUNTED = {
-    "otel-genai-openai/completions": "the instrumentor sends no span for this API",
-    "otel-openai-v2/completions": "the instrumentor sends no span for this API",
-    "otel-openai-v2/responses": "the instrumentor sends no span for this API",
-    "otel-openai-v2/responses-stream": "the instrumentor sends no span for this API",
-    "otel-genai-openai/error-500-retry": "the client's retry is inside its one span",
-    "otel-openai-v2/error-500-retry": "the client's retry is inside its one span",
-}
-"""Scenarios whose number of calls no reader of the payload can know."""
-
 Inspect = Callable[..., InspectReport]
 
 
@@ -36,56 +24,6 @@ def inspect() -> Inspect:
         return inspect_files(paths, book=book, rules=rules, signal=signal)
 
     return run
-
-
-def marked(path: Path) -> ParameterSet:
-    name = name_of(path)
-    marks = [pytest.mark.skip(reason=UNCOUNTED[name])] if name in UNCOUNTED else []
-    return pytest.param(path, marks=marks, id=name)
-
-
-def scenarios() -> list[Path]:
-    return sorted(CORPUS.rglob("*.expected.json"))
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(CORPUS).as_posix().removesuffix(".expected.json")
-
-
-def count(path: Path, inspect: Inspect) -> tuple[int, int]:
-    expected = json.loads(path.read_text())
-    report = inspect(*(path.parent / payload for payload in expected["payloads"]))
-    return len(expected["calls"]), len(report.calls)
-
-
-@pytest.mark.parametrize("path", [marked(path) for path in scenarios()])
-def test_every_recorded_call_is_counted_once(path: Path, inspect: Inspect) -> None:
-    expected, counted = count(path, inspect)
-    assert expected == counted
-
-
-def test_exceptions_are_still_needed(inspect: Inspect) -> None:
-    listed = [path for path in scenarios() if name_of(path) in UNCOUNTED]
-    assert len(listed) == len(UNCOUNTED)
-    for path in listed:
-        expected, counted = count(path, inspect)
-        assert expected != counted
-
-
-def test_the_sequences_of_one_engine_request_are_one_call(inspect: Inspect) -> None:
-    """vLLM with n = 3: a span per sequence, the prompt repeated in each (expected.json)."""
-    expected = json.loads(
-        (CORPUS / "synth/vllm/n3-three-spans-one-request.expected.json").read_text()
-    )
-    report = inspect(CORPUS / "synth/vllm/n3-three-spans-one-request.pb")
-    (call,), (stubbed,) = report.calls, expected["calls"]
-    assert (stubbed["input_tokens"], stubbed["output_tokens"]) == (
-        call.input_tokens,
-        call.output_tokens,
-    )
-    spans = {span["span_id"] for span in stubbed["billable_span"]}
-    assert spans == {call.billing_span_id, *(one.span_id for one in call.suppressed)}
-    assert {"same_request_sequence"} == {one.reason for one in call.suppressed}
 
 
 def test_client_proxy_and_engine_are_one_call_in_any_order(inspect: Inspect) -> None:
