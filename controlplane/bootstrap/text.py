@@ -8,6 +8,7 @@ from rich.table import Table
 
 from controlplane.bootstrap.offline import PriceAnswer
 from controlplane.bootstrap.policy_files import PlannedFile
+from controlplane.bootstrap.price_imports import ImportAnswer
 from controlplane.bootstrap.rerates import RerateAnswer
 from controlplane.core.money import format_usd
 from controlplane.exports.verify import Verification
@@ -64,6 +65,21 @@ def rerated(answer: RerateAnswer) -> str:
         table.add_row(*(str(group[name]) for name in names))
     said = f"{answer.state}: {answer.calls} calls, {answer.corrections} as corrections, "
     return _drawn(table, f"{said}${answer.moved_usd} moved, {answer.price_version}")
+
+
+def imported(answer: ImportAnswer) -> str:
+    """Draw what an import changes, rate by rate, and what it moves."""
+    table = Table("model", "", "row", "above", "bucket", "old USD/M", "new USD/M")
+    for change in answer.changes:
+        for rate in change.rates:
+            above = "" if rate.above_input_tokens < 0 else str(rate.above_input_tokens)
+            old, new = rate.old_usd_per_million or "-", rate.new_usd_per_million or "-"
+            table.add_row(change.key, change.change, rate.row, above, rate.bucket, old, new)
+    counts = f"{answer.added} added, {answer.changed} changed, {answer.removed} removed"
+    moved = rerated(answer.calls) if answer.calls else str(answer.calls_note)
+    left = f"left out: {answer.left_out}" if answer.left_out else ""
+    said = f"{answer.state}: {answer.source} on {answer.version_before}: {counts}"
+    return _drawn(table, said, left, moved)
 
 
 def verification(result: Verification) -> str:

@@ -1,12 +1,60 @@
 """Commands about prices and what was paid."""
 
+import enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from controlplane.cli.options import Config, DataDir, Json, print_json, print_text
+from controlplane.cli.options import Config, DataDir, Json, group, print_json, print_text
 
 app = typer.Typer()
+prices_app = group("The price book.")
+app.add_typer(prices_app, name="prices")
+
+
+class ImportedFormat(enum.StrEnum):
+    """What a price file can be."""
+
+    LITELLM = "litellm"
+    CSV = "csv"
+    GENAI_PRICES = "genai-prices"
+
+
+@prices_app.command("import")
+def import_prices(  # noqa: PLR0913 - one option each
+    file: Annotated[
+        Path | None, typer.Argument(help="Default: the data set that came with the program.")
+    ] = None,
+    *,
+    format: Annotated[ImportedFormat, typer.Option(help="What the file is.")],  # noqa: A002 - the option's name
+    apply: Annotated[bool, typer.Option("--apply", help="Record it; else only say.")] = False,
+    effective: Annotated[
+        str | None, typer.Option(help="First UTC day of prices without a date; default today.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Calls to compare; default 30 days.")] = None,
+    end: Annotated[str | None, typer.Option(help="Default now.")] = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Say what a price list changes and what that moves of stored calls; --apply records it."""
+    from controlplane import settings
+    from controlplane.bootstrap.offline import parse_instant
+    from controlplane.bootstrap.price_imports import AskedImport, PriceFormat
+    from controlplane.bootstrap.price_imports import import_prices as run
+    from controlplane.bootstrap.text import imported
+
+    asked = AskedImport(
+        file=file,
+        format=PriceFormat(format.value),
+        is_to_apply=apply,
+        effective=parse_instant(effective, "effective").date() if effective else None,
+        start=start,
+        end=end,
+    )
+    answer = run(settings.load(config, overrides={"data_dir": data_dir}), asked)
+    print_json(answer) if json else print_text(imported(answer))
 
 
 @app.command()
