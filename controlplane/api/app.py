@@ -35,8 +35,10 @@ from controlplane.api.routes.policy import PolicyController
 from controlplane.api.routes.policy_changes import PolicyChangeController
 from controlplane.api.routes.prices import PriceController
 from controlplane.api.routes.quality import QualityController
+from controlplane.api.routes.reconciliations import ReconciliationController
 from controlplane.api.routes.rerates import RerateController
 from controlplane.api.routes.scores import ScoreController
+from controlplane.api.routes.unit_costs import UnitCostController
 from controlplane.api.services import Services
 
 MAX_BODY_BYTES: Final = 4 * 2**20
@@ -59,7 +61,9 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     PriceController,
     RerateController,
     QualityController,
+    ReconciliationController,
     ScoreController,
+    UnitCostController,
 )
 
 

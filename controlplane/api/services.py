@@ -18,6 +18,7 @@ from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.ids import IdFactory
 from controlplane.pipelines.gpu_cost import GpuTools
 from controlplane.pipelines.publish import PublishTools
+from controlplane.pipelines.reconcile import ReconciliationReport
 from controlplane.pipelines.sync import SyncTools
 from controlplane.pricing.gpu_pool import GpuPool
 from controlplane.pricing.gpu_ports import GpuPools
@@ -27,6 +28,7 @@ from controlplane.pricing.rerate import RerateRuns
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.sender import TenantMap
 from controlplane.signals.signal_ports import SignalReader, SignalWriter
+from controlplane.usage.ports import BusinessMetrics, KeptReconciliations
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +121,22 @@ class Prices(Protocol):
         ...
 
 
+class BillUpload(msgspec.Struct, frozen=True, kw_only=True):
+    """A bill as it came, and what it is compared with."""
+
+    body: bytes
+    name: str
+    provider: str
+    source: str | None
+    mapping: str | None
+    zone: str
+    tenants: tuple[str, ...]
+
+
+ReconcileBill = Callable[[BillUpload], ReconciliationReport]
+"""Reads and compares a bill; raises InvalidInputError when it can not be read."""
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The ports of one running API."""
 
@@ -136,6 +154,9 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     rerates: RerateRuns
     budgets: Budgets
     exports: ExportJobs
+    metrics: BusinessMetrics
+    reconciliations: KeptReconciliations
+    reconcile_bill: ReconcileBill
     alerts: AlertList
     sessions: Sessions
     clock: Clock

@@ -20,6 +20,7 @@ class Scope(StrEnum):
     ALERTS_READ = "alerts:read"
     ALERTS_ACK = "alerts:ack"
     SCORES_WRITE = "scores:write"
+    BUSINESS_WRITE = "business:write"
     QUALITY_READ = "quality:read"
     PRICES_READ = "prices:read"
     PRICES_WRITE = "prices:write"
@@ -58,7 +59,13 @@ ROLE_SCOPES: Final[dict[Role, frozenset[Scope]]] = {
     # Everything but the machine-to-machine scopes: an admin's key must not pass for a proxy's.
     Role.ADMIN: frozenset(Scope) - {Scope.SYNC, Scope.POLICY_PULL, Scope.INGEST},
     Role.FINANCE: _LOOK
-    | {Scope.BUDGETS_WRITE, Scope.PRICES_WRITE, Scope.POLICY_READ, Scope.EXPORTS},
+    | {
+        Scope.BUDGETS_WRITE,
+        Scope.BUSINESS_WRITE,
+        Scope.PRICES_WRITE,
+        Scope.POLICY_READ,
+        Scope.EXPORTS,
+    },
     Role.ENGINEERING_LEAD: _LOOK | {Scope.CALLS_READ, Scope.POLICY_READ, Scope.SCORES_WRITE},
     Role.ON_CALL: _LOOK
     | {

@@ -26,6 +26,7 @@ from controlplane.bootstrap.places import EXPORTS_DIR, HUB_SOCKET, SIGNING_KEY, 
 from controlplane.bootstrap.policy_hints import PolicyHints
 from controlplane.bootstrap.price_books import LiveBook, open_book
 from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle, roll_out
+from controlplane.bootstrap.reconciling import uploaded_bills
 from controlplane.bootstrap.rerates import closed_instant, run_waiting
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import (
@@ -47,6 +48,7 @@ from controlplane.pricing.price import reprice
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
 from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.metadata.finance import FinanceRepository
 from controlplane.store.metadata.gpu_pools import GpuPoolRepository
 from controlplane.store.metadata.keys import KeyRepository
 from controlplane.store.metadata.ledger import LedgerRepository
@@ -76,6 +78,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     policies: PolicyRepository
     alerts: AlertRepository
     gpu_pools: GpuPoolRepository
+    finance: FinanceRepository
 
     def close(self) -> None:
         """Let go of the files."""
@@ -99,6 +102,7 @@ def open_stores(settings: Settings) -> Stores:
         policies=PolicyRepository(engine),
         alerts=AlertRepository(engine),
         gpu_pools=GpuPoolRepository(engine),
+        finance=FinanceRepository(engine),
     )
 
 
@@ -177,6 +181,9 @@ def build_services(
         rerates=RerateRepository(stores.engine),
         budgets=stores.budgets,
         exports=export_jobs(settings, ExportSources(stores.spans, book)),
+        metrics=stores.finance,
+        reconciliations=stores.finance,
+        reconcile_bill=uploaded_bills(stores.spans, book),
         alerts=stores.alerts,
         sessions=sessions,
         clock=CLOCK,

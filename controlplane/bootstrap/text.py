@@ -13,8 +13,10 @@ from controlplane.bootstrap.rerates import RerateAnswer
 from controlplane.core.money import format_usd
 from controlplane.exports.verify import Verification
 from controlplane.pipelines.inspect import InspectReport
+from controlplane.pipelines.reconcile import ReconciliationReport
 
 WIDTH = 140
+MAX_CELLS = 50
 
 
 def _drawn(*parts: object) -> str:
@@ -129,3 +131,31 @@ def planned_policy(planned: Sequence[PlannedFile]) -> str:
         if each.plan["needs_approval"]:
             parts.append("Applying proposes it: somebody else has to approve.")
     return "\n".join(parts)
+
+
+def reconciliation(report: ReconciliationReport) -> str:
+    """Draw what a difference is made of, and the cells that are not equal."""
+    classes = Table("of the difference", "USD")
+    for name, usd in report.classes.items():
+        classes.add_row(name.replace("_", " "), usd)
+    cells = Table("day", "model", "meter", "billed", "ours", "difference", "because")
+    shown = [row for row in report.rows if row.classes]
+    for row in shown[:MAX_CELLS]:
+        because = ", ".join(f"{name} {usd}" for name, usd in row.classes.items())
+        named = (row.model or "-", row.meter or "-")
+        amounts = (row.billed_usd, row.ledger_usd, row.difference_usd)
+        cells.add_row(str(row.day), *named, *amounts, because)
+    total = f"billed ${report.billed_usd}, ours ${report.ledger_usd}"
+    verdict = "within" if report.within_tolerance else "ABOVE"
+    limit = f"{report.tolerance_ratio:.2%} or ${report.tolerance_usd}"
+    told = [f"{file.name}: {file.rejected_lines} lines not used" for file in report.files
+            if file.rejected_lines]  # fmt: skip
+    more = [f"and {len(shown) - MAX_CELLS} more cells"] if len(shown) > MAX_CELLS else []
+    return _drawn(
+        f"{report.provider}, {report.start:%Y-%m-%d} to {report.end:%Y-%m-%d} ({report.zone}): {total}",
+        classes,
+        cells,
+        *more,
+        *told,
+        f"unexplained {report.unexplained_ratio:.2%}: {verdict} the tolerance of {limit}",
+    )

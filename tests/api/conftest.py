@@ -28,6 +28,7 @@ from controlplane.api.sessions import Sessions
 from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
+from controlplane.bootstrap.reconciling import uploaded_bills
 from controlplane.core.clock import FakeClock
 from controlplane.core.ids import SequentialIds
 from controlplane.exports.manifest import Manifest
@@ -47,6 +48,7 @@ from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import SPAN_SCHEMA
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.store.metadata.engine import open_engine
+from controlplane.store.metadata.finance import FinanceRepository
 from controlplane.store.metadata.gpu_pools import GpuPoolRepository
 from controlplane.store.metadata.keys import KeyRepository, NewKey
 from controlplane.store.metadata.ledger import LedgerRepository
@@ -369,6 +371,9 @@ def services(
         price_history=PriceRepository(metadata),
         rerates=RerateRepository(metadata),
         exports=exports,
+        metrics=FinanceRepository(metadata),
+        reconciliations=FinanceRepository(metadata),
+        reconcile_bill=uploaded_bills(reader, prices),
         alerts=alerts,
         sessions=sessions,
         clock=clock,

@@ -249,6 +249,28 @@ outbox: Final = Table(
     Index("outbox_due", "verdict", "next_attempt"),
 )
 
+business_metric: Final = Table(
+    "business_metric",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("recorded_at", UtcMicros, nullable=False),
+)
+
+reconciliation: Final = Table(
+    "reconciliation",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenants", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("start", UtcMicros, nullable=False),
+    Column("end", UtcMicros, nullable=False),
+    Column("recorded_at", UtcMicros, nullable=False),
+    Column("body", Text, nullable=False),
+)
+
 price_version: Final = Table(
     "price_version",
     metadata,

@@ -1,0 +1,70 @@
+"""FOCUS files of any provider, ours too: CSV or Parquet, versions 1.0 to 1.2."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from collectors.billing.reading import (
+    BadLineError,
+    Row,
+    amount_of,
+    day_of,
+    quantity_of,
+    rows_of,
+    text_of,
+    usd_only,
+)
+from controlplane.signals.billing import BillKind, BillLine
+
+_KINDS: Final = {
+    "usage": BillKind.USAGE, "purchase": BillKind.FEE, "tax": BillKind.TAX,
+    "credit": BillKind.CREDIT, "adjustment": BillKind.FEE,
+}  # fmt: skip
+_METER_WORDS: Final = (
+    # the first that a meter's or a description's words match
+    (r"cached? write.*(1|one) hour", "cache_write_1h"),
+    (r"cached? write", "cache_write_5m"),
+    (r"cached audio", "cache_read_audio"),
+    (r"cached|cache read", "cache_read"),
+    (r"audio input", "input_audio"),
+    (r"audio output", "output_audio"),
+    (r"image input", "input_image"),
+    (r"image output", "output_image"),
+    (r"reasoning|output", "output"),
+    (r"input", "input_uncached"),
+    (r"web search", "web_searches"),
+)
+_BLOCK: Final = re.compile(r"^(\d+) ")
+
+
+def read(path: Path) -> Iterator[BillLine | BadLineError]:
+    """Yield a line a row."""
+    for row in rows_of(path):
+        try:
+            yield _line(row)
+        except BadLineError as wrong:
+            yield wrong
+
+
+def _line(row: Row) -> BillLine:
+    usd_only(row.get("BillingCurrency"))
+    kind = _KINDS.get(str(row.get("ChargeCategory") or "usage").lower(), BillKind.USAGE)
+    words = f"{row.get('SkuMeter') or ''} {row.get('ChargeDescription') or ''}".lower()
+    meter = text_of(row, "x_UsageBucket") or next(
+        (bucket for pattern, bucket in _METER_WORDS if re.search(pattern, words)), None
+    )
+    if meter in {"output_text", "output_reasoning"}:
+        meter = "output"
+    sku = text_of(row, "SkuId") or ""
+    block = _BLOCK.match(str(row.get("ConsumedUnit") or ""))
+    return BillLine(
+        day=day_of(row.get("ChargePeriodStart")),
+        model=sku.rsplit("/", 1)[-1] or None,
+        meter=meter,
+        key=text_of(row, "SubAccountId"),
+        kind=kind,
+        quantity=quantity_of(row.get("ConsumedQuantity"), times=int(block[1]) if block else 1),
+        cost_usd=amount_of(row.get("BilledCost")),
+        description=text_of(row, "ChargeDescription") or "",
+    )

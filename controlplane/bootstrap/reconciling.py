@@ -1,0 +1,140 @@
+"""Bills read from files or uploads, compared with the ledger, and kept when asked."""
+
+import tempfile
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from pathlib import Path
+
+import msgspec
+
+from collectors.billing.files import read_bill
+from collectors.billing.plain import mapping_of
+from controlplane.api.services import BillUpload, ReconcileBill
+from controlplane.bootstrap.metadata import open_metadata
+from controlplane.bootstrap.places import SPANS_FILE
+from controlplane.bootstrap.price_books import load_book
+from controlplane.bootstrap.system import SystemClock, UlidIds
+from controlplane.core.errors import InvalidInputError
+from controlplane.core.money import parse_usd
+from controlplane.pipelines.reconcile import (
+    ReconcileRequest,
+    ReconciliationReport,
+    reconcile_bill,
+)
+from controlplane.pricing.price_book import PriceBook
+from controlplane.settings import Settings
+from controlplane.signals.billing import BillFile, BillLine
+from controlplane.signals.ports import SpanReader
+from controlplane.store.metadata.finance import FinanceRepository
+from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+from controlplane.usage.ports import KeptReconciliation
+from controlplane.usage.reconcile import Tolerance
+
+MAX_PERCENT = 100
+
+
+class ReconcileOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for, as text from the command line."""
+
+    provider: str
+    tenants: tuple[str, ...]
+    source: str | None
+    mapping: str | None
+    zone: str
+    tolerance_percent: str
+    tolerance_usd: str
+    record: bool
+
+
+def reconcile(
+    settings: Settings, files: Sequence[Path], order: ReconcileOrder
+) -> ReconciliationReport:
+    """Compare bills with the span store's file; the hub must not be running on it.
+
+    Raises:
+        InvalidInputError: a wrong option, or a file that is no bill.
+        StoreUnavailableError: the hub owns the file: reconcile through its API.
+    """
+    tolerance = tolerance_of(order.tolerance_percent, order.tolerance_usd)
+    bill = read_bills(files, source=order.source, mapping=order.mapping)
+    book = load_book(settings)
+    store = DuckDbSpanStore(settings.data_dir / SPANS_FILE)
+    try:
+        request = ReconcileRequest(
+            tenants=order.tenants or store.tenants(),
+            provider=order.provider,
+            zone=order.zone,
+            tolerance=tolerance,
+        )
+        report = reconcile_bill(store, book, bill, asked=request)
+    finally:
+        store.close()
+    if order.record:
+        engine = open_metadata(settings)
+        FinanceRepository(engine).keep(_kept(report))
+        engine.dispose()
+    return report
+
+
+def read_bills(
+    files: Sequence[Path], *, source: str | None, mapping: str | None
+) -> tuple[list[BillFile], list[BillLine]]:
+    """Read every file into one bill.
+
+    Raises:
+        InvalidInputError: a file that is not there or no bill.
+    """
+    columns = mapping_of(mapping) if mapping else None
+    told, lines = [], []
+    for path in files:
+        if not path.is_file():
+            raise InvalidInputError("file", f"{path} is not a file", "Name a bill")
+        file, found = read_bill(path, source=source, mapping=columns)
+        told.append(file)
+        lines += found
+    return told, lines
+
+
+def tolerance_of(percent: str, usd: str) -> Tolerance:
+    """Read what may stay unexplained.
+
+    Raises:
+        InvalidInputError: no number, or out of range.
+    """
+    try:
+        ratio = Fraction(Decimal(percent)) / MAX_PERCENT
+    except (InvalidOperation, ValueError, OverflowError):
+        raise InvalidInputError("tolerance-percent", f"{percent!r}", 'Write "0.5"') from None
+    if not 0 <= ratio <= 1:
+        raise InvalidInputError("tolerance-percent", f"{percent!r}", "Between 0 and 100")
+    return Tolerance(ratio, abs(parse_usd(usd, field="tolerance-usd")))
+
+
+def uploaded_bills(reader: SpanReader, book: PriceBook) -> ReconcileBill:
+    """Return what compares a bill that came over HTTP; its file is gone when it answers."""
+
+    def run(upload: BillUpload) -> ReconciliationReport:
+        name = Path(upload.name).name  # never a path of the sender's
+        with tempfile.TemporaryDirectory(prefix="bill-") as folder:
+            path = Path(folder) / (name or "bill.json")
+            path.write_bytes(upload.body)
+            bill = read_bills([path], source=upload.source, mapping=upload.mapping)
+        request = ReconcileRequest(
+            tenants=upload.tenants, provider=upload.provider, zone=upload.zone
+        )
+        return reconcile_bill(reader, book, bill, asked=request)
+
+    return run
+
+
+def _kept(report: ReconciliationReport) -> KeptReconciliation:
+    return KeptReconciliation(
+        id=UlidIds().new("rec"),
+        tenants=report.tenants,
+        provider=report.provider,
+        start=report.start,
+        end=report.end,
+        recorded_at=SystemClock().now(),
+        body=msgspec.json.encode(report).decode(),
+    )
