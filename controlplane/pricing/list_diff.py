@@ -73,12 +73,11 @@ def undated_changes(
         if not rates:
             continue
         dated = [
-            msgspec.structs.replace(_laid_over(old, row), valid_from=effective)
+            msgspec.structs.replace(_laid_over(old, row), valid_from=effective, source=sheet.source)
             for old, row in differing
         ]
-        after = msgspec.structs.replace(
-            before, rows=(*before.rows, *dated), source=sheet.source or before.source
-        )
+        # The rows before keep their ids: they are the same prices from the same source.
+        after = msgspec.structs.replace(before, rows=(*before.rows, *dated))
         changes.append(
             SheetChange(key=sheet.key, change=Change.CHANGED, rates=tuple(rates), sheet=after)
         )

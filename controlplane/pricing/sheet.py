@@ -64,6 +64,8 @@ class SheetRow(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     daily_from: time = time.min
     daily_to: time = time.min
     service_tier: str = ""
+    source: str = ""
+    """Where the row is from, if not from where its sheet is: it was appended by another import."""
 
     def label(self) -> str:
         """Name the row among those of its sheet."""
@@ -145,7 +147,7 @@ def compile_providers(
 
 def _row(sheet: Sheet, row: SheetRow) -> PriceRow:
     return PriceRow(
-        price_id=f"{sheet.source}/{sheet.key}/{row.label()}",
+        price_id=f"{row.source or sheet.source}/{sheet.key}/{row.label()}",
         validity=Validity(
             since=row.valid_from,
             until=row.valid_to,
