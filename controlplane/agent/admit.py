@@ -167,9 +167,11 @@ def claim(
             budget=hard[0],
         )
     useful = min(output, USEFUL_OUTPUT_TOKENS) if bound.can_shrink else output
+    held = _ceiling(rate, bound, output)
     return Claim(
-        budget_ids=tuple(budget.id for budget in hard),
-        held_nusd=_ceiling(rate, bound, output),
+        # A free call has nothing to hold, however little is left.
+        budget_ids=tuple(budget.id for budget in hard) if held else (),
+        held_nusd=held,
         least_nusd=_ceiling(rate, bound, useful),
         output_tokens=output,
         bound=bound,

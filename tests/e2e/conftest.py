@@ -101,13 +101,21 @@ def upstream(start_program: Program) -> str:
 
 
 @pytest.fixture(scope="session")
-def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def start_proxy(start_proxy_process: Callable[..., tuple[str, int]]) -> Proxy:
     """Start the real LiteLLM proxy with a configuration; return its URL when it serves."""
+    return lambda config, env: start_proxy_process(config, env)[0]
+
+
+@pytest.fixture(scope="session")
+def start_proxy_process(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., tuple[str, int]]]:
+    """Start the real LiteLLM proxy; return its URL when it serves, and its process id."""
     if not LITELLM.exists():
         pytest.skip("no LiteLLM environment: `make .venvs/litellm/.installed` makes it")
     running: list[subprocess.Popen[bytes]] = []
 
-    def start(config: dict[str, Any], env: dict[str, str]) -> str:
+    def start(config: dict[str, Any], env: dict[str, str]) -> tuple[str, int]:
         folder = tmp_path_factory.mktemp("litellm")
         (folder / "config.yaml").write_text(json.dumps(config))
         with socket.socket() as probe:
@@ -137,7 +145,7 @@ def start_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         running.append(process)
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(url, process, folder / "litellm.log")
-        return url
+        return url, process.pid
 
     yield start
     for process in running:

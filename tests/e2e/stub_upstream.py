@@ -1,6 +1,6 @@
 """An upstream that speaks the APIs of OpenAI and Anthropic and keeps the exact bill.
 
-Run as a program: it prints its port and ends when its stdin closes. Output lengths are drawn at
+Run as a program, with the seconds that an answer takes if they are to be fixed: it prints its port and ends when its stdin closes. Output lengths are drawn at
 random up to the request's limit; every completion is logged with what was asked and what was
 billed (`GET /_log`). Model names choose behaviour: `…-flaky` answers 500 to every other request,
 `…-busy` 429 to every one, `…-hang` never answers, `…-fixed` bills 10 tokens in and 10 out, and
@@ -17,7 +17,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
-LATENCY_SECONDS = (0.05, 0.25)
+LATENCY_SECONDS = (0.05, 0.25) if len(sys.argv) < 2 else (float(sys.argv[1]),) * 2
 DEFAULT_LIMIT = 4096
 
 
