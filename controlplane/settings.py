@@ -55,6 +55,12 @@ class CollectorSettings(_Section, frozen=True, kw_only=True):
     max_decompressed_bytes: Positive = 64 * 2**20
     max_spans_per_request: Positive = 50_000
     spool_max_bytes: Positive = 4 * 2**30
+    max_connections: Positive = 1_024  # of each receiver
+    header_timeout_seconds: Seconds = 10.0
+    body_timeout_seconds: Seconds = 60.0
+    tls_cert_file: Path | None = None  # PEM; with the key, both receivers speak TLS only
+    tls_key_file: Path | None = None
+    tls_client_ca_file: Path | None = None  # a client must show a certificate it signed
     scrape_jobs: Path | None = None  # YAML list of endpoints to scrape
 
 
@@ -227,11 +233,23 @@ def _checked(settings: Settings) -> Settings:
         ("contracts", settings.contracts),
         ("attribution_rules", settings.attribution_rules),
         ("gpu_pools", settings.gpu_pools),
+        ("collector.tls_cert_file", settings.collector.tls_cert_file),
+        ("collector.tls_key_file", settings.collector.tls_key_file),
+        ("collector.tls_client_ca_file", settings.collector.tls_client_ca_file),
         ("collector.scrape_jobs", settings.collector.scrape_jobs),
         ("watch.webhook_secret_file", settings.watch.webhook_secret_file),
     ):
         if path is not None and not path.is_file():
             raise ConfigError(key, f"{path} is not a file", "Create it or remove the setting")
+    told = settings.collector
+    if (told.tls_cert_file is None) != (told.tls_key_file is None):
+        raise ConfigError(
+            "collector.tls_key_file", "is needed with tls_cert_file", "Set both or neither"
+        )
+    if told.tls_client_ca_file and not told.tls_cert_file:
+        raise ConfigError(
+            "collector.tls_client_ca_file", "has no tls_cert_file", "Set the server's own first"
+        )
     data_dir = settings.data_dir.expanduser().absolute()
     keys_dir = settings.keys_dir.expanduser().absolute() if settings.keys_dir else None
     if keys_dir and keys_dir.is_relative_to(data_dir):

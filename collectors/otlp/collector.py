@@ -2,6 +2,7 @@
 
 from collectors.otlp.grpc_server import OtlpGrpcServer
 from collectors.otlp.http_server import OtlpHttpServer
+from collectors.otlp.manners import DEFAULT_MANNERS, Manners
 from collectors.otlp.receive import Receiver
 from controlplane.core.clock import Clock
 from controlplane.core.errors import UnavailableError
@@ -16,6 +17,7 @@ class OtlpCollector:
 
     Raises:
         UnavailableError: a port is taken.
+        ConfigError: a TLS file can not be used.
     """
 
     def __init__(  # noqa: PLR0913 - each is one thing the composition root decides; by name
@@ -28,11 +30,14 @@ class OtlpCollector:
         host: str = "127.0.0.1",
         grpc_port: int = 4317,
         http_port: int = 4318,
+        manners: Manners = DEFAULT_MANNERS,
     ) -> None:
+        if manners.tls is not None:
+            manners.tls.check()
         receiver = Receiver(keys=keys, spool=spool, limits=limits, clock=clock)
-        self._http = OtlpHttpServer(receiver, host=host, port=http_port)
+        self._http = OtlpHttpServer(receiver, host=host, port=http_port, manners=manners)
         try:
-            self._grpc = OtlpGrpcServer(receiver, host=host, port=grpc_port)
+            self._grpc = OtlpGrpcServer(receiver, host=host, port=grpc_port, manners=manners)
         except UnavailableError:
             self._http.stop()
             raise

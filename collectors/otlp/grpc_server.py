@@ -6,6 +6,7 @@ from typing import Final
 
 import grpc
 
+from collectors.otlp.manners import DEFAULT_MANNERS, Manners
 from collectors.otlp.receive import Receiver, Request
 from collectors.otlp.replies import GRPC_CODES, Refusal, accepted_body, refusal_body
 from controlplane.core.errors import UnavailableError
@@ -22,6 +23,10 @@ MAX_STREAMS: Final = 64
 """Requests that one connection may have open; the others wait at the sender."""
 MAX_METADATA_BYTES: Final = 16 * 1024
 DRAIN_SECONDS: Final = 5.0
+IDLE_MS: Final = 15 * 60_000
+KEEPALIVE_MS: Final = 60_000
+KEEPALIVE_ANSWER_MS: Final = 20_000
+CLIENT_PING_MS: Final = 10_000
 _MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x78": "deflate"}
 """Never the start of an OTLP request, whose every field has number 1, that is the tag 0x0a.
 
@@ -34,17 +39,19 @@ _STATUS: Final[dict[int, grpc.StatusCode]] = {code.value[0]: code for code in gr
 class OtlpGrpcServer:
     """Serves a receiver on one address; `start` and `stop` are each called once."""
 
-    def __init__(self, receiver: Receiver, *, host: str, port: int) -> None:
+    def __init__(
+        self, receiver: Receiver, *, host: str, port: int, manners: Manners = DEFAULT_MANNERS
+    ) -> None:
         self._receiver = receiver
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="otlp-grpc")
-        self._server = grpc.server(self._pool, options=_options(receiver))
+        self._server = grpc.server(self._pool, options=_options(receiver, manners))
         for service, signal in SERVICES.items():
             export = grpc.unary_unary_rpc_method_handler(self._export_of(signal))
             handler = grpc.method_handlers_generic_handler(service, {"Export": export})
             self._server.add_generic_rpc_handlers((handler,))
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = self._server.add_insecure_port(address)
+            self.port = _bind(self._server, address, manners)
         except RuntimeError as error:
             self._pool.shutdown(wait=False)
             fix = "Stop the program that has it, or choose another port"
@@ -75,8 +82,29 @@ class OtlpGrpcServer:
         return export
 
 
-def _options(receiver: Receiver) -> list[tuple[str, int]]:
+def _bind(server: grpc.Server, address: str, manners: Manners) -> int:
+    if manners.tls is None:
+        return server.add_insecure_port(address)
+    client_ca = manners.tls.client_ca
+    credentials = grpc.ssl_server_credentials(
+        [(manners.tls.key.read_bytes(), manners.tls.cert.read_bytes())],
+        root_certificates=client_ca.read_bytes() if client_ca else None,
+        require_client_auth=client_ca is not None,
+    )
+    return server.add_secure_port(address, credentials)
+
+
+def _options(receiver: Receiver, manners: Manners) -> list[tuple[str, int]]:
     return [
+        # Connections that never finish their handshake, are idle, or whose peer is gone, end.
+        ("grpc.server_handshake_timeout_ms", int(manners.header_seconds * 1_000)),
+        ("grpc.max_allowed_incoming_connections", manners.max_connections),
+        ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER_MS),
+        # Exporters may ping as often as every ten seconds, between exports too.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", CLIENT_PING_MS),
         # Above our own limit, so that it is our check that refuses, counts and explains.
         ("grpc.max_receive_message_length", receiver.limits.max_decompressed_bytes),
         # Messages stay compressed until our own bounded inflater has them.

@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 import structlog
-from granian.constants import Interfaces
+from granian.constants import Interfaces, SSLProtocols
+from granian.http import HTTP1Settings, HTTP2Settings
 from granian.server.embed import Server
 
 from collectors.otlp.inflate import ENCODINGS
+from collectors.otlp.manners import DEFAULT_MANNERS, Manners, TlsFiles
 from collectors.otlp.receive import Receiver, Request
 from collectors.otlp.replies import (
     MEDIA_TYPES,
@@ -34,8 +36,9 @@ START_SECONDS: Final = 10.0
 DRAIN_SECONDS: Final = 5
 THREADS: Final = 32
 """Requests that wait for one fsync together."""
-MAX_IN_FLIGHT: Final = 256
-"""Open requests at once; more wait in the backlog."""
+HTTP2_PING_MS: Final = 30_000
+MAX_STREAMS: Final = 64
+MAX_HEADER_BYTES: Final = 64 * 1024
 BACKLOG: Final = 1_024
 _POLL_SECONDS: Final = 0.005
 
@@ -77,8 +80,11 @@ class Exchange(Protocol):
 class OtlpHttpServer:
     """Serves a receiver on one address; `start` and `stop` are each called once."""
 
-    def __init__(self, receiver: Receiver, *, host: str, port: int) -> None:
+    def __init__(
+        self, receiver: Receiver, *, host: str, port: int, manners: Manners = DEFAULT_MANNERS
+    ) -> None:
         self._receiver = receiver
+        self._manners = manners
         self._host = host
         # Bound but never listening: it finds the port when 0 is asked for, and keeps it ours. The
         # server listens on the same port beside it (SO_REUSEPORT); only listeners get connections.
@@ -143,7 +149,16 @@ class OtlpHttpServer:
             websockets=False,
             log_enabled=False,
             backlog=BACKLOG,
-            backpressure=MAX_IN_FLIGHT,
+            backpressure=self._manners.max_connections,
+            http1_settings=HTTP1Settings(
+                header_read_timeout=int(self._manners.header_seconds * 1_000)
+            ),
+            http2_settings=HTTP2Settings(
+                keep_alive_interval=HTTP2_PING_MS,
+                max_concurrent_streams=MAX_STREAMS,
+                max_headers_size=MAX_HEADER_BYTES,
+            ),
+            **_tls(self._manners.tls),
         )
         server.workers_kill_timeout = DRAIN_SECONDS
         self._loop, self._server = asyncio.get_running_loop(), server
@@ -187,12 +202,29 @@ class OtlpHttpServer:
             return refusal
         chunks: list[bytes] = []
         size = 0
-        async for chunk in exchange:
-            size += len(chunk)
-            if size > self._receiver.limits.max_compressed_bytes:
-                break
-            chunks.append(chunk)
+        try:
+            async with asyncio.timeout(self._manners.body_seconds):
+                async for chunk in exchange:
+                    size += len(chunk)
+                    if size > self._receiver.limits.max_compressed_bytes:
+                        break
+                    chunks.append(chunk)
+        except TimeoutError:
+            within = f"the body did not come within {self._manners.body_seconds:g} s"
+            return self._receiver.refuse(Refusal(408, "slow_body", f"{within}. Send it faster"))
         return self._receiver.check_size(size) or b"".join(chunks)
+
+
+def _tls(files: TlsFiles | None) -> dict[str, Any]:
+    if files is None:
+        return {}
+    return {
+        "ssl_cert": files.cert,
+        "ssl_key": files.key,
+        "ssl_ca": files.client_ca,
+        "ssl_client_verify": files.client_ca is not None,
+        "ssl_protocol_min": SSLProtocols.tls12,
+    }
 
 
 def _check_head(scope: Scope, content_type: ContentType | None) -> Request | Refusal:

@@ -35,6 +35,7 @@ GRPC_CODES: Final = {
     403: 7,  # PERMISSION_DENIED
     404: 12,  # UNIMPLEMENTED
     405: 12,
+    408: 4,  # DEADLINE_EXCEEDED
     413: 8,  # RESOURCE_EXHAUSTED; without RetryInfo it is not to be sent again
     415: 3,
     429: 8,

@@ -4,6 +4,7 @@ import structlog
 from prometheus_client import start_http_server
 
 from collectors.otlp.collector import OtlpCollector
+from collectors.otlp.manners import Manners, TlsFiles
 from collectors.scrape.scraper import Scraper
 from collectors.spool import SqliteSpool
 from controlplane import log, telemetry
@@ -18,10 +19,25 @@ from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.ingest.limits import Limits
 from controlplane.ingest.ports import SpoolBatch
 from controlplane.pipelines.ingest import IngestOutcome, ingest_batch
-from controlplane.settings import Settings
+from controlplane.settings import CollectorSettings, Settings
 from controlplane.store.metadata.senders import SenderResolver
 from controlplane.store.spans.flight_client import FlightSpanWriter
 from controlplane.workers.ingest_loop import IngestLoop
+
+
+def receiver_manners(told: CollectorSettings) -> Manners:
+    """Return what connections may ask of the receivers."""
+    tls = None
+    if told.tls_cert_file and told.tls_key_file:
+        tls = TlsFiles(
+            cert=told.tls_cert_file, key=told.tls_key_file, client_ca=told.tls_client_ca_file
+        )
+    return Manners(
+        max_connections=told.max_connections,
+        header_seconds=told.header_timeout_seconds,
+        body_seconds=told.body_timeout_seconds,
+        tls=tls,
+    )
 
 
 def run(settings: Settings, *, supervised: bool) -> None:
@@ -59,6 +75,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
         host=told.host,
         grpc_port=told.grpc_port,
         http_port=told.http_port,
+        manners=receiver_manners(told),
     )
     scraper = Scraper(load_scrape_jobs(told.scrape_jobs), spool=spool, clock=SystemClock())
     metrics, _ = start_http_server(told.metrics_port, told.host, registry=telemetry.REGISTRY)
