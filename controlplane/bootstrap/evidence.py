@@ -13,6 +13,7 @@ from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.core.calendar import Period, Window
 from controlplane.core.errors import InvalidInputError
 from controlplane.exports.manifest import Manifest
+from controlplane.exports.statement import SharedRule
 from controlplane.exports.verify import Verification, verify_export
 from controlplane.pipelines.export import (
     ExportRequest,
@@ -36,6 +37,9 @@ class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     file_format: str
     charge_period: Period = Period.DAY
+    by: str = "team"
+    owner: str | None = None
+    shared_rule: SharedRule = SharedRule.NONE
 
 
 def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
@@ -54,6 +58,9 @@ def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
         kind=order.kind,
         file_format=order.file_format,
         charge_period=order.charge_period,
+        by=order.by,
+        owner=order.owner,
+        shared_rule=order.shared_rule,
         zone=settings.zone,
         calendar=settings.calendar,
     )

@@ -80,6 +80,38 @@ def export_focus(  # noqa: PLR0913 - one option each, as the contract has it
     _export(out, asked, options=(config, data_dir), json=json)
 
 
+@export_app.command("statement")
+def export_statement(  # noqa: PLR0913 - one option each, as the contract has it
+    out: Out,
+    *,
+    start: Start,
+    end: End,
+    tenant: Tenant = "default",
+    by: Annotated[
+        str, typer.Option(help="team, project, feature, customer, api_key, environment or region.")
+    ] = "team",
+    owner: Annotated[str | None, typer.Option(help="Only this team's, customer's, …")] = None,
+    shared: Annotated[
+        str, typer.Option(help="Cost without an owner: none, proportional or even.")
+    ] = "none",
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Write showback statements as PDF and CSV, one per owner, with a signed manifest."""
+    asked = _order(
+        kind="statement",
+        tenant=tenant,
+        start=start,
+        end=end,
+        file_format="csv",
+        by=by,
+        owner=owner,
+        shared_rule=shared,
+    )
+    _export(out, asked, options=(config, data_dir), json=json)
+
+
 def _order(**said: object) -> dict[str, object]:
     return said
 

@@ -15,7 +15,9 @@ from controlplane.exports import focus_schema
 from controlplane.exports.charges import UNPRICED_KEYS, Charges, charges_of
 from controlplane.exports.focus import Layout, focus_rows, to_table
 from controlplane.exports.manifest import Manifest
+from controlplane.exports.statement import BY, SharedRule, StatementPlan
 from controlplane.exports.traces import to_csv, to_parquet, totals
+from controlplane.pipelines.export_statements import StatementRequest, name_of, statement_parts
 from controlplane.pipelines.signed_directory import About, Part, Stamp, write_signed
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanReader
@@ -31,7 +33,7 @@ FOCUS_WRITERS: Final[dict[str, Writer]] = {
 MAX_ROWS_PER_FILE: Final = 250_000
 MAX_CHARGES: Final = 5_000_000
 METADATA_NAME: Final = "focus-metadata.json"
-KINDS: Final = ("traces", "calls", "focus")
+KINDS: Final = ("traces", "calls", "focus", "statement")
 WIDTHS: Final = (Period.HOUR, Period.DAY)
 """How long a charge period may be."""
 
@@ -40,7 +42,8 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for: one tenant's calls with a start in the window.
 
     `charge_period`, `zone` and `calendar` say in which hours or days and in which months a FOCUS
-    export is told.
+    export is told. `by`, `owner` and `shared_rule` are of statements, which are PDF and CSV whatever
+    the format.
     """
 
     tenant: str
@@ -51,6 +54,9 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     charge_period: Period = Period.DAY
     zone: str = "UTC"
     calendar: FiscalCalendar = GREGORIAN
+    by: str = "team"
+    owner: str | None = None
+    shared_rule: SharedRule = SharedRule.NONE
 
 
 class ExportSources(msgspec.Struct, frozen=True):
@@ -70,6 +76,8 @@ def check_request(request: ExportRequest) -> None:
         raise InvalidInputError("kind", f"{request.kind!r}", f"Use {', '.join(KINDS)}")
     if request.file_format not in WRITERS:
         raise InvalidInputError("format", f"{request.file_format!r}", "Write parquet or csv")
+    if request.by not in BY:
+        raise InvalidInputError("by", f"{request.by!r}", f"Use one of {', '.join(BY)}")
     if request.charge_period not in WIDTHS:
         raise InvalidInputError("charge_period", f"{request.charge_period!r}", "Use hour or day")
 
@@ -96,10 +104,10 @@ def write_export(
         tenant=request.tenant,
         window=request.window,
         data_through=reader.data_through((request.tenant,)),
-        csv_escaped=request.file_format == "csv",
+        csv_escaped=request.file_format == "csv" or request.kind == "statement",
         spec=focus_schema.SPEC if request.kind == "focus" else "",
     )
-    make = _focus_parts if request.kind == "focus" else _call_parts
+    make = {"focus": _focus_parts, "statement": _statement_parts}.get(request.kind, _call_parts)
     return write_signed(out, make(sources, request, stamp), about, key=key, stamp=stamp)
 
 
@@ -154,6 +162,21 @@ def _focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) -
     yield from _charge_parts(charges, layout, request, book=sources.book)
     yield _unpriced_part(charges, layout, request)
     yield Part(name=METADATA_NAME, body=_metadata(request, stamp))
+
+
+def _statement_parts(
+    sources: ExportSources, request: ExportRequest, _stamp: Stamp
+) -> Iterator[Part]:
+    plan = StatementPlan(
+        tenant=request.tenant,
+        by=request.by,
+        window=request.window,
+        period=name_of(request.window, zone=request.zone, calendar=request.calendar),
+        zone=request.zone,
+        shared_rule=request.shared_rule,
+    )
+    asked = StatementRequest(plan=plan, owner=request.owner)
+    return statement_parts(sources.reader, sources.book, asked)
 
 
 def _charge_parts(

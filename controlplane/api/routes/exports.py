@@ -16,21 +16,25 @@ from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
 from controlplane.core.calendar import Period
 from controlplane.core.errors import NotFoundError
+from controlplane.exports.statement import SharedRule
 from controlplane.pipelines.export import ExportRequest, check_request
 
 ACCEPTED: Final = 202
 
 
 class ExportOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to export: `traces` or `calls` (one row a call), or `focus`; a window as everywhere.
+    """What to export over a window: `traces` or `calls` (one row each), `focus` or `statement`.
 
-    `charge_period` is hour or day, of a FOCUS export.
+    `charge_period` is hour or day, of a FOCUS export; `by`, `owner` and `shared` are of statements.
     """
 
     tenant: str
     kind: str = "traces"
     format: str = "parquet"
     charge_period: Period = Period.DAY
+    by: str = "team"
+    owner: str | None = None
+    shared: SharedRule = SharedRule.NONE
     start: str | None = None
     end: str | None = None
     range: str | None = None
@@ -75,6 +79,9 @@ class ExportController(Controller):
             kind=data.kind,
             file_format=data.format,
             charge_period=data.charge_period,
+            by=data.by,
+            owner=data.owner,
+            shared_rule=data.shared,
             zone=zone,
             calendar=services.calendar,
         )
