@@ -27,6 +27,10 @@ KEY_SQL: Final = {
         "(layer = 'client' AND coalesce(response_id, '') = ''"
         f" AND (status = 'error' AND scope_name IN ({_PAIRED}) OR {_IS_OF_STREAM}))"
     ),
+    "is_answer_of_stream": (
+        "(layer = 'client' AND coalesce(response_id, '') = '' AND duration_us = 0"
+        f" AND scope_name IN ({_HALVED}))"
+    ),
     "is_request_of_stream": (
         "(layer = 'client' AND coalesce(response_id, '') = ''"
         f" AND duration_us > 0 AND {_IS_OF_STREAM})"

@@ -3,7 +3,9 @@
 CREATE OR REPLACE TEMP TABLE new_key AS
 WITH report AS (
     SELECT
-        hash(layer, key_role, scope_name) AS side,
+        -- The two halves of a stream are of one scope, and yet two sides of one call.
+        CASE WHEN {is_answer_of_stream} THEN hash('answer', scope_name)
+            ELSE hash(layer, key_role, scope_name) END AS side,
         domain, trace_hi, trace_lo, span_id, start_time, tenant, key_id, service_name, scope_name,
         layer, status, input_tokens, response_id, gateway_call_id, duration_us, usage_state,
         join_id(response_id, layer) AS whole_id,
