@@ -23,7 +23,7 @@ from controlplane.pipelines.sync import SyncTools
 from controlplane.pricing.gpu_pool import GpuPool
 from controlplane.pricing.gpu_ports import GpuPools
 from controlplane.pricing.history import PriceHistory
-from controlplane.pricing.price_book import Found
+from controlplane.pricing.price_book import Found, PriceBook
 from controlplane.pricing.rerate import RerateRuns
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.sender import TenantMap
@@ -118,6 +118,10 @@ class Prices(Protocol):
 
     def find(self, provider: str | None, model: str | None) -> Found:
         """Return a model's rows, or why there are none."""
+        ...
+
+    def current(self) -> PriceBook:
+        """Return the book as it is now, whole."""
         ...
 
 

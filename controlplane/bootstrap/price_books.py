@@ -73,6 +73,7 @@ class LiveBook(PriceBook):
         self._looked_at = 0.0
         self._book: PriceBook = self
 
+    @override
     def current(self) -> PriceBook:
         """Return the book of the newest version."""
         with self._lock:

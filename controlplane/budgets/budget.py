@@ -22,6 +22,8 @@ class Unpriced(StrEnum):
     """What a hard budget does with a model that has no price."""
 
     BLOCK = "block"
+    CEILING = "ceiling"
+    """Hold the dearest price of the provider; an agent that has no ceiling for it blocks."""
     ALLOW = "allow"
 
 

@@ -17,6 +17,7 @@ from controlplane.core.money import format_usd
 from controlplane.detection.baseline import Series
 from controlplane.detection.drift import MAX_BINS, Counts, Drift, drifted
 from controlplane.detection.heads import Excess, cost_excess
+from controlplane.pipelines.watch_unpriced import unpriced_findings
 from controlplane.policy.wire import Standing
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery, Granularity
@@ -57,7 +58,11 @@ def watch_round(
     findings = [
         finding
         for tenant in reader.tenants()
-        for finding in (*_costs(reader, tenant, now), *_drifts(reader, tenant, now))
+        for finding in (
+            *_costs(reader, tenant, now),
+            *_drifts(reader, tenant, now),
+            *unpriced_findings(reader, tenant, now),
+        )
     ]
     findings += [f for budget in budgets for f in budget_findings(budget)]
     done = evaluate(store.alerts(), findings, now=now)

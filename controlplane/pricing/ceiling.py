@@ -40,6 +40,26 @@ def ceiling_rates(
     return ceilings
 
 
+def provider_ceilings(
+    book: PriceBook, *, at: datetime, horizon: timedelta
+) -> dict[str, RatePerMillion]:
+    """Return the ceiling of every provider's dearest model, for `unpriced: ceiling` budgets.
+
+    It is what a model that the list does not know may cost at most, if the provider sells nothing
+    dearer than what is listed.
+    """
+    ceilings: dict[str, RatePerMillion] = {}
+    for name, rate in ceiling_rates(book, book.names(), at=at, horizon=horizon).items():
+        provider = name.partition("/")[0]
+        known = ceilings.get(provider, rate)
+        ceilings[provider] = RatePerMillion(
+            input_nusd=max(known.input_nusd, rate.input_nusd),
+            output_nusd=max(known.output_nusd, rate.output_nusd),
+            request_nusd=max(known.request_nusd, rate.request_nusd),
+        )
+    return ceilings
+
+
 def _reachable(row: PriceRow, prices: ModelPrices, *, at: datetime, end: datetime) -> bool:
     """Whether a row can apply between two instants; hours of the day always can."""
     since = row.validity.since

@@ -181,6 +181,10 @@ class PriceBook:
         """Name the content: equal versions price every call alike."""
         return self._version
 
+    def current(self) -> "PriceBook":
+        """Return the book as it is now: a book that is read from a history may change."""
+        return self
+
     def find(self, provider: str | None, model: str | None) -> Found:
         """Return a model's rows, or why there are none; names in any vocabulary and case."""
         key = (provider, model)

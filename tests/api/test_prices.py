@@ -35,3 +35,18 @@ def test_a_missing_model_and_a_bad_instant_are_named(api: Any, acme: str) -> Non
         assert client.get("/api/v1/prices").json()["errors"][0]["field"] == "model"
         answer = client.get("/api/v1/prices", params={"model": "gpt-4o", "at": "now"})
     assert answer.json()["errors"][0]["field"] == "at"
+
+
+def test_coverage_says_what_has_no_price_and_what_it_may_cost(api: Any, acme: str) -> None:
+    """Five of acme's six calls are priced: 150 of 180 tokens; gpt-4o's input alone bounds nothing."""
+    with api.client(acme) as client:
+        body = client.get("/api/v1/prices/coverage", params={"range": "24h"}).json()
+    assert (6, 1, 180, 30) == tuple(
+        body[name] for name in ("calls", "unpriced_calls", "tokens", "unpriced_tokens")
+    )
+    assert abs(body["coverage_ratio"] - 150 / 180) < 1e-12
+    (unpriced,) = body["unpriced"]
+    assert ("mystery-1", "unknown_model", True, None) == tuple(
+        unpriced[name] for name in ("model", "reason", "wants_a_price", "low_usd")
+    )
+    assert ("0", "0") == (body["low_usd"], body["high_usd"])

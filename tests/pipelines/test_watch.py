@@ -258,3 +258,26 @@ def test_what_fires_is_kept_alive(spans: DuckDbSpanStore, alerts: AlertRepositor
     assert 3 == len(message.alerts)
     assert {AlertState.FIRING} == {alert.state for alert in message.alerts}
     assert message == msgspec.json.decode(msgspec.json.encode(message), type=Notification)
+
+
+def test_the_first_call_without_a_price_is_a_finding_of_the_next_round(
+    spans: DuckDbSpanStore, alerts: AlertRepository
+) -> None:
+    """One alert a model, with the reason; usage that nobody knows is another problem."""
+    unpriced = {"cost_state": "unpriced", "input_tokens": 70, "output_tokens": 7}
+    start = {"start_time": NOW - timedelta(seconds=5)}
+    rows = [
+        {**start, **unpriced, "billing_model": "mystery", "cost_reason": "unknown_model"},
+        {**start, **unpriced, "billing_model": "silent", "cost_reason": "unknown_usage"},
+        {**start, "billing_model": "gpt-4o", "cost_nusd": 5},
+    ]
+    spans.write(_spans(rows), batch_id="u")
+    settle_tick(spans, now=NOW, ledger=None)
+    firing = watch_round(spans, [], alerts, receivers=[], ids=SequentialIds(), now=NOW)
+    (found,) = [alert for alert in firing if alert.labels["alertname"] == "UnpricedUsage"]
+    assert ("mystery", "unknown_model", "openai") == (
+        found.labels["model"],
+        found.annotations["reasons"],
+        found.annotations["providers"],
+    )
+    assert "1 calls (77 tokens)" in found.annotations["summary"]

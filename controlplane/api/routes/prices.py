@@ -1,7 +1,7 @@
 """Which price a model has at an instant, and how it was found."""
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, datetime
 from decimal import Context, Decimal
 from typing import Final
 
@@ -10,12 +10,21 @@ from litestar import Controller, get
 
 from controlplane.api import params as p
 from controlplane.api.describe import documented
-from controlplane.api.guards import ApiRequest, Injected, needs
+from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError, NotFoundError
-from controlplane.core.money import NUSD_PER_USD
+from controlplane.core.money import NUSD_PER_USD, format_usd
+from controlplane.pipelines.watch_unpriced import unpriced_usage
+from controlplane.pricing.coverage import (
+    CostRange,
+    RangeEstimator,
+    UnpricedUsage,
+    coverage_ratio,
+)
 from controlplane.pricing.price_book import NotFound
 from controlplane.pricing.rates import PriceRow, Rate
+from controlplane.signals.queries import CostQuery
+from controlplane.usage.dimensions import MEASURES
 
 PROVIDER = p.Param("provider", "`gen_ai.provider.name` or the price book's own name", "openai")
 MODEL = p.Param("model", "The model as called", "gpt-4o")
@@ -56,11 +65,74 @@ class PriceView(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = "USD"
 
 
+class UnpricedView(msgspec.Struct, frozen=True, kw_only=True):
+    """Usage without a price, and between what it may cost."""
+
+    provider: str | None
+    model: str | None
+    reason: str | None
+    wants_a_price: bool
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    low_usd: str | None
+    high_usd: str | None
+    basis: str | None
+
+
+class CoverageView(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a window's tokens that has a price."""
+
+    start: datetime
+    end: datetime
+    calls: int
+    unpriced_calls: int
+    tokens: int
+    unpriced_tokens: int
+    coverage_ratio: float | None
+    low_usd: str
+    high_usd: str
+    unpriced: list[UnpricedView]
+    price_book_version: str
+
+
 class PriceController(Controller):
     """`/api/v1/prices`."""
 
     path = "/api/v1/prices"
     tags: Sequence[str] | None = ("prices",)
+
+    @get(
+        "/coverage",
+        **needs(Scope.COSTS_READ),
+        sync_to_thread=True,
+        operation_class=documented(p.WINDOW),
+    )
+    def coverage(self, request: ApiRequest, services: Injected) -> CoverageView:
+        """Answer how much of the usage has a price, and between what the rest may cost."""
+        given = p.read(request.query_params.multi_items(), params=p.WINDOW)
+        now = services.clock.now()
+        window = p.window(given, now=now, in_zone=p.zone(given, services.zone))
+        tenants = tenants_of(request, services, wanted=given.get("tenant", ()))
+        total = services.reader.costs(CostQuery(tenants=tenants, window=window)).to_pylist()
+        sums = total[0] if total else dict.fromkeys(MEASURES, 0)
+        tokens = sums["input_tokens"] + sums["output_tokens"]
+        estimator = RangeEstimator(services.prices.current(), now)
+        usage = unpriced_usage(services.reader, tenants, window)
+        ranged = [estimator.estimate(one) if one.wants_a_price else None for one in usage]
+        return CoverageView(
+            start=window.start,
+            end=window.end,
+            calls=sums["calls"],
+            unpriced_calls=sums["unpriced_calls"],
+            tokens=tokens,
+            unpriced_tokens=sums["unpriced_tokens"],
+            coverage_ratio=coverage_ratio(tokens, sums["unpriced_tokens"]),
+            low_usd=format_usd(sum(one.low_nusd for one in ranged if one)),
+            high_usd=format_usd(sum(one.high_nusd for one in ranged if one)),
+            unpriced=[_unpriced(one, r) for one, r in zip(usage, ranged, strict=True)],
+            price_book_version=services.prices.version,
+        )
 
     @get(
         "/",
@@ -94,6 +166,21 @@ class PriceController(Controller):
             tiers=_tiers(row),
             price_book_version=services.prices.version,
         )
+
+
+def _unpriced(usage: UnpricedUsage, ranged: CostRange | None) -> UnpricedView:
+    return UnpricedView(
+        provider=usage.provider,
+        model=usage.model,
+        reason=usage.reason,
+        wants_a_price=usage.wants_a_price,
+        calls=usage.calls,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        low_usd=format_usd(ranged.low_nusd) if ranged else None,
+        high_usd=format_usd(ranged.high_nusd) if ranged else None,
+        basis=ranged.basis if ranged else None,
+    )
 
 
 def _nothing(named: str, reason: str) -> tuple[str, str, str]:

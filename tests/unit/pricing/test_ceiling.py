@@ -6,7 +6,7 @@ import pytest
 from genai_prices import data_snapshot
 
 from controlplane.core.tokens import BUCKETS, Direction, Unit
-from controlplane.pricing.ceiling import ceiling_rates
+from controlplane.pricing.ceiling import ceiling_rates, provider_ceilings
 from controlplane.pricing.price_book import ListedModel, ListedProvider, PriceBook
 from controlplane.pricing.quote import quote
 from controlplane.pricing.rates import PriceRow, Rate, Tier, Validity
@@ -74,3 +74,13 @@ def test_only_rows_that_can_apply_count(validity: Validity, *, reachable: bool) 
 def test_a_model_without_a_price_has_no_ceiling(book: PriceBook) -> None:
     """An unpriced model can not be bounded: the budget's own rule decides."""
     assert {} == ceiling_rates(book, [("openai", "nope")], at=AT, horizon=HORIZON)
+
+
+def test_a_providers_ceiling_is_that_of_its_dearest_model(book: PriceBook) -> None:
+    """What an unknown model of the provider is held at, where a budget asks for it."""
+    ceilings = provider_ceilings(book, at=AT, horizon=HORIZON)
+    own = ceiling_rates(book, book.names(), at=AT, horizon=HORIZON)
+    openai = [rate for name, rate in own.items() if name.startswith("openai/")]
+    assert max(rate.input_nusd for rate in openai) == ceilings["openai"].input_nusd
+    assert max(rate.output_nusd for rate in openai) == ceilings["openai"].output_nusd
+    assert ceilings["openai"].input_nusd >= own["openai/gpt-4o"].input_nusd

@@ -1,0 +1,72 @@
+"""Usage without a price → a finding within a round of its first call: it is money nobody sees."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from controlplane.alerts.alert import Finding, Severity
+from controlplane.core.calendar import Window
+from controlplane.pricing.coverage import UnpricedUsage
+from controlplane.signals.ports import SpanReader
+from controlplane.signals.queries import CostQuery
+from controlplane.signals.vocabulary import CostState
+
+LOOK_BACK: Final = timedelta(hours=1)
+AHEAD: Final = timedelta(minutes=5)
+"""Emitters whose clocks run ahead are heard too."""
+UNNAMED: Final = "unnamed"
+
+
+def unpriced_usage(
+    reader: SpanReader, tenants: tuple[str, ...], window: Window
+) -> list[UnpricedUsage]:
+    """Answer what has no price, by provider, model and reason, most tokens first."""
+    rows = reader.costs(
+        CostQuery(
+            tenants=tenants,
+            window=window,
+            group_by=("provider", "model", "cost_reason"),
+            filters={"cost_state": (CostState.UNPRICED.value,)},
+        )
+    ).to_pylist()
+    found = [
+        UnpricedUsage(
+            provider=row["provider"],
+            model=row["model"],
+            reason=row["cost_reason"],
+            calls=row["calls"],
+            input_tokens=row["input_tokens"],
+            output_tokens=row["output_tokens"],
+        )
+        for row in rows
+    ]
+    return sorted(found, key=lambda one: -(one.input_tokens + one.output_tokens))
+
+
+def unpriced_findings(reader: SpanReader, tenant: str, now: datetime) -> list[Finding]:
+    """Return a finding per model that had calls without a price in the last hour."""
+    window = Window(now - LOOK_BACK, now + AHEAD)
+    by_model: dict[str, list[UnpricedUsage]] = {}
+    for usage in unpriced_usage(reader, (tenant,), window):
+        if usage.wants_a_price:
+            by_model.setdefault(usage.model or UNNAMED, []).append(usage)
+    return [_finding(tenant, model, used) for model, used in sorted(by_model.items())]
+
+
+def _finding(tenant: str, model: str, used: list[UnpricedUsage]) -> Finding:
+    calls = sum(one.calls for one in used)
+    tokens = sum(one.input_tokens + one.output_tokens for one in used)
+    return Finding(
+        labels={
+            "alertname": "UnpricedUsage",
+            "tenant": tenant,
+            "model": model,
+            "severity": Severity.TICKET,
+            "detector_id": "unpriced_usage",
+        },
+        annotations={
+            "summary": f"Model {model}: {calls} calls ({tokens} tokens) in an hour have no price",
+            "reasons": ", ".join(sorted({one.reason or "unknown" for one in used})),
+            "providers": ", ".join(sorted({one.provider or UNNAMED for one in used})),
+            "action": "Add it to `price_overrides` or import a price list, then re-rate",
+        },
+    )
