@@ -8,9 +8,10 @@ import pyarrow as pa
 from controlplane.ingest import events
 from controlplane.ingest.attributes import ABSENT, AttributeTable
 from controlplane.ingest.claims import Claims
-from controlplane.ingest.columns import Bools, Column, Int64s, contiguous, nullable
+from controlplane.ingest.columns import Bools, Column, Int64s, contiguous, kernels, nullable
 from controlplane.ingest.dialects.dialect import Field
 from controlplane.ingest.dialects.operations import is_chunk, is_streamed
+from controlplane.ingest.dialects.registry import DIALECTS
 from controlplane.ingest.models import begins
 from controlplane.ingest.names import Names
 from controlplane.ingest.outcome import (
@@ -25,7 +26,7 @@ from controlplane.ingest.outcome import (
 )
 from controlplane.ingest.reading import FieldReader
 from controlplane.ingest.scalars import first_of
-from controlplane.signals.vocabulary import ErrorType, Status
+from controlplane.signals.vocabulary import GATEWAY_CACHE, ErrorType, Layer, Status
 
 _STATUS_ERROR: Final = 2  # opentelemetry.proto.trace.v1.Status.StatusCode
 _STATUSES: Final[Column] = pa.array([Status.OK.value, Status.ERROR.value])
@@ -53,10 +54,21 @@ def endings(
         "status": _STATUSES.take(pa.array(failed.astype(np.int8))),
         "http_status": nullable(http.astype(np.int16), http_said, dtype=pa.int16()),
         "error_type": _error_types(reader, errors, http=http, failed=failed),
-        "service_tier": reader.names(Field.SERVICE_TIER, canonical_service_tier).column(),
+        "service_tier": _service_tiers(reader, claims),
         "finish_reason": reader.names(Field.FINISH_REASON, _finish_reason).column(),
     }
     return columns, failed
+
+
+def _service_tiers(reader: FieldReader, claims: Claims) -> Column:
+    """Name what served a call: a provider's tier, or the cache of a gateway that says so."""
+    tiers = reader.names(Field.SERVICE_TIER, canonical_service_tier).column()
+    hit, said = reader.flags(Field.CACHE_HIT)
+    if not said.any():
+        return tiers
+    at_gateway = np.array([dialect.layer is Layer.PROXY for dialect in DIALECTS])[claims.index]
+    cached = pa.array(hit.astype(np.bool_) & said & at_gateway)
+    return kernels.if_else(cached, pa.scalar(GATEWAY_CACHE), tiers)
 
 
 _ERROR_LEVEL: Final = "error"

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from controlplane.signals.vocabulary import ErrorType
+from controlplane.signals.vocabulary import GATEWAY_CACHE, ErrorType
 
 MAX_TIER_CHARS: Final = 32
 MAX_MESSAGE_CHARS: Final = 512
@@ -117,8 +117,8 @@ def error_of_message(message: str) -> ErrorType | None:
 
 def canonical_service_tier(text: str) -> str | None:
     """Return the tier that a price may hang on; `auto` lets the provider choose and says none."""
-    tier = text.strip().lower()
-    return None if tier in {"", "auto", "null", "none"} else tier[:MAX_TIER_CHARS]
+    tier = text.strip().lower()[:MAX_TIER_CHARS]
+    return None if tier in {"", "auto", "null", "none", GATEWAY_CACHE} else tier
 
 
 def canonical_finish_reason(text: str) -> str:

@@ -20,6 +20,8 @@ from controlplane.pricing.price_book import ModelPrices, NotFound, PriceBook, ti
 from controlplane.pricing.rates import PriceRow, Rate, Tier
 from controlplane.signals.schema import PRICED
 from controlplane.signals.vocabulary import (
+    CACHE_HIT,
+    GATEWAY_CACHE,
     UNKNOWN_USAGE,
     CostState,
     ErrorType,
@@ -144,6 +146,9 @@ def _price(spans: pa.Table, book: PriceBook) -> pa.Table:
         usable.group_by(*names, maintain_order=True).agg("row").iter_rows()
     ):
         rows = np.asarray(listed, dtype=np.int64)
+        if tier == GATEWAY_CACHE:
+            sheet.put(rows, Outcome(CostState.FREE, CACHE_HIT))
+            continue
         found = book.find(provider, model)
         if isinstance(found, NotFound):
             sheet.put(rows, Outcome(CostState.UNPRICED, found.reason))

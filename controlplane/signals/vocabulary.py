@@ -82,6 +82,12 @@ class ErrorType(StrEnum):
     OTHER = "other"
 
 
+GATEWAY_CACHE = "gateway_cache"
+"""The service tier of a reply that a gateway had already: no provider served or billed it."""
+
+CACHE_HIT = "cache_hit"
+"""Why such a call is free."""
+
 UNKNOWN_USAGE = "unknown_usage"
 """Why a call that was dispatched is unpriced. After a colon may stand what became of its request:
 `retry`, `hedge` (another attempt followed, or ran beside it) or `disconnect` (nobody waited)."""

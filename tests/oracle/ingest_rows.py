@@ -301,13 +301,15 @@ def outcome_of(row: Row) -> dict[str, Any]:
 
     def tier(text: str) -> str | None:
         said = text.strip().lower()
-        return said[:32] if said not in {"auto", "", "none", "null"} else None
+        return said[:32] if said not in {"auto", "", "none", "null", "gateway_cache"} else None
+
+    cached = row.dialect.layer == "proxy" and row.first(Field.CACHE_HIT, as_bool)
 
     return {
         "status": "error" if failed else "ok",
         "error_type": str(error) if failed else None,
         "http_status": http,
-        "service_tier": row.name(Field.SERVICE_TIER, tier),
+        "service_tier": "gateway_cache" if cached else row.name(Field.SERVICE_TIER, tier),
         "finish_reason": row.name(Field.FINISH_REASON, finish),
     }
 

@@ -122,6 +122,8 @@ def reference(row: Facts, usage: dict[str, int]) -> Answer:
         return NO_CALL
     if row["usage_state"] != "exact":
         return _without_usage(row)
+    if row["service_tier"] == "gateway_cache":
+        return (0, "free", "cache_hit", None, None)
     if row["billing_model"] is None or row["provider"] != "p" or row["billing_model"] not in MODELS:
         is_provider = row["billing_model"] is not None and row["provider"] != "p"
         return (
@@ -205,7 +207,9 @@ FACTS = st.fixed_dictionaries(
         ),
         "provider": st.sampled_from(["p"] * 6 + ["q", None]),
         "billing_model": st.sampled_from([*MODELS, *MODELS, "unknown", None]),
-        "service_tier": st.sampled_from([None, None, "batch", "default", "priority"]),
+        "service_tier": st.sampled_from(
+            [None, None, "batch", "default", "priority", "gateway_cache"]
+        ),
         "start_time": st.one_of(
             st.integers(-48, 96).map(lambda half: T0 + timedelta(minutes=30 * half)),
             st.integers(0, 3 * 86_400 * 10**6).map(lambda us: T0 + timedelta(microseconds=us)),

@@ -21,6 +21,7 @@ class Field(StrEnum):
     RESPONSE_ID = "response_id"  # text
     GATEWAY_CALL_ID = "gateway_call_id"  # text
     SERVICE_TIER = "service_tier"  # text; what was served before what was asked for
+    CACHE_HIT = "cache_hit"  # bool or text; a gateway had the whole reply already
     FINISH_REASON = "finish_reason"  # text, array of text, or that array as JSON
     ERROR_TYPE = "error_type"  # text or number
     ERROR_MESSAGE = "error_message"  # text, read for a status and never kept

@@ -26,6 +26,8 @@ _KEYS: Final[Keys] = {
     Field.DEPLOYED_MODEL: ("litellm.provider.model",),
     Field.MODEL_ALIAS: ("litellm.model_group",),
     Field.GATEWAY_CALL_ID: ("litellm.call_id",),
+    # The callback itself does not say it (1.106); a proxy's own callback or header rule may.
+    Field.CACHE_HIT: ("litellm.cache_hit", "metadata.cache_hit", "gen_ai.response.cache_hit"),
     Field.HTTP_STATUS: ("http.response.status_code", "error.code"),
     Field.REPORTED_COST: ("gen_ai.cost.total_cost", "litellm.cost.total"),
 }

@@ -25,6 +25,7 @@ OTEL_KEYS: Final[Keys] = {
         "gen_ai.openai.request.service_tier",
         "gen_ai.request.service_tier",
     ),
+    Field.CACHE_HIT: ("gen_ai.response.cache_hit",),
     Field.FINISH_REASON: (sc.FINISH_REASONS,),
     Field.ERROR_TYPE: (sc.ERROR_TYPE, "exception.type"),
     Field.ERROR_MESSAGE: ("error.message", "exception.message"),
