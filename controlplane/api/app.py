@@ -36,6 +36,7 @@ from controlplane.api.routes.policy_changes import PolicyChangeController
 from controlplane.api.routes.prices import PriceController
 from controlplane.api.routes.quality import QualityController
 from controlplane.api.routes.reconciliations import ReconciliationController
+from controlplane.api.routes.replay import ReplayController
 from controlplane.api.routes.rerates import RerateController
 from controlplane.api.routes.scores import ScoreController
 from controlplane.api.routes.unit_costs import UnitCostController
@@ -62,6 +63,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     RerateController,
     QualityController,
     ReconciliationController,
+    ReplayController,
     ScoreController,
     UnitCostController,
 )

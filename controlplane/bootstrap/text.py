@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -158,4 +159,37 @@ def reconciliation(report: ReconciliationReport) -> str:
         *more,
         *told,
         f"unexplained {report.unexplained_ratio:.2%}: {verdict} the tolerance of {limit}",
+    )
+
+
+def replayed(report: Mapping[str, Any]) -> str:
+    """Draw a replay: the sums, who is blocked, the dearest calls, what is assumed."""
+    sums = (
+        f"{report['calls']} calls, {report['changed_calls']} would have been others. Cost USD "
+        f"{format_usd(report['cost_before_nusd'])} before, "
+        f"{format_usd(report['cost_after_nusd'])} after: saved "
+        f"{format_usd(report['saved_nusd'])}. Unknown cost: {report['unknown_cost_calls']} calls."
+    )
+    blocked = Table("team", "blocked calls", "their cost USD")
+    for row in report["blocked_by_team"]:
+        blocked.add_row(
+            row["team"] or "unattributed", str(row["calls"]), format_usd(row["cost_nusd"])
+        )
+    calls = Table("call", "team", "model", "effect", "by", "USD", "would be USD")
+    for call in report["listed"]:
+        cells = (call["cost_nusd"], call["new_cost_nusd"])
+        calls.add_row(
+            call["call_id"],
+            call["team"] or "-",
+            call["model"] if not call["new_model"] else f"{call['model']} → {call['new_model']}",
+            call["effect"],
+            call["by"] or "-",
+            *("-" if cell is None else format_usd(cell) for cell in cells),
+        )
+    change = report["latency_change_ms_mean"]
+    latency = "not known" if change is None else f"{change:+.0f} ms on average"
+    more = f"{report['not_listed']} more calls are not listed." if report["not_listed"] else ""
+    notes = "\n".join(f"- {each}" for each in report["assumptions"])
+    return _drawn(
+        sums, blocked, calls, more, f"Latency of calls on another model: {latency}.", notes
     )

@@ -14,7 +14,19 @@ from controlplane.policy.rules import PolicyRules, read_rules
 
 SCHEMA_ID: Final = "urn:controlplane:policy:v1"
 MAX_DEPTH: Final = 32
+BOOLEAN: Final = "tag:yaml.org,2002:bool"
 _STEP: Final = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's truth values: `on`, `no` and `y` are the words they are in rules, not booleans."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag != BOOLEAN]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(BOOLEAN, re.compile("true|false"), list("tf"))
 
 
 class Authored(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +54,10 @@ def read_text(text: str) -> Authored:
     """
     lines: dict[str, int] = {}
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
         if root is not None:
             _note_lines(root, "", lines, depth=0)
-        tree: object = yaml.safe_load(text)
+        tree: object = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as wrong:
         mark = getattr(wrong, "problem_mark", None)
         where = mark.line + 1 if mark else None

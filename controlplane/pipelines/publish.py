@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from controlplane.budgets.budget import Budget
 from controlplane.budgets.ports import Budgets
 from controlplane.core.errors import ConflictError, PolicyError
 from controlplane.policy.bundle import Signer, decode_document, encode_document
@@ -178,8 +179,14 @@ def revert(
     return signed
 
 
-def compile_document(rules: PolicyRules, now: datetime, *, tools: PublishTools) -> PolicyDocument:
-    """Compile rules with the budgets and prices of this moment; keeps nothing.
+def compile_document(
+    rules: PolicyRules,
+    now: datetime,
+    *,
+    tools: PublishTools,
+    budgets: Sequence[Budget] | None = None,
+) -> PolicyDocument:
+    """Compile rules with the budgets and prices of this moment, or with other budgets.
 
     Raises:
         PolicyError: names the field and the fix.
@@ -187,7 +194,7 @@ def compile_document(rules: PolicyRules, now: datetime, *, tools: PublishTools) 
     card = tools.rate_card(now)
     return compile_policy(
         rules,
-        [budget.clause(now) for budget in tools.budgets.active()],
+        [budget.clause(now) for budget in (tools.budgets.active() if budgets is None else budgets)],
         rate_card=card.rates,
         price_book_version=card.price_book_version,
         issued_at=now,

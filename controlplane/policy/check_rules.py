@@ -248,6 +248,7 @@ def refuse_conflicts(rules: Sequence[Rule]) -> None:
 def _ties(left: Rule, right: Rule) -> bool:
     return (
         type(left) is type(right)
+        and left.shadow == right.shadow
         and not isinstance(left, Annotate)
         and left.priority == right.priority
         and overlap(left.match, right.match)
@@ -258,7 +259,7 @@ def _ties(left: Rule, right: Rule) -> bool:
 def _hiders(rule: Rule, rules: Iterable[Rule]) -> Iterator[Rule]:
     """Yield the rules that decide whatever this one selects."""
     for other in rules:
-        if other is rule or not _always_decides(other):
+        if other is rule or other.shadow or not _always_decides(other):
             continue
         beats = isinstance(other, Deny) and not isinstance(rule, Deny)
         outranks = type(other) is type(rule) and other.priority > rule.priority

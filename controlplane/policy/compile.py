@@ -88,7 +88,7 @@ def compile_policy(
     for rule in rules.rules:
         _check_rule(rule, rules, known=known, budget_ids={budget.id for budget in kept})
     refuse_conflicts(rules.rules)
-    needed = {CAPABILITIES[type(rule)] for rule in rules.rules}
+    needed = {CAPABILITIES[type(rule)] for rule in rules.rules if not rule.shadow}
     if any(budget.mode is Mode.HARD for budget in kept):
         needed.add(LEASE)
     return PolicyDocument(
@@ -97,7 +97,7 @@ def compile_policy(
         capabilities_required=tuple(sorted(needed)),
         on_stale=rules.on_stale,
         budgets=kept,
-        rules=rules.rules,
+        rules=tuple(rule for rule in rules.rules if not rule.shadow),
         rate_card=reachable_rates(rules, kept, rate_card),
         price_book_version=price_book_version,
         tenant=rules.tenant,

@@ -66,6 +66,8 @@ class RuleFields(Closed, frozen=True, kw_only=True):
     priority: int = 0
     match: dict[str, tuple[str, ...]] = {}
     when: When = When()
+    shadow: bool = False
+    """Never sent to agents: what it would have done is told from the calls they let through."""
 
 
 class Deny(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="deny"):

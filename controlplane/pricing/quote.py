@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
@@ -16,9 +17,17 @@ from controlplane.core.tokens import (
     decompose,
 )
 from controlplane.pricing.price import PER_CALL, provenance_of
-from controlplane.pricing.price_book import NotFound, PriceBook, tier_stands_in
+from controlplane.pricing.price_book import Found, NotFound, tier_stands_in
 from controlplane.pricing.rates import Rate, Tier
 from controlplane.signals.vocabulary import CostState, PriceProvenance
+
+
+class Finder(Protocol):
+    """Whatever knows a model's prices."""
+
+    def find(self, provider: str | None, model: str | None) -> Found:
+        """Return a model's rows, or why there are none."""
+        ...
 
 
 class LineItem(msgspec.Struct, frozen=True):
@@ -70,7 +79,7 @@ def usage_buckets(said: Mapping[str, int]) -> dict[str, int]:
 
 
 def quote(
-    book: PriceBook,
+    book: Finder,
     *,
     provider: str | None,
     model: str | None,

@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.core.errors import PolicyError
 from controlplane.pipelines.authoring import json_schema, read_text, write_text
-from controlplane.policy.document import RULE_KEYS, Canary, Cap
+from controlplane.policy.document import RULE_KEYS, Canary, Cap, Failover
 from controlplane.policy.rules import PolicyRules
 
 TEXT = """\
@@ -29,6 +29,16 @@ def test_yaml_rules() -> None:
     assert ["d", "c.with.dots"] == [rule.id for rule in rules.rules]
     assert PolicyRules() == read_text("").rules
     assert rules == read_text(write_text(rules)).rules
+
+
+def test_on_and_no_are_words() -> None:
+    """A failover has a field `on`, and a rule or a team may be called `no`."""
+    text = (
+        "rules:\n- {action: failover, id: no, order: [a], on: ['429', timeout], match: {team: [y]}}"
+    )
+    (rule,) = read_text(text).rules.rules
+    assert Failover(id="no", order=("a",), on=("429", "timeout"), match={"team": ("y",)}) == rule
+    assert PolicyRules(rules=(rule,)) == read_text(write_text(PolicyRules(rules=(rule,)))).rules
 
 
 def test_json_is_yaml() -> None:
