@@ -59,6 +59,17 @@ PRICE_LIST_RECORDED = Gauge(
     "When the price list was last imported; its age is how stale prices may be.",
     registry=REGISTRY,
 )
+REFUSED_CLAIMS = Counter(
+    "controlplane_attribution_refused_total",
+    "Spans that claimed a reserved team or other dimension, by reservation.",
+    ["reservation"],
+    registry=REGISTRY,
+)
+ATTRIBUTION_VERSION = Gauge(
+    "controlplane_attribution_version",
+    "Version of the attribution rules in force; 0 is the built-in ones.",
+    registry=REGISTRY,
+)
 STORED_SAMPLES = Counter(
     "controlplane_ingest_stored_samples_total",
     "Measurements stored, from OTLP metrics and scrapes.",

@@ -20,6 +20,7 @@ from controlplane.api.policy_watch import PolicyWatch
 from controlplane.api.problem import exception_handlers
 from controlplane.api.rate_limit import ConnectLimiter
 from controlplane.api.routes.alerts import AlertController
+from controlplane.api.routes.attribution import AttributionController
 from controlplane.api.routes.budgets import BudgetController
 from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.change import ChangeController
@@ -46,6 +47,7 @@ MAX_BODY_BYTES: Final = 4 * 2**20
 """Above the largest sync (1,000 settles of some 700 bytes); anything longer is refused unread."""
 CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     AlertController,
+    AttributionController,
     BudgetController,
     CompletenessController,
     CallController,

@@ -9,6 +9,7 @@ import msgspec
 from controlplane.alerts.alert import Alert
 from controlplane.api.exports import ExportJobs
 from controlplane.api.sessions import Sessions
+from controlplane.attribution.history import RulesHistory
 from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import Scope
@@ -82,6 +83,7 @@ class KeyOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tenant: str
     all_tenants: bool = False
     tenant_map: TenantMap | None = None
+    dimensions: dict[str, str] = {}
     policy_scopes: tuple[str, ...] = ("default",)
     """Whose policy a proxy key may pull and acknowledge; `*` is any."""
     expires_at: datetime | None = None
@@ -154,6 +156,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     publishing: PublishTools
     sync: SyncTools
     prices: Prices
+    rules: RulesHistory
     price_history: PriceHistory
     rerates: RerateRuns
     budgets: Budgets

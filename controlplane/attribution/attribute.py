@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from controlplane.attribution.rules import DIMENSIONS, AttributionRules, Rule
+from controlplane.attribution.rules import DIMENSIONS, AttributionRules, Reserved, Rule
+from controlplane.attribution.share import PREFIX
 from controlplane.attribution.tags import tag_values
 from controlplane.signals.schema import ATTRIBUTED_SCHEMA
 from controlplane.signals.sender import Sender
@@ -21,10 +22,19 @@ from controlplane.signals.vocabulary import KeyRole
 
 MAPPED_ROLES: Final = frozenset({KeyRole.PROXY, KeyRole.ENGINE})
 """Roles whose key may carry a tenant map; a client can not choose its tenant."""
-_BITS_PER_DIMENSION: Final = 7
+TRUSTED_ROLES: Final = frozenset({KeyRole.PROXY, KeyRole.ENGINE, KeyRole.AGENT})
+"""Roles whose word on who pays is taken, reserved values included."""
+BY_KEY: Final = "key"
+"""Decided by what an admin wrote on the ingest key: no attribute can say otherwise."""
+REFUSED: Final = "refused:"
+"""Before the reservation that a claim broke."""
+POOL_NAME: Final = "pool_name"
+"""The reservation of names of shared pools: only a share may give one."""
 _UNSET: Final = -1
+_MAX_PACKED: Final = 2**62
 
 Positions = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Strings: TypeAlias = Any  # an Arrow string array; the published stubs know neither maps nor take
 
 
@@ -74,14 +84,119 @@ def attribute(
     columns: dict[str, Strings] = {}
     decided: dict[str, tuple[npt.NDArray[np.int64], Sequence[str]]] = {}
     columns["tenant"], decided["tenant"] = _tenants(spans, tail, senders)
+    keys = _Keys(spans, senders)
     for dimension in DIMENSIONS:
         own = rules.of(dimension)
-        columns[dimension], by = _dimension(tail, own, roles)
-        decided[dimension] = by, [rule.id for rule in own]
+        column, by = _dimension(tail, own, roles)
+        verdict = _Verdict(column, by, [rule.id for rule in own])
+        _refuse(verdict, dimension, rules.reserved, keys=keys, tenants=columns["tenant"])
+        for mask, value in keys.fixed(dimension):
+            verdict.put(mask, value, BY_KEY)
+        columns[dimension], decided[dimension] = verdict.column, (verdict.by, verdict.ids)
+    _share(columns, decided, rules)
     columns["attributed_by"] = _explain(decided, spans.num_rows)
     for name in ATTRIBUTED_SCHEMA.names[spans.num_columns :]:
         spans = spans.append_column(ATTRIBUTED_SCHEMA.field(name), columns[name])
     return spans
+
+
+def refused_claims(attributed: pa.Table) -> dict[str, int]:
+    """Count the rows by reservation whose claim to a dimension was refused."""
+    told: Any = attributed["attributed_by"].combine_chunks().dictionary_encode()
+    counts = np.bincount(told.indices.to_numpy(), minlength=len(told.dictionary))
+    refused: dict[str, int] = {}
+    for text, count in zip(told.dictionary.to_pylist(), counts.tolist(), strict=True):
+        if REFUSED in text:
+            for rule in msgspec.json.decode(text, type=dict[str, str]).values():
+                if rule.startswith(REFUSED):
+                    name = rule.removeprefix(REFUSED)
+                    refused[name] = refused.get(name, 0) + count
+    return refused
+
+
+class _Keys:
+    """Which rows came under which ingest key."""
+
+    def __init__(self, spans: pa.Table, senders: Mapping[str, Sender]) -> None:
+        keys: Any = spans["key_id"].combine_chunks().dictionary_encode()
+        self._codes = keys.indices.to_numpy()
+        self._senders = [senders[key] for key in keys.dictionary.to_pylist()]
+        trusted = np.array([s.key_role in TRUSTED_ROLES for s in self._senders], dtype=np.bool_)
+        self.trusted: Mask = trusted[self._codes] if len(self._codes) else trusted[:0]
+
+    def fixed(self, dimension: str) -> list[tuple[Mask, str]]:
+        """Return rows and the value that their key gives them."""
+        return [
+            (self._codes == code, sender.dimensions[dimension])
+            for code, sender in enumerate(self._senders)
+            if dimension in sender.dimensions
+        ]
+
+
+class _Verdict:
+    """What one dimension of every row is, and which rule said so; `by` points into `ids`."""
+
+    def __init__(self, column: Strings, by: npt.NDArray[np.int64], ids: list[str]) -> None:
+        self.column, self.by, self.ids = column, by, ids
+
+    def put(self, mask: Mask, value: str | None, rule_id: str) -> None:
+        """Overrule what was decided for some rows."""
+        if not mask.any():
+            return
+        if rule_id not in self.ids:
+            self.ids.append(rule_id)
+        self.column = pc.if_else(pa.array(mask), pa.scalar(value, pa.string()), self.column)
+        self.by[mask] = self.ids.index(rule_id)
+
+
+def _refuse(
+    verdict: _Verdict,
+    dimension: str,
+    reserved: Sequence[Reserved],
+    *,
+    keys: _Keys,
+    tenants: Strings,
+) -> None:
+    """Drop claims to what is reserved for others; a pool's name is for nobody to claim."""
+    if dimension == "team":
+        verdict.put(_matches(verdict.column, f"{PREFIX}*"), None, REFUSED + POOL_NAME)
+    for one in reserved:
+        if one.dimension != dimension:
+            continue
+        claimed = np.zeros(len(verdict.by), dtype=np.bool_)
+        for value in one.values:
+            claimed |= _matches(verdict.column, value)
+        for tenant in one.tenants:
+            claimed &= ~_matches(tenants, tenant)
+        verdict.put(claimed & ~keys.trusted, None, REFUSED + one.id)
+
+
+def _matches(column: Strings, value: str) -> Mask:
+    told: Any
+    if value.endswith("*"):
+        told = pc.starts_with(column, value[:-1])
+    else:
+        told = pc.equal(column, pa.scalar(value, pa.string()))
+    found: Any = pc.fill_null(told, False)  # noqa: FBT003 - the value that stands for NULL
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+def _share(
+    columns: dict[str, Strings],
+    decided: dict[str, tuple[npt.NDArray[np.int64], Sequence[str]]],
+    rules: AttributionRules,
+) -> None:
+    """Give the calls of shared accounts to their pools, unless a key names the team."""
+    by, ids = decided["team"]
+    verdict = _Verdict(columns["team"], by, list(ids))
+    for share in rules.shares:
+        mask = np.zeros(len(by), dtype=np.bool_)
+        for value in share.values:
+            mask |= _matches(columns[share.dimension], value)
+        if BY_KEY in verdict.ids:
+            mask &= verdict.by != verdict.ids.index(BY_KEY)
+        verdict.put(mask, share.pool, f"share:{share.id}")
+    columns["team"], decided["team"] = verdict.column, (verdict.by, verdict.ids)
 
 
 def _uses_roles(rules: AttributionRules) -> bool:
@@ -151,20 +266,21 @@ def _explain(
     decided: Mapping[str, tuple[npt.NDArray[np.int64], Sequence[str]]], rows: int
 ) -> Strings:
     """Write `{dimension: rule id}` once per distinct combination, which are few."""
-    packed = np.zeros(rows, dtype=np.uint64)
-    for by, _ in decided.values():
-        packed = (packed << np.uint64(_BITS_PER_DIMENSION)) | (by + 1).astype(np.uint64)
-    distinct, which = np.unique(packed, return_inverse=True)
-    texts = [_unpack(int(code), decided) for code in distinct]
+    packed = np.zeros(rows, dtype=np.int64)
+    sizes = 1
+    for by, ids in decided.values():
+        size = len(ids) + 1
+        if sizes > _MAX_PACKED // size:  # combinations are few, the product of sizes may not be
+            packed = np.unique(packed, return_inverse=True)[1].astype(np.int64)
+            sizes = rows
+        packed = packed * size + by + 1
+        sizes *= size
+    _, first, which = np.unique(packed, return_index=True, return_inverse=True)
+    texts = [_told(int(row), decided) for row in first]
     column: Strings = pa.array(texts, pa.string())
     return column.take(which)
 
 
-def _unpack(code: int, decided: Mapping[str, tuple[npt.NDArray[np.int64], Sequence[str]]]) -> str:
-    said: dict[str, str] = {}
-    for dimension, (_, ids) in reversed(list(decided.items())):
-        number = code & ((1 << _BITS_PER_DIMENSION) - 1)
-        code >>= _BITS_PER_DIMENSION
-        if number:
-            said[dimension] = ids[number - 1]
+def _told(row: int, decided: Mapping[str, tuple[npt.NDArray[np.int64], Sequence[str]]]) -> str:
+    said = {name: ids[by[row]] for name, (by, ids) in decided.items() if by[row] != _UNSET}
     return msgspec.json.encode(said, order="sorted").decode()

@@ -1,10 +1,12 @@
 """Who pays, as data: where each dimension is read, in which order, and from whom it is believed."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from controlplane.core.errors import ConfigError
+from controlplane.attribution.share import MAX_TEAMS, MAX_WEIGHT, PREFIX, is_plain, pool_name
+from controlplane.core.errors import ConfigError, ControlPlaneError, InvalidInputError
 from controlplane.signals.vocabulary import KeyRole
 
 DIMENSIONS: Final = (
@@ -18,13 +20,18 @@ DIMENSIONS: Final = (
     "region",
 )
 MAX_RULES_PER_DIMENSION: Final = 100
+MAX_SHARES: Final = 20
+MAX_RESERVED: Final = 200
+MAX_VALUES: Final = 10_000
+MAX_FIXED_CHARS: Final = 200
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Read a dimension from a span or resource attribute.
 
-    With `tag` the attribute is a list of tags, and what follows `<tag>:` is read. `values` translates what was read (a value it does not name is left as it is); `roles` limits
-    the rule to reports of keys with these roles, empty for every report. An empty text is unset.
+    With `tag` the attribute is a list of tags, and what follows `<tag>:` is read. `values`
+    translates what was read (a value it does not name is left as it is); `roles` limits the rule
+    to reports of keys with these roles, empty for every report. An empty text is unset.
     """
 
     id: str
@@ -35,14 +42,56 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     roles: tuple[KeyRole, ...] = ()
 
 
+class Reserved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Values of a dimension that not everybody may claim; a trailing `*` stands for any rest.
+
+    Reports under a proxy's, engine's or agent's key may, and those of `tenants`. What another
+    sender claims is dropped: its calls are unattributed in that dimension, and say why.
+    """
+
+    id: str
+    dimension: str
+    values: tuple[str, ...]
+    tenants: tuple[str, ...] = ()
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An account that several teams use: calls with these values are divided by weight."""
+
+    id: str
+    dimension: str
+    values: tuple[str, ...]
+    teams: dict[str, int]
+
+    @property
+    def pool(self) -> str:
+        """The team that stands for all of them."""
+        return pool_name(self.id, self.teams)
+
+
 class AttributionRules(msgspec.Struct, frozen=True):
     """Rules in order; of a dimension the first that finds a value decides."""
 
     rules: tuple[Rule, ...]
+    reserved: tuple[Reserved, ...] = ()
+    shares: tuple[Share, ...] = ()
 
     def of(self, dimension: str) -> list[Rule]:
         """Return the rules of one dimension, in order."""
         return [rule for rule in self.rules if rule.dimension == dimension]
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """Every attribute that some rule reads: kept however many a span has."""
+        return frozenset(rule.attribute for rule in self.rules)
+
+
+class RulesDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an organisation writes, as YAML or through the API."""
+
+    rules: tuple[Rule, ...] = ()
+    reserved: tuple[Reserved, ...] = ()
+    shares: tuple[Share, ...] = ()
 
 
 _BUILT_IN: Final[dict[str, tuple[str, ...]]] = {
@@ -135,26 +184,109 @@ _GUESSES: Final = ("traceloop.workflow.name", "gen_ai.agent.name")
 BUILT_IN: Final = AttributionRules(tuple(_built_in()))
 
 
-def with_organisation(own: list[object]) -> AttributionRules:
+def with_organisation(document: object) -> AttributionRules:
     """Put an organisation's rules, as parsed from YAML, before the built-in ones.
+
+    Raises:
+        ConfigError: see `read_document`.
+    """
+    return compile_rules(read_document(document))
+
+
+def read_document(document: object) -> RulesDocument:
+    """Read and check what was parsed from YAML: a mapping, or a list of rules alone.
 
     Raises:
         ConfigError: an unknown field or dimension, an id used twice, or too many rules.
     """
     try:
-        rules = tuple(msgspec.convert(own, list[Rule]))
+        read = {"rules": document} if isinstance(document, list) else document
+        checked = msgspec.convert(read, RulesDocument)
+        compile_rules(checked)
     except msgspec.ValidationError as wrong:
         raise ConfigError("attribution_rules", str(wrong), "See the built-in rules") from None
-    ids = [rule.id for rule in rules]
-    for rule in rules:
-        if rule.dimension not in DIMENSIONS:
-            known = f"Known: {', '.join(DIMENSIONS)}"
-            raise ConfigError("attribution_rules", f"{rule.id}: {rule.dimension!r}", known)
-        if ids.count(rule.id) > 1:
-            raise ConfigError("attribution_rules", f"id {rule.id!r} twice", "Rename one")
-    merged = AttributionRules((*rules, *BUILT_IN.rules))
+    except InvalidInputError as wrong:
+        raise ConfigError("attribution_rules", *_told(wrong)) from None
+    return checked
+
+
+def compile_rules(document: RulesDocument) -> AttributionRules:
+    """Check a document and put it before the built-in rules.
+
+    Raises:
+        InvalidInputError: names the entry that is wrong, and what to write.
+    """
+    parts: dict[str, tuple[Rule | Reserved | Share, ...]] = {
+        "rules": document.rules,
+        "reserved": document.reserved,
+        "shares": document.shares,
+    }
+    for field, entries in parts.items():
+        ids = [entry.id for entry in entries]
+        for at, entry in enumerate(entries):
+            where = f"{field}[{at}]"
+            if entry.dimension not in DIMENSIONS:
+                known = f"Known: {', '.join(DIMENSIONS)}"
+                raise InvalidInputError(f"{where}.dimension", f"{entry.dimension!r}", known)
+            if not entry.id or ids.count(entry.id) > 1:
+                raise InvalidInputError(f"{where}.id", f"id {entry.id!r} twice, or none", "Rename")
+    _check_shares(document.shares)
+    _check_sizes(document)
+    merged = AttributionRules(
+        (*document.rules, *BUILT_IN.rules), document.reserved, document.shares
+    )
     if any(len(merged.of(dimension)) > MAX_RULES_PER_DIMENSION for dimension in DIMENSIONS):
-        raise ConfigError(
-            "attribution_rules", f"over {MAX_RULES_PER_DIMENSION} of a dimension", "Use `values`"
+        raise InvalidInputError(
+            "rules", f"over {MAX_RULES_PER_DIMENSION} of a dimension", "Use `values`"
         )
     return merged
+
+
+def _check_shares(shares: tuple[Share, ...]) -> None:
+    for at, share in enumerate(shares):
+        where = f"shares[{at}]"
+        if share.dimension == "team":
+            raise InvalidInputError(f"{where}.dimension", "team", "Name a user, key or customer")
+        wrong = [name for name in (share.id, *share.teams) if not is_plain(name)]
+        if wrong:
+            raise InvalidInputError(where, f"name {wrong[0]!r}", "Leave out blanks and [ ] = , :")
+        weights = share.teams.values()
+        if not 1 <= len(weights) <= MAX_TEAMS or not all(1 <= w <= MAX_WEIGHT for w in weights):
+            raise InvalidInputError(
+                f"{where}.teams",
+                "weights",
+                f"Name 1 to {MAX_TEAMS} teams with whole weights from 1 to {MAX_WEIGHT}",
+            )
+
+
+def _check_sizes(document: RulesDocument) -> None:
+    many = {
+        "shares": (len(document.shares), MAX_SHARES),
+        "reserved": (len(document.reserved), MAX_RESERVED),
+        "values": (
+            sum(len(one.values) for one in document.reserved)
+            + sum(len(one.values) for one in document.shares),
+            MAX_VALUES,
+        ),
+    }
+    for field, (count, most) in many.items():
+        if count > most:
+            raise InvalidInputError(field, f"{count} of them", f"At most {most}")
+
+
+def _told(wrong: ControlPlaneError) -> tuple[str, str]:
+    return str(wrong), "See deploy/docs/attribution.md"
+
+
+def read_fixed(dimensions: Mapping[str, str]) -> dict[str, str]:
+    """Check what an admin wants said of all that comes under an ingest key.
+
+    Raises:
+        InvalidInputError: a dimension nobody knows, or nothing said of it.
+    """
+    for name, value in dimensions.items():
+        if name not in DIMENSIONS:
+            raise InvalidInputError("dimensions", f"{name!r}", f"Known: {', '.join(DIMENSIONS)}")
+        if not 0 < len(value) <= MAX_FIXED_CHARS or value.startswith(PREFIX):
+            raise InvalidInputError(f"dimensions.{name}", f"{value!r}", "Give a plain, short value")
+    return dict(dimensions)

@@ -23,6 +23,8 @@ class Scope(StrEnum):
     BUSINESS_WRITE = "business:write"
     QUALITY_READ = "quality:read"
     PRICES_READ = "prices:read"
+    ATTRIBUTION_READ = "attribution:read"
+    ATTRIBUTION_WRITE = "attribution:write"
     PRICES_WRITE = "prices:write"
     EXPORTS = "exports:create"
     METRICS_READ = "metrics:read"
@@ -50,6 +52,7 @@ _LOOK: Final = frozenset(
         Scope.ALERTS_READ,
         Scope.QUALITY_READ,
         Scope.PRICES_READ,
+        Scope.ATTRIBUTION_READ,
         Scope.HEALTH_READ,
         Scope.ME,
     }
@@ -60,6 +63,7 @@ ROLE_SCOPES: Final[dict[Role, frozenset[Scope]]] = {
     Role.ADMIN: frozenset(Scope) - {Scope.SYNC, Scope.POLICY_PULL, Scope.INGEST},
     Role.FINANCE: _LOOK
     | {
+        Scope.ATTRIBUTION_WRITE,
         Scope.BUDGETS_WRITE,
         Scope.BUSINESS_WRITE,
         Scope.PRICES_WRITE,

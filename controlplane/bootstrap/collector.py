@@ -8,7 +8,7 @@ from collectors.otlp.manners import Manners, TlsFiles
 from collectors.scrape.scraper import Scraper
 from collectors.spool import SqliteSpool
 from controlplane import log, telemetry
-from controlplane.bootstrap.data_files import load_rules
+from controlplane.bootstrap.attribution_rules import open_rules
 from controlplane.bootstrap.metadata import open_keys, open_metadata
 from controlplane.bootstrap.one_owner import own
 from controlplane.bootstrap.places import COLLECTOR_LOCK, HUB_SOCKET, SPOOL_DIR, SPOOL_KEY
@@ -61,10 +61,12 @@ def run(settings: Settings, *, supervised: bool) -> None:
         max_bytes=told.spool_max_bytes,
     )
     writer = FlightSpanWriter(settings.data_dir / HUB_SOCKET)
-    book, rules = open_book(settings, engine), load_rules(settings)
+    book, rules = open_book(settings, engine), open_rules(settings, engine)
 
     def ingest(batch: SpoolBatch) -> IngestOutcome:
-        return ingest_batch(batch, book=book.current(), rules=rules, limits=limits, writer=writer)
+        return ingest_batch(
+            batch, book=book.current(), rules=rules.current(), limits=limits, writer=writer
+        )
 
     loop = IngestLoop(spool, ingest=ingest)
     receivers = OtlpCollector(

@@ -1,4 +1,4 @@
-"""The organisation's data files read at start: lists in YAML."""
+"""The organisation's data files read at start, in YAML."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def load_rules(settings: Settings) -> AttributionRules:
         ConfigError: names the rule of `attribution_rules` that is wrong.
     """
     path = settings.attribution_rules
-    return with_organisation(read_list("attribution_rules", path)) if path else BUILT_IN
+    return with_organisation(read_yaml("attribution_rules", path) or []) if path else BUILT_IN
 
 
 def read_list(key: str, path: Path | None) -> list[object]:
@@ -25,12 +25,19 @@ def read_list(key: str, path: Path | None) -> list[object]:
     Raises:
         ConfigError: not YAML, or not a list.
     """
-    if path is None:
-        return []
-    try:
-        listed = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    except yaml.YAMLError:
-        raise ConfigError(key, f"{path} is not YAML", "Mend the syntax") from None
+    listed = read_yaml(key, path) or [] if path else []
     if not isinstance(listed, list):
         raise ConfigError(key, f"{path} is not a list", "Write `- ` entries")
     return listed
+
+
+def read_yaml(key: str, path: Path) -> object:
+    """Read the file that a setting names.
+
+    Raises:
+        ConfigError: not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError:
+        raise ConfigError(key, f"{path} is not YAML", "Mend the syntax") from None

@@ -47,6 +47,7 @@ from controlplane.policy.rollout import RolloutTerms
 from controlplane.pricing.price import reprice
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
+from controlplane.store.metadata.attribution import RulesRepository
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.store.metadata.finance import FinanceRepository
 from controlplane.store.metadata.gpu_pools import GpuPoolRepository
@@ -177,6 +178,7 @@ def build_services(
         publishing=publishing,
         sync=sync,
         prices=book,
+        rules=RulesRepository(stores.engine),
         price_history=PriceRepository(stores.engine),
         rerates=RerateRepository(stores.engine),
         budgets=stores.budgets,

@@ -6,6 +6,7 @@ from datetime import timedelta
 import msgspec
 from sqlalchemy import Engine
 
+from controlplane.attribution.rules import read_fixed
 from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import PrincipalKind
 from controlplane.bootstrap.one_owner import ready_directory
@@ -44,6 +45,7 @@ class KeyRequest(msgspec.Struct, frozen=True, kw_only=True):
     tenant_attribute: str | None
     policy_scopes: tuple[str, ...]
     expires_days: int
+    dimensions: dict[str, str] = {}
 
 
 def open_metadata(settings: Settings) -> Engine:
@@ -93,6 +95,7 @@ def create_key(settings: Settings, asked: KeyRequest) -> MadeKey:
         tenant=asked.tenant,
         all_tenants=asked.all_tenants,
         policy_scopes=asked.policy_scopes,
+        dimensions=read_fixed(asked.dimensions),
         tenant_map=TenantMap(asked.tenant_attribute) if asked.tenant_attribute else None,
         expires_at=SystemClock().now() + timedelta(days=asked.expires_days),
     )

@@ -74,6 +74,7 @@ class KeyMaker:
             tenant=order.tenant,
             all_tenants=order.all_tenants,
             tenant_map=order.tenant_map,
+            dimensions=order.dimensions,
             policy_scopes=order.policy_scopes,
             expires_at=order.expires_at,
         )

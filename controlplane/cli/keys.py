@@ -26,6 +26,10 @@ def keys_create(  # noqa: PLR0913 - one option each
         list[str] | None,
         typer.Option(help="Proxy keys: whose policy it may pull; `*` is any. Default: default."),
     ] = None,
+    dimension: Annotated[
+        list[str] | None,
+        typer.Option(help="Keys that ingest: `team=search`, said of all that comes under it."),
+    ] = None,
     expires_days: Annotated[int, typer.Option(min=1, max=3650)] = 365,
     data_dir: DataDir = None,
     config: Config = None,
@@ -44,6 +48,7 @@ def keys_create(  # noqa: PLR0913 - one option each
         tenant_attribute=tenant_attribute,
         policy_scopes=tuple(policy_scope or ("default",)),
         expires_days=expires_days,
+        dimensions={one.partition("=")[0]: one.partition("=")[2] for one in dimension or ()},
     )
     made = create(settings.load(config, overrides={"data_dir": data_dir}), asked)
     if json:

@@ -30,6 +30,22 @@ def rank(members: Sequence[Report]) -> list[Report]:
     return [billing, *(report for report in ranked if report is not billing)]
 
 
+def trust_order(members: Sequence[tuple[int, str, str]]) -> list[int]:
+    """Order a call's reports as they are believed on who pays: (row, key role, layer) → rows.
+
+    A proxy or an agent knows who asked; an engine and a sender without a role come next, and what a
+    client's key says of itself last. Among equals the order given stands.
+    """
+    return [row for row, _, _ in sorted(members, key=_distrust)]
+
+
+def _distrust(member: tuple[int, str, str]) -> tuple[int, int]:
+    _, key_role, layer = member
+    if key_role == KeyRole.UNKNOWN:
+        return 2, _RANK.get(layer, len(_RANK))
+    return {KeyRole.PROXY: 0, KeyRole.AGENT: 0, KeyRole.CLIENT: 3}.get(KeyRole(key_role), 1), 0
+
+
 def _billing_order(report: Report) -> tuple[bool, bool, int, bool, int, int, Identity]:
     """Known usage first, then vouched-for roles, then proxy, agent, client, engine.
 

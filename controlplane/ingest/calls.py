@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from controlplane.ingest.attributed_by import merge_rules
-from controlplane.ingest.billing import SAME_REQUEST
+from controlplane.ingest.billing import SAME_REQUEST, trust_order
 from controlplane.ingest.count_once import CountedCall, count_once
 from controlplane.ingest.prompts import Reprice, add_prompts
 from controlplane.ingest.report import Parents, Report
@@ -41,12 +41,14 @@ ENRICHED_COLUMNS: Final = (
     "queue_us",
     "prefill_us",
     "decode_us",
-    *(name for name in CONTEXT_COLUMNS if name != "attributed_by"),
 )
 """NULL on the billing report, these are taken from the next report that says them.
 
-Usage, price, tenant and time are the billing report's alone: a bill is never mixed.
+Usage, price, tenant and time are the billing report's alone: a bill is never mixed. Who pays is
+taken from the report that is believed most (`billing.trust_order`).
 """
+
+ATTRIBUTED_COLUMNS: Final = tuple(name for name in CONTEXT_COLUMNS if name != "attributed_by")
 
 _DETAILS: Final = ("cached_input_tokens", "cache_creation_input_tokens", "reasoning_tokens")
 _FLAGS: Final = tuple(flag.name for flag in JOIN_FLAGS)
@@ -136,9 +138,10 @@ def _calls(
     reprice: Reprice | None,
 ) -> pa.Table:
     # One column of row numbers per rank: the billing reports, then the first enrichers, ...
-    ranks = [pa.array(r, pa.int64()) for r in zip_longest(*(c.members for c in counted))]
+    ranks = _ranks([c.members for c in counted])
     if not ranks:
         return CALL_SCHEMA.empty_table()
+    roles, layers = (list(map(str, grouped.column(n).to_pylist())) for n in ("key_role", "layer"))
     made: dict[str, Column] = {
         "call_id": names.take(pa.array([c.home for c in counted])),
         "version": pa.repeat(pa.scalar(version, pa.int64()), len(counted)),
@@ -149,12 +152,22 @@ def _calls(
     for name in ENRICHED_COLUMNS:
         column = grouped.column(name)
         made[name] = pc.coalesce(*(column.take(rank) for rank in ranks))
+    believed = _ranks(
+        [trust_order([(row, roles[row], layers[row]) for row in c.members]) for c in counted]
+    )
+    for name in ATTRIBUTED_COLUMNS:
+        column = grouped.column(name)
+        made[name] = pc.coalesce(*(column.take(rank) for rank in believed))
     made["attributed_by"] = merge_rules(
-        [grouped.column("attributed_by").take(rank) for rank in ranks]
+        [grouped.column("attributed_by").take(rank) for rank in believed]
     )
     billing = add_prompts(grouped.take(ranks[0]), grouped, counted, reprice=reprice)
     made["cost_reason"] = _cost_reasons(billing, counted)
     return _call_table(billing, made)
+
+
+def _ranks(members: Sequence[Sequence[int]]) -> list[Column]:
+    return [pa.array(rank, pa.int64()) for rank in zip_longest(*members)]
 
 
 def _cost_reasons(billing: pa.Table, counted: Sequence[CountedCall]) -> Column:

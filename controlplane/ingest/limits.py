@@ -24,6 +24,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Span attributes beyond these are read only if they say what a call is or used; resource
     attributes are bounded the same, without exception."""
     max_tail_attributes: int = 64
+    needed_attributes: frozenset[str] = frozenset()
+    """What a later stage reads: kept however many attributes a span has."""
     """Attributes without a column that are kept in the `attributes` map, first come first kept."""
     max_tail_value_chars: int = 1024
     """Longest value kept in the `attributes` map; longer ones are truncated."""

@@ -54,7 +54,7 @@ def normalize(decoded: Decoded, *, limits: Limits = DEFAULT_LIMITS) -> pa.Table:
     attributes = AttributeTable(
         spans.column("attributes"),
         max_per_row=limits.max_attributes_per_span,
-        always=READ_KEYS,
+        always=READ_KEYS | limits.needed_attributes,
     )
     resources = AttributeTable(decoded.resources, max_per_row=limits.max_attributes_per_span)
     resource_of = np.asarray(spans.column("resource").to_numpy(), dtype=np.int32)

@@ -83,7 +83,11 @@ def _of_spans(spans: AttributeTable, kept: Bools, *, limits: Limits) -> _Entries
     counts = np.bincount(rows, minlength=spans.rows)
     if counts.max(initial=0) > limits.max_tail_attributes:
         rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        positions = positions[rank < limits.max_tail_attributes]
+        is_needed = np.array(
+            [name in limits.needed_attributes for name in spans.names], dtype=np.bool_
+        )
+        within = rank < limits.max_tail_attributes
+        positions = positions[within | is_needed[spans.code_of[positions]]]
         rows = spans.row_of[positions].astype(np.int64)
     codes = spans.code_of[positions]
     return _readable(

@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 import pyarrow as pa
 
-from controlplane.attribution.attribute import attribute
+from controlplane.attribution.attribute import attribute, refused_claims
 from controlplane.attribution.rules import AttributionRules
 from controlplane.ingest.accounts import Accounts
 from controlplane.ingest.call_events import decode_logs, events_of_spans
@@ -40,6 +40,8 @@ class IngestOutcome(msgspec.Struct, frozen=True):
     """The store had this batch already; the counts are those of the first time."""
     samples: int = 0
     events: int = 0
+    refused_claims: dict[str, int] = {}
+    """Spans whose claim to a reserved value was dropped, by reservation."""
 
 
 def ingest_batch(
@@ -63,7 +65,8 @@ def ingest_batch(
         received_at=[entry.received_at for entry in entries],
         limits=limits,
     )
-    spans = normalize(decoded, limits=limits)
+    needing = msgspec.structs.replace(limits, needed_attributes=rules.attributes)
+    spans = normalize(decoded, limits=needing)
     service_names = contiguous(spans.column("service_name"))
     events = events_of_spans(decoded.spans, service_names, senders=senders)
     spans = attribute(spans, rules, senders=senders)
@@ -81,6 +84,7 @@ def ingest_batch(
         replayed=written.replayed,
         samples=0 if kept.replayed else kept.samples,
         events=0 if kept.replayed else kept.events,
+        refused_claims=refused_claims(spans),
     )
 
 

@@ -30,6 +30,8 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
     """Empty for a keyless loopback sender."""
     key_role: KeyRole = KeyRole.UNKNOWN
     tenant_map: TenantMap | None = None
+    dimensions: dict[str, str] = {}
+    """What an admin says of all that comes under the key: `{"team": "search"}`."""
 
 
 KEYLESS_SENDER = Sender()

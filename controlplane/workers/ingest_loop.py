@@ -138,6 +138,8 @@ class IngestLoop:
         telemetry.DUPLICATE_SPANS.inc(outcome.duplicates)
         for reason, count in outcome.rejected.items():
             telemetry.REJECTED.labels(reason).inc(count)
+        for reservation, count in outcome.refused_claims.items():
+            telemetry.REFUSED_CLAIMS.labels(reservation).inc(count)
 
 
 def _log_failure(error: Exception) -> None:

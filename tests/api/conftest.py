@@ -46,6 +46,7 @@ from controlplane.pricing.price_book import ModelPrices, PriceBook
 from controlplane.pricing.rates import ALWAYS, PriceRow, Tier, rate
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import SPAN_SCHEMA
+from controlplane.store.metadata.attribution import RulesRepository
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.finance import FinanceRepository
@@ -368,6 +369,7 @@ def services(
         ),
         budgets=publishing.budgets,
         prices=prices,
+        rules=RulesRepository(metadata),
         price_history=PriceRepository(metadata),
         rerates=RerateRepository(metadata),
         exports=exports,

@@ -472,3 +472,26 @@ def test_billed_repeats_of_a_response_id_are_found(spans: Store, span_rows: Rows
     long = Window(DAY.start - timedelta(days=40), DAY.end)
     with pytest.raises(InvalidInputError, match="31 days"):
         spans.store.repeated(CostQuery(tenants=TENANTS, window=long))
+
+
+def test_a_trusted_report_says_who_pays_even_when_another_bills(
+    spans: Store, span_rows: Rows
+) -> None:
+    """The proxy saw no usage, so the client bills; whose team it was the proxy knows."""
+    shared = {"response_id": "chatcmpl-0123456789"}
+    client = {"span_id": 1, "key_role": "client", "team": "claimed", "feature": "chat"}
+    proxy = {
+        "span_id": 2,
+        "key_role": "proxy",
+        "layer": "proxy",
+        "team": "known",
+        "usage_state": "unknown",
+        "input_tokens": None,
+        "output_tokens": None,
+        "cost_nusd": None,
+        "cost_state": "unpriced",
+    }
+    spans.writer.write(span_rows({**shared, **client}, {**shared, **proxy}), batch_id="a")
+    _settle(spans)
+    (call,) = spans.store.calls(CallQuery(tenants=TENANTS, window=DAY)).to_pylist()
+    assert (1, "known", "chat") == (call["span_id"], call["team"], call["feature"])

@@ -11,6 +11,7 @@ from litestar.params import FromPath, JSONBody
 from controlplane.api import params as p
 from controlplane.api.guards import ApiRequest, Injected, needs
 from controlplane.api.services import KeyInfo, KeyOrder, Services
+from controlplane.attribution.rules import read_fixed
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import ForbiddenError, InvalidInputError, NotFoundError
@@ -73,6 +74,7 @@ def _check(order: KeyOrder, who: Principal, *, now: datetime) -> None:
         raise InvalidInputError("expires_at", "has no offset", "Write RFC 3339 with an offset")
     if order.expires_at is not None and order.expires_at <= now:
         raise InvalidInputError("expires_at", "is past", "Give a time to come")
+    read_fixed(order.dimensions)
     if who.all_tenants:
         return
     # Identity maps (no `tenants`) speak for any tenant, so they are for operators as well.

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 
+from controlplane.attribution.share import weights_of
 from controlplane.core.calendar import Window
 from controlplane.ingest.calls import report_rows
 from controlplane.ingest.join_flags import with_join_flags
@@ -35,6 +36,7 @@ from controlplane.store.memory.duplicate_sums import sum_duplicates
 from controlplane.store.memory.histograms import count_latencies, count_lengths
 from controlplane.usage.cost_plan import plan_repeats
 from controlplane.usage.dimensions import dimension
+from controlplane.usage.shared_costs import share_costs
 
 Row = dict[str, Any]
 
@@ -133,7 +135,10 @@ class MemorySpanStore:
 
     def costs(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.costs`."""
-        return sum_costs(self._calls.values(), query)
+        pools = {row["team"] for row in self._calls.values() if weights_of(row["team"])}
+        return share_costs(
+            lambda asked: sum_costs(self._calls.values(), asked), query, pools=sorted(pools)
+        )
 
     def repeated(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.repeated`."""

@@ -47,6 +47,8 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     tenant_map: TenantMap | None = None
     policy_scopes: tuple[str, ...] = ("default",)
     expires_at: datetime | None = None
+    dimensions: dict[str, str] = {}
+    """What is said of all that is ingested under it, as `{"team": "search"}`."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +68,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    dimensions: dict[str, str] = {}
 
     def principal(self) -> Principal:
         """Cross to who is asking.
@@ -123,6 +126,7 @@ class KeyRepository:
             else None,
             "created_at": now,
             "expires_at": wanted.expires_at,
+            "dimensions": msgspec.json.encode(wanted.dimensions, order="sorted").decode(),
         }
         with writing(self._engine) as connection:
             connection.execute(insert(api_key), row)
@@ -154,6 +158,7 @@ class KeyRepository:
             key_id=record.id,
             key_role=KeyRole(record.role),
             tenant_map=record.tenant_map,
+            dimensions=record.dimensions,
         )
 
     def list(self) -> list[KeyRecord]:
@@ -215,7 +220,7 @@ def from_row(row: Row[tuple[object, ...]]) -> KeyRecord:
     # SQLAlchemy's column names are a subclass of str, which msgspec does not take for keys.
     fields = {str(name): value for name, value in row._mapping.items()}  # noqa: SLF001 - public
     del fields["secret_hash"]
-    for name in ("scopes", "policy_scopes"):
+    for name in ("scopes", "policy_scopes", "dimensions"):
         fields[name] = msgspec.json.decode(cast("str", fields[name]))
     if fields["tenant_map"] is not None:
         fields["tenant_map"] = msgspec.json.decode(cast("str", fields["tenant_map"]))
@@ -229,6 +234,8 @@ def _scopes(wanted: NewKey) -> frozenset[Scope]:
         raise InvalidInputError(
             "tenant_map", "is for proxy and engine keys", "A client never chooses its tenant"
         )
+    if wanted.dimensions and wanted.kind not in {PrincipalKind.INGEST, PrincipalKind.PROXY}:
+        raise InvalidInputError("dimensions", "are for keys that ingest", "Use ingest or proxy")
     allowed: dict[str, frozenset[Scope]] = {}
     match wanted.kind:
         case PrincipalKind.INGEST:

@@ -68,6 +68,18 @@ api_key: Final = Table(
     Column("expires_at", UtcMicros),
     Column("revoked_at", UtcMicros),
     Column("last_used_at", UtcMicros),
+    Column("dimensions", Text, nullable=False, server_default="{}"),
+)
+
+attribution_version: Final = Table(
+    "attribution_version",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("recorded_at", UtcMicros, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("recorded_by", Text, nullable=False),
+    Column("document", Text, nullable=False),
 )
 
 budget: Final = Table(

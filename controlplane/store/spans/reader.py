@@ -24,6 +24,7 @@ from controlplane.store.spans.histograms import latency_histogram, length_histog
 from controlplane.store.spans.rows import from_rows
 from controlplane.usage.cost_plan import plan_costs, plan_repeats
 from controlplane.usage.dimensions import dimension
+from controlplane.usage.shared_costs import share_costs
 
 TRACE_SCHEMA: Final = SPAN_SCHEMA.append(pa.field("call_id", pa.string())).append(
     pa.field("suppressed_reason", pa.string())
@@ -52,9 +53,14 @@ class SpanTableReader:
 
     def costs(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.costs`."""
-        plan = plan_costs(query)
+        plan_costs(query)  # refuse before anything is read
         with self._database.reading() as connection:
-            return cost_answer(connection, query, plan)
+            pools = connection.execute(read_sql("pools"))
+            return share_costs(
+                lambda asked: cost_answer(connection, asked, plan_costs(asked)),
+                query,
+                pools=[str(team) for (team,) in pools.fetchall()],
+            )
 
     def repeated(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.repeated`."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.attribution.attribute import attribute
+from controlplane.attribution.attribute import attribute, refused_claims
 from controlplane.attribution.rules import (
     BUILT_IN,
     DIMENSIONS,
@@ -185,3 +185,108 @@ def test_a_wrong_rule_is_refused(own: list[object], words: str) -> None:
     """Bad configuration refuses to start and names what is wrong."""
     with pytest.raises(ConfigError, match=words):
         with_organisation(own)
+
+
+CLIENT = Sender(tenant="acme", key_id="k1", key_role=KeyRole.CLIENT)
+RESERVED = [{"id": "hq", "dimension": "team", "values": ["finance", "exec-*"], "tenants": ["hq"]}]
+
+
+def _attributed(
+    sender: Sender, rules: AttributionRules, *attributes: dict[str, str]
+) -> list[dict[str, object]]:
+    spans = _spans([(sender.key_id, row) for row in attributes])
+    return attribute(spans, rules, senders={sender.key_id: sender}).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("sender", "teams"),
+    [
+        (CLIENT, [None, None, "search"]),
+        (
+            Sender(tenant="hq", key_id="k1", key_role=KeyRole.CLIENT),
+            ["finance", "exec-1", "search"],
+        ),
+        (
+            Sender(tenant="acme", key_id="k1", key_role=KeyRole.PROXY),
+            ["finance", "exec-1", "search"],
+        ),
+        (Sender(tenant="acme", key_id="k1"), [None, None, "search"]),
+    ],
+)
+def test_a_reserved_value_is_only_for_those_it_is_reserved_for(
+    sender: Sender, teams: list[str | None]
+) -> None:
+    """A proxy is trusted; of the others only the named tenants may claim it."""
+    rules = with_organisation({"reserved": RESERVED})
+    rows = _attributed(
+        sender, rules, {"team.id": "finance"}, {"team.id": "exec-1"}, {"team.id": "search"}
+    )
+    assert teams == [row["team"] for row in rows]
+
+
+def test_a_refused_claim_says_why_and_is_counted() -> None:
+    rules = with_organisation({"reserved": RESERVED})
+    spans = _spans([("k1", {"team.id": "finance"}), ("k1", {"team.id": "x"}), ("k1", {})])
+    table = attribute(spans, rules, senders={"k1": CLIENT})
+    told = [msgspec.json.decode(str(text)) for text in table["attributed_by"].to_pylist()]
+    assert ["refused:hq", "default:team.id", None] == [by.get("team") for by in told]
+    assert {"hq": 1} == refused_claims(table)
+    assert {} == refused_claims(table.slice(1))
+
+
+def test_what_an_admin_wrote_on_the_key_stands_whatever_is_sent() -> None:
+    sender = msgspec.structs.replace(CLIENT, dimensions={"team": "ads", "environment": "prod"})
+    (row,) = _attributed(sender, BUILT_IN, {"team.id": "search", "deployment.environment": "dev"})
+    assert ("ads", "prod") == (row["team"], row["environment"])
+    by = msgspec.json.decode(str(row["attributed_by"]))
+    assert ("key", "key") == (by["team"], by["environment"])
+
+
+SHARES = [
+    {"id": "bots", "dimension": "user_id", "values": ["bot-*"], "teams": {"search": 3, "ads": 1}}
+]
+
+
+def test_calls_of_a_shared_account_go_to_its_pool() -> None:
+    """Unless the key says whose they are."""
+    rules = with_organisation({"shares": SHARES})
+    calls: list[dict[str, str]] = [{"user.id": "bot-1", "team.id": "x"}, {"user.id": "ann"}]
+    rows = _attributed(CLIENT, rules, *calls)
+    assert ["shared:bots[ads=1,search=3]", None] == [row["team"] for row in rows]
+    assert "share:bots" == msgspec.json.decode(str(rows[0]["attributed_by"]))["team"]
+    fixed = msgspec.structs.replace(CLIENT, dimensions={"team": "ads"})
+    assert ["ads", "ads"] == [row["team"] for row in _attributed(fixed, rules, *calls)]
+
+
+@pytest.mark.parametrize("role", [KeyRole.CLIENT, KeyRole.PROXY])
+def test_nobody_can_send_the_name_of_a_pool(role: KeyRole) -> None:
+    """It would charge teams that share nothing."""
+    sender = msgspec.structs.replace(CLIENT, key_role=role)
+    (row,) = _attributed(sender, BUILT_IN, {"team.id": "shared:x[victim=1]"})
+    assert row["team"] is None
+    assert "refused:pool_name" == msgspec.json.decode(str(row["attributed_by"]))["team"]
+
+
+@pytest.mark.parametrize(
+    ("document", "names"),
+    [
+        ({"rules": [{"id": "a", "dimension": "teem", "attribute": "x"}]}, "rules\\[0\\].dimension"),
+        ({"reserved": [{"id": "a", "dimension": "team", "values": ["x"], "who": 1}]}, "who"),
+        ({"reserved": [*RESERVED, *RESERVED]}, "reserved\\[0\\].id"),
+        ({"shares": [{**SHARES[0], "dimension": "team"}]}, "shares\\[0\\].dimension"),
+        ({"shares": [{**SHARES[0], "teams": {}}]}, "shares\\[0\\].teams"),
+        ({"shares": [{**SHARES[0], "teams": {"a": 0}}]}, "shares\\[0\\].teams"),
+        ({"shares": [{**SHARES[0], "teams": {"a,b": 1}}]}, "shares\\[0\\]"),
+        ({"shares": [{**SHARES[0], "id": "a b"}]}, "shares\\[0\\]"),
+        ({"rule": []}, "rule"),
+        ("text", "object"),
+    ],
+)
+def test_a_wrong_document_is_refused_by_name(document: object, names: str) -> None:
+    with pytest.raises(ConfigError, match=names):
+        with_organisation(document)
+
+
+def test_a_rule_says_which_attributes_must_be_kept() -> None:
+    rules = with_organisation([{"id": "own", "dimension": "team", "attribute": "squad"}])
+    assert {"squad", "team.id", "user.id"} <= rules.attributes

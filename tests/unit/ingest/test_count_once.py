@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.ingest.billing import trust_order
 from controlplane.ingest.count_once import CountedCall, count_once
 from controlplane.ingest.join_keys import is_join_key
 from controlplane.ingest.report import Parents, Report
@@ -451,3 +452,17 @@ def test_a_client_that_claims_anothers_call_dearer_pays_for_it() -> None:
     own = report(2, response_id=ID, key_role="client", layer="engine", cost_nusd=10, details=3)
     assert [(1, 0)] == groups(count_once([real, dearer._replace(tenant="forger")], {}))
     assert [(2, 0)] == groups(count_once([real, own._replace(tenant="victim")], {}))
+
+
+def test_who_pays_is_believed_in_the_order_of_trust() -> None:
+    """A proxy or agent, an engine, a keyless sender by its layer, a client's own word."""
+    members = [
+        (0, "client", "client"),
+        (1, "unknown", "client"),
+        (2, "unknown", "proxy"),
+        (3, "engine", "engine"),
+        (4, "proxy", "proxy"),
+        (5, "agent", "agent"),
+    ]
+    assert [4, 5, 3, 2, 1, 0] == trust_order(members)
+    assert [5, 4, 3, 2, 1, 0] == trust_order(members[::-1])

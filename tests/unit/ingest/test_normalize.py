@@ -2,12 +2,15 @@ from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from controlplane.ingest.limits import DEFAULT_LIMITS
+from controlplane.ingest.normalize import normalize
 from controlplane.ingest.redact import is_content
 from controlplane.ingest.scalars import as_nusd, read_blob
 
@@ -276,3 +279,16 @@ def test_python_reprs_are_read_as_python_reads_them(text: str) -> None:
 )
 def test_hostile_blobs_hold_nothing(text: str) -> None:
     assert {} == read_blob(text, "pyrepr", max_bytes=1000, max_nesting=32)
+
+
+def test_what_a_rule_reads_is_kept_however_many_attributes_a_span_has(
+    make_request: MakeRequest, decode: Callable[..., Any]
+) -> None:
+    many = {f"a{n:03}": "x" for n in range(DEFAULT_LIMITS.max_attributes_per_span + 20)}
+    decoded = decode(make_request({**many, "squad.name": "s1"}).SerializeToString())
+    needing = msgspec.structs.replace(DEFAULT_LIMITS, needed_attributes=frozenset({"squad.name"}))
+    plain = dict(normalize(decoded).to_pylist()[0]["attributes"])
+    kept = dict(normalize(decoded, limits=needing).to_pylist()[0]["attributes"])
+    assert "squad.name" not in plain
+    assert "s1" == kept["squad.name"]
+    assert DEFAULT_LIMITS.max_tail_attributes + 1 == len(kept)
