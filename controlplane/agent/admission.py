@@ -197,7 +197,13 @@ class Admission:
             call_id=request.call_id,
             dimensions=dict(request.facts),
         )
-        self._holder.queue.opened(hold)
+        try:
+            self._holder.queue.opened(hold)
+        except OSError as wrong:  # what is not written down can not be proven after a crash
+            reason = f"the agent's journal can not be written ({wrong.strerror})"
+            raise self.refused(
+                Refusal(code="journal_unwritable", reason=reason, status=503)
+            ) from wrong
         return hold
 
     def _hold_cut(

@@ -6,6 +6,7 @@ the machine: after a reboot the tail may be missing, so then only settles are re
 is given back (algorithms L2).
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -81,10 +82,16 @@ class Journal:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
 
     def append(self, record: Record) -> None:
-        """Write one record; on return it survives this process."""
+        """Write one record; on return it survives this process.
+
+        Raises:
+            OSError: the disk is full or broken; nothing of the record stays, and what it was
+                written for must not happen.
+        """
         line = _encoder.encode(record) + b"\n"
         if os.write(self._file, line) != len(line):
-            raise OSError(self.path.name)  # a full disk: the caller must refuse the call
+            os.ftruncate(self._file, self._bytes)  # half a line would spoil the next one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path.name)
         self._bytes += len(line)
         self._dirty = True
 

@@ -108,6 +108,7 @@ class NodeApi:
 
     async def admit(self, order: AdmitOrder) -> Answer:
         """Admit one call."""
+        await self._agent.ready()  # without a policy nobody knows whose a call is
         request_id = order.request_id or f"req_{secrets.token_hex(12)}"
         call = None if order.asked else _call(order)
         request = (

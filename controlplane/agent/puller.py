@@ -198,7 +198,7 @@ class Puller:
         self._stored = StoredPolicy(body, signature, asked.wall)
         if is_new:
             self._highest = Highest(generation.epoch, generation.gen, _digest(body))
-            self._disk.save(self._stored, self._highest)
+            self._save()
             self.nack = None  # what a front or we refuse of the same pair stays refused
         self.applied = Applied(document, generation, asked)
         self.seen.set()
@@ -228,13 +228,22 @@ class Puller:
             raise PolicyError("gen", f"{generation.etag()} was seen with other content")
         return generation
 
+    def _save(self) -> None:
+        """Keep what is applied; a full disk is no reason to go on with an older policy."""
+        if self._stored is None or self._highest is None:
+            return
+        try:
+            self._disk.save(self._stored, self._highest)
+        except OSError as wrong:
+            say("policy_not_saved", error=wrong.strerror)
+
     def persist_confirmation(self) -> None:
         """Write the last confirmation to disk, so that a restart knows how stale it is."""
         if self.applied and self._stored and self._highest:
             self._saved = Instant.of(self._clock)
             confirmed = self.applied.confirmed.wall
             self._stored = msgspec.structs.replace(self._stored, confirmed_at=confirmed)
-            self._disk.save(self._stored, self._highest)
+            self._save()
 
 
 def _parse(body: bytes, scope: str) -> PolicyDocument:

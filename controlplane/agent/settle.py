@@ -7,6 +7,7 @@ import msgspec
 
 from controlplane.agent.journal import Acked, Held, Journal, Record, Settled
 from controlplane.agent.lease import Instant
+from controlplane.agent.log import say
 from controlplane.policy.wire import MAX_SYNC_ITEMS, Settle, SyncReply
 
 
@@ -57,8 +58,11 @@ class SettleQueue:
         if hold is None:
             return None
         settle = to_settle(hold, ending)
-        self._journal.append(Settled(settle))
         self._pending[hold_id] = settle
+        try:
+            self._journal.append(Settled(settle))
+        except OSError as wrong:  # told all the same; only a crash before would charge it in full
+            say("settle_not_journalled", error=wrong.strerror)
         return hold
 
     def expired(self, now: Instant, max_call_seconds: float) -> list[str]:

@@ -122,7 +122,7 @@ class Syncer:
                     async with self.talking:
                         await self.sync(puller)
                 backoff = MIN_GAP_SECONDS
-            except (httpx.HTTPError, msgspec.DecodeError, ControlPlaneError) as wrong:
+            except (httpx.HTTPError, msgspec.DecodeError, ControlPlaneError, OSError) as wrong:
                 self.failures += 1
                 backoff = min(MAX_BACKOFF_SECONDS, max(0.1, backoff * 2))
                 say("sync_failed", error=type(wrong).__name__, detail=str(wrong)[:200])

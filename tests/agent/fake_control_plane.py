@@ -5,6 +5,7 @@ publishes a document, `GET /_state` tells the ledger, `PUT /_faults` makes the n
 """
 
 import json
+import os
 import secrets
 import sys
 import threading
@@ -26,7 +27,7 @@ from controlplane.policy.wire import (
     SyncRequest,
 )
 
-TTL_SECONDS = 20.0
+TTL_SECONDS = float(os.environ.get("FAKE_TTL_SECONDS", "20"))
 
 
 class Ledger:

@@ -60,7 +60,7 @@ def start_node(
 ) -> Iterator[Start]:
     running: list[Node] = []
 
-    def start(**env: str) -> Node:
+    def start(*, wait: bool = True, **env: str) -> Node:
         settings = make_settings(control_plane)
         path = tmp_path / "agent.sock"
         keys = ",".join(f"{kid}={key}" for kid, key in settings.policy_keys.items())
@@ -78,13 +78,15 @@ def start_node(
             },
         )
         transport = httpx.HTTPTransport(uds=str(path))
-        node = Node(process, path, httpx.Client(transport=transport, base_url="http://agent"))
+        node = Node(
+            process, path, httpx.Client(transport=transport, base_url="http://agent", timeout=30)
+        )
         running.append(node)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             with socket.socket(socket.AF_UNIX) as probe:
                 is_there = probe.connect_ex(str(path)) == 0
-            if is_there and node.client.get("/health").is_success:
+            if is_there and (not wait or node.client.get("/health").is_success):
                 return node
             time.sleep(0.05)
         raise AssertionError("the node agent did not start")
@@ -126,6 +128,18 @@ def test_admit_settle_and_what_is_said(control_plane: Any, start_node: Start) ->
     assert ("healthy", "1.1", 0) == (health["status"], health["policy"], health["unsettled_holds"])
     policy = node.client.get("/v1/policy").json()
     assert ("1.1", {"tenant": "user"}) == (policy["policy"], policy["dimension_map"])
+
+
+def test_the_first_call_waits_for_the_policy_that_says_whose_it_is(
+    control_plane: Any, start_node: Start
+) -> None:
+    """Read without a dimension map, it would belong to nobody and pass every budget."""
+    node = start_node(wait=False, CONTROLPLANE_AGENT_FIRST_POLICY_WAIT_SECONDS="20")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(node.admit)
+        time.sleep(0.5)  # it is under way, and nothing was published yet
+        control_plane.publish(rate_card=CARD)
+        assert first.result().json()["hold_id"]
 
 
 def test_how_a_call_can_end(control_plane: Any, start_node: Start) -> None:

@@ -66,6 +66,7 @@ class Authorization:
 
     async def _admit(self, call: HttpCall, headers: Mapping[str, str], request_id: str) -> Ticket:
         agent = self._agent
+        await agent.ready()  # without a policy nobody knows whose a call is
         facts = facts_of(call, headers, agent.dimension_map, tenant=agent.tenant)
         asked = to_request(call, facts, request_id=request_id)
         as_it_is = msgspec.structs.replace(asked.bound, can_shrink=False)
