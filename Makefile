@@ -9,6 +9,7 @@ ENVOY := .venvs/envoy
 FOCUS := .venvs/focus
 PHOENIX := .venvs/phoenix
 CLIENTS := .venvs/clients
+VERCEL := .venvs/vercel
 CODE := controlplane collectors dashboard
 
 .DEFAULT_GOAL := help
@@ -55,6 +56,12 @@ $(CLIENTS)/.installed: tests/e2e/requirements-clients.lock | $(STAMP)
 	@$(UV) pip install --quiet --python $(CLIENTS)/bin/python --require-hashes -r $<
 	@touch $@
 
+# The Vercel AI SDK, where there is Node; without it its test is a counted skip.
+$(VERCEL)/.installed: tests/e2e/vercel/package-lock.json tests/e2e/vercel/live.mjs
+	@mkdir -p $(VERCEL) && cp tests/e2e/vercel/* $(VERCEL)/
+	@if command -v npm >/dev/null; then npm ci --prefix $(VERCEL) --silent --no-audit --no-fund --ignore-scripts; fi
+	@touch $@
+
 setup-peers: setup ## install the products that benchmarks compare with (never needed by tests)
 	@test -x $(PHOENIX)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(PHOENIX)
 	@$(UV) pip install --quiet --python $(PHOENIX)/bin/python arize-phoenix rotel
@@ -74,11 +81,11 @@ lint: setup ## every static check
 	$(BIN)/vulture
 	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(CODE) migrations deploy tests
 
-test: lint $(LITELLM)/.installed $(FOCUS)/.installed $(CLIENTS)/.installed ## what CI runs: static checks, then every test at representative size
+test: lint $(LITELLM)/.installed $(FOCUS)/.installed $(CLIENTS)/.installed $(VERCEL)/.installed ## what CI runs: static checks, then every test at representative size
 	@sh tests/provide.sh
 	$(BIN)/pytest --durations=15
 
-prove: setup $(LITELLM)/.installed $(FOCUS)/.installed $(CLIENTS)/.installed ## the same tests at full size; figures go to tests/proofs/
+prove: setup $(LITELLM)/.installed $(FOCUS)/.installed $(CLIENTS)/.installed $(VERCEL)/.installed ## the same tests at full size; figures go to tests/proofs/
 	@sh tests/provide.sh
 	CONTROLPLANE_TEST_FULL=1 $(BIN)/pytest -m slow --timeout=7200
 
