@@ -25,7 +25,13 @@ from controlplane.bootstrap.metadata import open_keys, open_metadata, open_signe
 from controlplane.bootstrap.places import EXPORTS_DIR, HUB_SOCKET, SIGNING_KEY, SPANS_FILE
 from controlplane.bootstrap.policy_hints import PolicyHints
 from controlplane.bootstrap.price_books import LiveBook, open_book
-from controlplane.bootstrap.publishing import KeyMaker, RateCards, price_settle, roll_out
+from controlplane.bootstrap.publishing import (
+    KeyMaker,
+    RateCards,
+    move_canaries,
+    price_settle,
+    roll_out,
+)
 from controlplane.bootstrap.reconciling import uploaded_bills
 from controlplane.bootstrap.rerates import closed_instant, run_waiting
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
@@ -63,6 +69,7 @@ from controlplane.workers.rounds import Rounds
 REPUBLISH_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
 ROLLOUT_SECONDS = 1.0
+CANARY_SECONDS = 10.0
 VERSION = package_version("inference-controlplane")
 CLOCK = SystemClock()
 IDS = UlidIds()
@@ -282,6 +289,13 @@ def build_rounds(
             "rollout",
             lambda: roll_out(CLOCK.now(), publishing=publishing, published=published),
             seconds=ROLLOUT_SECONDS,
+        ),
+        Rounds(
+            "canaries",
+            lambda: move_canaries(
+                CLOCK.now(), publishing=publishing, reader=stores.spans, published=published
+            ),
+            seconds=CANARY_SECONDS,
         ),
         *watch_rounds(
             settings, stores.spans, stores.budgets, alerts=stores.alerts, clock=CLOCK, ids=IDS

@@ -11,6 +11,7 @@ from controlplane.api.services import KeyOrder
 from controlplane.auth.api_key import KeyText
 from controlplane.bootstrap.metadata import make_key
 from controlplane.core.errors import ConflictError
+from controlplane.pipelines.canaries import canary_tick
 from controlplane.pipelines.publish import PublishTools, RateCard
 from controlplane.pipelines.rollout import rollout_tick
 from controlplane.policy.rollout import RolloutState
@@ -18,6 +19,7 @@ from controlplane.policy.wire import Settle
 from controlplane.pricing.ceiling import ceiling_rates
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.quote import quote
+from controlplane.signals.ports import SpanReader
 from controlplane.store.metadata.keys import KeyRepository, NewKey
 
 log = structlog.stdlib.get_logger()
@@ -97,5 +99,23 @@ def roll_out(now: datetime, *, publishing: PublishTools, published: Callable[[],
         )
         if rollout.state is not RolloutState.ROLLING:
             telemetry.POLICY_ROLLOUTS.labels(rollout.state.value).inc()
+    if moved:
+        published()
+
+
+def move_canaries(
+    now: datetime,
+    *,
+    publishing: PublishTools,
+    reader: SpanReader,
+    published: Callable[[], None],
+) -> None:
+    """Move canaries on, or end them, and tell the waiting agents."""
+    try:
+        moved = canary_tick(now, tools=publishing, reader=reader)
+    except ConflictError:
+        return  # somebody published meanwhile; the next round sees it
+    for signed in moved:
+        log.info("canary_moved", scope=signed.scope, says=signed.change.message)
     if moved:
         published()
