@@ -97,12 +97,14 @@ class PolicyStream:
                 asked = Instant.of(self._clock)
 
     def _take(self, event: Event, asked: Instant) -> bool:
-        """Act on one event; True when another policy is in force now."""
+        """Act on one event; True when the server is to hear from us at once."""
         puller = self._puller
         applied = puller.applied
         if event.kind == b"policy" and len(event.data) == 2:  # noqa: PLR2004 - signature, body
             signature, body = event.data
             return puller.accept(body, {SIGNATURE_HEADER: signature.decode("latin-1")}, asked)
+        if event.kind == b"lease":
+            return True  # the server wants to hear from us now, and what we need not hold back
         if event.kind == b"ping" and applied and event.pair == applied.generation:
             # What the server says it serves now was in force when the ping before it came.
             puller.confirm(asked)

@@ -127,6 +127,19 @@ class PolicyWatch:
         """Look for new generations now; call it after a publish has been committed."""
         self._call(self._look_again)
 
+    def recall(self, *budget_ids: str) -> None:
+        """Ask every agent that listens to sync now: what it leases of these budgets is wanted back."""
+        names = ",".join(budget_ids)
+        frame = f"event: lease\ndata: {names}\n\n".encode()
+
+        def push() -> None:
+            for scope in self._scopes.values():
+                for slot in scope.slots:
+                    for subscriber in list(slot):
+                        subscriber.push(frame)
+
+        self._call(push)
+
     def close(self) -> None:
         """Answer every waiter now, end every stream, and answer later ones without waiting."""
         self._closed = True

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from controlplane.agent.lease import Instant
-from controlplane.agent.puller import Puller
+from controlplane.agent.puller import MAX_POLICY_BYTES, Puller
 from controlplane.agent.settings import AgentSettings
 from controlplane.core.clock import FakeClock
 from controlplane.core.errors import PolicyError
@@ -158,3 +158,28 @@ def test_an_older_policy_put_back_on_disk_is_not_applied(
     puller = make_puller()
     assert puller.applied is None
     assert _take(puller, _body(5), clock)
+
+
+def test_oversized_document_is_refused_before_it_is_verified(
+    make_puller: Callable[[], Puller], clock: FakeClock
+) -> None:
+    """What was in force stays in force."""
+    puller = make_puller()
+    _take(puller, _body(5), clock)
+    with pytest.raises(PolicyError, match="bytes"):
+        _take(puller, b" " * (MAX_POLICY_BYTES + 1), clock)
+    assert puller.applied
+    assert Generation(1, 5) == puller.applied.generation
+
+
+def test_document_fetched_again_leaves_a_refusal_standing(
+    make_puller: Callable[[], Puller], clock: FakeClock
+) -> None:
+    """The full resync of a good document is no word about the bad one after it."""
+    puller = make_puller()
+    _take(puller, _body(5), clock)
+    with pytest.raises(PolicyError):
+        _take(puller, _body(6, surprise=1), clock)
+    assert not _take(puller, _body(5), clock)
+    assert puller.nack
+    assert Generation(1, 6) == puller.nack.generation

@@ -14,6 +14,7 @@ from controlplane.api.policy_watch import PING_SECONDS
 from controlplane.api.server import ApiServer
 from controlplane.auth.roles import ROLE_SCOPES, Role
 from controlplane.policy.bundle import Signer, Verifier, decode_document
+from controlplane.policy.rules import PolicyRules
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ class Event:
 
     def __init__(self, lines: list[str]) -> None:
         fields = [line.partition(": ") for line in lines]
-        self.id = next(value for name, _, value in fields if name == "id")
+        self.id = next((value for name, _, value in fields if name == "id"), "")
         self.kind = next(value for name, _, value in fields if name == "event")
         self.data = [value for name, _, value in fields if name == "data"]
 
@@ -161,3 +162,18 @@ def test_server_that_stops_ends_its_streams(
         server.stop()
         assert [] == list(found)
     assert time.monotonic() - started < 5
+
+
+def test_lowered_budget_calls_its_leases_back(
+    api: Any, proxy: str, admin: str, policies: Any, clock: Any
+) -> None:
+    """Whoever listens is asked to sync at once; the answer says what is wanted back."""
+    rules = PolicyRules(dimension_map={"tenant": "key.team"})
+    policies.save_rules(rules, now=clock.now())
+    said = {"name": "b", "owner": "o", "tenant": "acme", "limit_usd": "9", "period": "day"}
+    with api.client(admin) as client:
+        made = client.post("/api/v1/budgets/", json=said).json()
+        with stream(api, proxy) as found:
+            next(found)
+            client.patch(f"/api/v1/budgets/{made['id']}", json={"limit_usd": "1"})
+            assert [made["id"]] == next(each for each in found if each.kind == "lease").data

@@ -118,7 +118,7 @@ class BudgetController(Controller):
         others = [each for each in services.budgets.active() if each.id != before.id]
         check_compiles([*others, wanted], tools=services.publishing, now=now)
         after = services.budgets.update(wanted)
-        _tell_agents(request, services, now=now)
+        _tell_agents(request, services, now=now, recall=after.id)
         return _views([after], services, now=now)[0]
 
     @delete("/{budget_id:str}", **needs(Scope.BUDGETS_WRITE, 404), sync_to_thread=True)
@@ -157,9 +157,13 @@ def _visible(request: ApiRequest, services: Services, budget_id: str) -> Budget:
     return budget
 
 
-def _tell_agents(request: ApiRequest, services: Services, *, now: datetime) -> None:
+def _tell_agents(
+    request: ApiRequest, services: Services, *, now: datetime, recall: str | None = None
+) -> None:
     publish_everywhere(now, tools=services.publishing)
     request.app.state.policy_watch.published()
+    if recall is not None:  # it may be lower than what is leased (L13)
+        request.app.state.policy_watch.recall(recall)
 
 
 def _views(
