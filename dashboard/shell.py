@@ -34,6 +34,9 @@ def _pages(asked: Filters) -> list[st.Page]:
         for name, icon, first in (
             ("overview", ":material/dashboard:", True),
             ("cost_explorer", ":material/stacked_line_chart:", False),
+            ("changes", ":material/waterfall_chart:", False),
+            ("unit_economics", ":material/calculate:", False),
+            ("reconciliation", ":material/receipt_long:", False),
             ("budgets_policy", ":material/account_balance_wallet:", False),
             ("traces", ":material/account_tree:", False),
             ("data_quality", ":material/fact_check:", False),

@@ -1,6 +1,7 @@
 """Why cost moved, over HTTP: additive, against any window, for any group-by."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -39,6 +40,10 @@ def test_a_window_of_ones_own_and_groups_that_come_and_go(api: Any, acme: str) -
         body = client.get("/api/v1/costs/change", params=asked).json()
     found = {row["team"]: (row["new_usd"], row["vanished_usd"]) for row in body["rows"]}
     assert {"acme-team": ("1.500000001", "0"), None: ("0", "0")} == found
+    steps = body["meta"]["steps"]
+    assert list(TERMS) == [step["term"] for step in steps]
+    assert ("0", "1.500000001") == (steps[0]["start_usd"], steps[-1]["end_usd"])
+    assert all(a["end_usd"] == b["start_usd"] for a, b in pairwise(steps))
     totals = body["meta"]["totals"]
     assert ("1.500000001", 1, 1) == (
         totals["change_usd"],

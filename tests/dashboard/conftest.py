@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 from typing_extensions import override
 
 from dashboard import settings
+from tests.dashboard.finance_answers import finance_answer
 
 NOW: Final = datetime(2026, 11, 20, 10, 7, tzinfo=UTC)
 BEARER: Final = "cps_test"
@@ -109,7 +110,8 @@ class FakeApi:
             return calls_of(self.spans), {"zone": "UTC", "next_cursor": None}
         if path == f"traces/{TRACE}":
             return self.spans, {"spans": 3, "cost_usd": "0.0123", "unpriced_calls": 0}
-        return self._document(path)
+        found = finance_answer(path, asked)
+        return self._document(path) if found is None else found
 
     def _document(self, path: str) -> Any:
         documents: dict[str, Any] = {

@@ -19,7 +19,10 @@ CHROMIUM = next(
 )
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]  # containers: no user namespace, small shm
 START_SECONDS = 120
-PAGES = ("Cost explorer", "Budgets & policy", "Traces", "Overview")
+PAGES = (
+    "Cost explorer", "Why it moved", "Unit economics", "Reconciliation", "Budgets & policy", "Traces",
+    "Overview",
+)  # fmt: skip
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 
@@ -67,7 +70,7 @@ def wait_until_it_serves(url: str, process: "subprocess.Popen[bytes]") -> None:
 @pytest.fixture
 def page(browser: Browser, server: str, steady_api: Any) -> Iterator[Page]:
     """Open a signed-in tab; the test fails on any request to another host or CSP violation."""
-    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    context = browser.new_context(viewport={"width": 2000, "height": 1000})
     tab = context.new_page()
     elsewhere: list[str] = []
     refused: list[str] = []

@@ -9,7 +9,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-PAGES = ("overview", "cost_explorer", "budgets_policy", "traces", "data_quality")
+PAGES = (
+    "overview", "cost_explorer", "changes", "unit_economics", "reconciliation", "budgets_policy",
+    "traces", "data_quality",
+)  # fmt: skip
 
 OpenPage = Callable[..., AppTest]
 

@@ -5,7 +5,7 @@ from string import Formatter
 import pytest
 
 import dashboard
-from dashboard import csp, filters, frames, i18n, ledger, quality, settings, tracing
+from dashboard import csp, filters, frames, i18n, ledger, money_rows, quality, settings, tracing
 
 SOURCE = Path(dashboard.__file__).parent
 FAMILIES = {
@@ -15,6 +15,10 @@ FAMILIES = {
     "node_": ("applied", "pending", "rejected", "stale"),
     "mode_": ("hard", "soft", "shadow"),
     "part_": ledger.PARTS,
+    "term_": money_rows.TERMS,
+    "class_": money_rows.CLASSES,
+    "figure_": money_rows.FIGURES,
+    "compare_": ("previous", "last_week", "last_month", "last_year"),
     "column_": (
         *frames.GROUP_COLUMNS,
         *tracing.CALL_COLUMNS,
@@ -24,6 +28,11 @@ FAMILIES = {
         *ledger.NODE_COLUMNS,
         *quality.DUPLICATE_COLUMNS,
         *quality.EMITTER_COLUMNS,
+        *money_rows.CHANGE_COLUMNS,
+        *money_rows.UNIT_COLUMNS,
+        *money_rows.RANK_COLUMNS,
+        *money_rows.CELL_COLUMNS,
+        *money_rows.CHART_COLUMNS,
     ),
 }
 

@@ -46,8 +46,8 @@ class ChangeController(Controller):
         """Explain the change of cost against another window, per group.
 
         Rows have the group-by columns, `before`, `after`, `change`, calls of both windows, and the
-        terms, which sum to the change to the nano-dollar; `meta.totals` sums all rows. Groups are
-        in the order of their change. Duplicates are looked for in windows of at most 31 days.
+        terms, which sum to the change to the nano-dollar; `meta.totals` sums all rows and
+        `meta.steps` is the walk over its terms. Groups are in the order of their change. Duplicates are looked for in windows of at most 31 days.
         """
         given = p.read(request.query_params.multi_items(), params=PARAMS, dimensions=tuple(BY_NAME))
         tenants = tenants_of(request, services, wanted=given.get("tenant", ()))
@@ -69,6 +69,7 @@ class ChangeController(Controller):
             "terms": list(TERMS),
             "duplicates_sought": explained.duplicates_sought,
             "totals": _spoken(total_of(explained.changes)),
+            "steps": _steps(total_of(explained.changes)),
         }
         return respond(request, _table(explained.changes, query.group_by), meta=meta)
 
@@ -111,6 +112,20 @@ def _table(changes: Sequence[Change], group_by: tuple[str, ...]) -> pa.Table:
     for name in _row(empty):
         columns[name] = pa.array([_row(change)[name] for change in changes], pa.int64())
     return pa.table(columns)
+
+
+def _steps(total: Change) -> list[dict[str, str]]:
+    """Return where each term starts and ends on the way from before to after: a waterfall."""
+    steps = []
+    level = total.before_nusd
+    for term in TERMS:
+        reached = level + total.terms[term]
+        steps.append(
+            {"term": term, "start_usd": format_usd(level), "end_usd": format_usd(reached),
+             "change_usd": format_usd(total.terms[term])}
+        )  # fmt: skip
+        level = reached
+    return steps
 
 
 def _spoken(total: Change) -> dict[str, Any]:

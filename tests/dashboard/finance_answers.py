@@ -1,0 +1,94 @@
+"""What the API would answer to the finance pages; amounts are written out by hand."""
+
+from typing import Any, Final
+
+import pyarrow as pa
+
+TERMS: Final = (
+    "volume", "mix", "recognition", "input_size", "cache", "output_size", "other_usage", "price",
+    "retries", "duplicates", "new", "vanished",
+)  # fmt: skip
+MOVED: Final = {"volume": "120", "mix": "-30.5", "cache": "-12", "price": "48", "new": "4.5"}
+WHEN: Final = {
+    "start": "2026-11-13T00:00:00Z", "end": "2026-11-20T10:15:00Z", "zone": "UTC",
+    "before_start": "2026-11-05T13:45:00Z", "before_end": "2026-11-13T00:00:00Z",
+}  # fmt: skip
+STEPS: Final = (
+    ("volume", "400", "520"), ("mix", "520", "489.5"), ("cache", "489.5", "477.5"),
+    ("price", "477.5", "525.5"), ("new", "525.5", "530"),
+)  # fmt: skip
+REPORT: Final = {
+    "provider": "openai", "start": "2026-10-01T00:00:00Z", "end": "2026-11-01T00:00:00Z",
+    "billed_usd": "1250.42", "ledger_usd": "1200.17", "difference_usd": "50.25",
+    "classes": {
+        "uncaptured": "31.2", "overcounted": "0", "cache_semantics": "-4.1", "time_boundary": "0",
+        "price": "12.05", "rounding": "0.03", "tax_fees": "10", "unexplained": "1.07",
+    },
+    "unexplained_ratio": 0.000856, "tolerance_ratio": 0.005, "tolerance_usd": "1",
+    "within_tolerance": True,
+    "files": [{"name": "costs.json", "lines": 310, "rejected_lines": 2}],
+    "rows": [
+        {"day": "2026-10-03", "model": "gpt-4o", "meter": "output", "billed_usd": "41.2",
+         "ledger_usd": "10", "difference_usd": "31.2", "classes": {"uncaptured": "31.2"}},
+        {"day": "2026-10-04", "model": "gpt-4o", "meter": "output", "billed_usd": "9",
+         "ledger_usd": "9", "difference_usd": "0", "classes": {}},
+    ],
+}  # fmt: skip
+
+
+def finance_answer(path: str, asked: list[tuple[str, str]]) -> Any:
+    """Answer a finance route; None for any other."""
+    if path == "costs/change":
+        return _change(asked)
+    if path == "unit-costs":
+        return _unit_costs()
+    if path == "concentration":
+        return _concentration(dict(asked).get("dimension", "customer"))
+    if path == "reconciliations":
+        return {"rows": [{"id": "rec_1", **REPORT}]}
+    return REPORT if path == "reconciliations/rec_1" else None
+
+
+def _change(asked: list[tuple[str, str]]) -> tuple[pa.Table, dict[str, Any]]:
+    row: dict[str, Any] = {"before_usd": "400", "after_usd": "530", "change_usd": "130"}
+    for term in TERMS:
+        row[f"{term}_usd"] = MOVED.get(term, "0")
+        row[f"{term}_nusd"] = int(float(row[f"{term}_usd"]) * 10**9)
+    row |= {"calls_before": 1000, "calls_after": 1300}
+    group = dict(asked).get("group_by")
+    rows = [{group: "support", **row}, {group: None, **row}] if group else [row]
+    steps = [
+        {"term": term, "start_usd": start, "end_usd": end, "change_usd": MOVED[term]}
+        for term, start, end in STEPS
+    ]
+    meta = {**WHEN, "totals": row, "steps": steps, "terms": list(TERMS), "duplicates_sought": True}
+    return pa.Table.from_pylist(rows), meta
+
+
+def _unit_costs() -> tuple[pa.Table, dict[str, Any]]:
+    blank = {"tenant": None, "is_business": False, "gap_days": None, "reason": None}
+    rows: list[dict[str, Any]] = [
+        {**blank, "figure": "request", "cost_usd": "530", "denominator": "1300",
+         "unit_cost_usd": "0.407692308"},
+        {**blank, "figure": "gpu_hour", "cost_usd": "0", "denominator": "0", "unit_cost_usd": None},
+        {**blank, "figure": "active_user", "cost_usd": "0", "denominator": None,
+         "unit_cost_usd": None, "reason": "users are counted over at most 31 days"},
+        {"figure": "orders", "tenant": "acme", "is_business": True, "cost_usd": "530",
+         "denominator": "212", "unit_cost_usd": "2.5", "gap_days": 2, "reason": None},
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows), {**WHEN, "unpriced_calls": 338, "unpriced_tokens": 1_521_000}
+
+
+def _concentration(dimension: str) -> tuple[pa.Table, dict[str, Any]]:
+    rows = [
+        {"rank": 1, dimension: "globex", "cost_usd": "400"},
+        {"rank": 2, dimension: "acme", "cost_usd": "100"},
+        {"rank": 3, dimension: "initech", "cost_usd": "30"},
+    ]
+    meta = {
+        **WHEN, "dimension": dimension, "groups": 3, "cost_usd": "530", "gini": 0.4654,
+        "half_groups": 1, "most_groups": 2,
+        "curve": [{"groups": 1, "cost_usd": "400"}, {"groups": 2, "cost_usd": "500"},
+                  {"groups": 3, "cost_usd": "530"}],
+    }  # fmt: skip
+    return pa.Table.from_pylist(rows), meta
