@@ -96,7 +96,7 @@ class Admission:
         consulted = Consulted(document=applied.document, decision=Decision(budgets=budgets))
         with self._holder.lock:
             wanted = self._claim(request, consulted)
-            whole = msgspec.structs.replace(wanted, least_nusd=wanted.held_nusd + 1)  # never cut
+            whole = msgspec.structs.replace(wanted, least=wanted.amounts, bound=None)  # never cut
             hold = self._hold(request, whole)
             if hold is not None:
                 return self._ticket(request, consulted, hold=hold, kept=whole)
@@ -183,13 +183,15 @@ class Admission:
         if not wanted.budget_ids:
             return FREE
         now = Instant.of(self._clock)
-        leases = self._holder.book.hold(wanted.budget_ids, wanted.held_nusd, now)
+        leases = self._holder.book.hold(wanted.amounts, now)
         if leases is None:
             return None
         hold = Hold(
             hold_id=self._ids.new("hold"),
             leases=leases,
             held_nusd=wanted.held_nusd,
+            amounts={k: v for k, v in wanted.amounts.items() if v != wanted.held_nusd},
+            rate=wanted.rate,
             started=now,
             provider=request.provider,
             model=request.facts.get("model", ""),
@@ -215,7 +217,7 @@ class Admission:
                 return hold, wanted
             if not may_cut:
                 return None
-            fits = self._holder.book.fits_nusd(wanted.budget_ids, Instant.of(self._clock))
+            fits = self._holder.book.fits(wanted.amounts, Instant.of(self._clock))
             cut = wanted.cut_to(fits)
             hold = self._hold(request, cut) if cut else None
             return (hold, cut) if hold and cut else None

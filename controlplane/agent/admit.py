@@ -72,26 +72,38 @@ def _budget_body(budget: BudgetClause, standing: Standing | None) -> dict[str, o
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """What a call must hold, and how far it may be cut; no budgets: nothing to hold."""
 
-    budget_ids: tuple[str, ...] = ()
+    amounts: dict[str, int] = {}  # budget id → its hold
+    least: dict[str, int] = {}  # the same with the output cut to what is still useful
     held_nusd: int = 0
-    least_nusd: int = 0  # with the output cut to what is still useful
     output_tokens: int = 0
     bound: Bound | None = None
     rate: RatePerMillion | None = None
 
-    def cut_to(self, fits_nusd: int) -> "Claim | None":
-        """Return the claim with the output lowered so that it fits; None when that is useless."""
-        if self.bound is None or self.rate is None or fits_nusd < self.least_nusd:
+    @property
+    def budget_ids(self) -> tuple[str, ...]:
+        """The budgets that it is held against."""
+        return tuple(self.amounts)
+
+    def cut_to(self, fits: Mapping[str, int]) -> "Claim | None":
+        """Return the claim with the output lowered so that it fits; None when that is useless.
+
+        Args:
+            fits: by budget, the largest hold that it could take.
+        """
+        if self.bound is None or self.rate is None:
+            return None
+        if any(fits.get(budget_id, 0) < least for budget_id, least in self.least.items()):
             return None
         output = output_tokens_within(
             self.rate,
-            fits_nusd,
+            min(fits[budget_id] for budget_id in self.amounts),
             input_tokens=self.bound.input_tokens,
             choices=self.bound.choices,
         )
         output = min(output, self.output_tokens)
+        held = _ceiling(self.rate, self.bound, output)
         return msgspec.structs.replace(
-            self, held_nusd=_ceiling(self.rate, self.bound, output), output_tokens=output
+            self, amounts=dict.fromkeys(self.amounts, held), held_nusd=held, output_tokens=output
         )
 
 
@@ -167,12 +179,12 @@ def claim(
             budget=hard[0],
         )
     useful = min(output, USEFUL_OUTPUT_TOKENS) if bound.can_shrink else output
-    held = _ceiling(rate, bound, output)
+    held, least = _ceiling(rate, bound, output), _ceiling(rate, bound, useful)
+    holding = hard if held else ()  # a free call has nothing to hold, however little is left
     return Claim(
-        # A free call has nothing to hold, however little is left.
-        budget_ids=tuple(budget.id for budget in hard) if held else (),
+        amounts={budget.id: held for budget in holding},
+        least={budget.id: least for budget in holding},
         held_nusd=held,
-        least_nusd=_ceiling(rate, bound, useful),
         output_tokens=output,
         bound=bound,
         rate=rate,

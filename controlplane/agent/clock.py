@@ -5,6 +5,7 @@ import secrets
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, Protocol
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -62,3 +63,38 @@ def holder_lives(holder: str) -> bool:
 def same_boot(holder: str) -> bool:
     """Whether what this holder wrote without a sync to disk is still complete."""
     return holder.partition(":")[0] == machine_boot_id()
+
+
+class Machine(Protocol):
+    """What a holder knows of the machine it runs on."""
+
+    def name_holder(self) -> str:
+        """Return a name that no other holder has, anywhere, at any time."""
+        ...
+
+    def lives(self, holder: str) -> bool:
+        """Whether the process that this holder names still runs here."""
+        ...
+
+    def same_boot(self, holder: str) -> bool:
+        """Whether what this holder wrote without a sync to disk is still complete."""
+        ...
+
+
+class ThisMachine:
+    """The machine of this process."""
+
+    def name_holder(self) -> str:
+        """Name this process as a lease holder."""
+        return holder_name()
+
+    def lives(self, holder: str) -> bool:
+        """Whether the process that this holder names still runs on this boot of this machine."""
+        return holder_lives(holder)
+
+    def same_boot(self, holder: str) -> bool:
+        """Whether what this holder wrote without a sync to disk is still complete."""
+        return same_boot(holder)
+
+
+THIS_MACHINE: Final = ThisMachine()

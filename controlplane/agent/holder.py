@@ -7,22 +7,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from controlplane.agent.clock import holder_lives, holder_name, same_boot
-from controlplane.agent.journal import Journal, LeaseOpened, Record, Remains, replay
+import msgspec
+
+from controlplane.agent.clock import THIS_MACHINE, Machine
+from controlplane.agent.journal import Held, Journal, LeaseOpened, Record, Remains, replay
 from controlplane.agent.lease import Instant, LeaseBook
 from controlplane.agent.settings import AgentSettings
-from controlplane.agent.settle import SettleQueue
+from controlplane.agent.settle import Ending, Hold, SettleQueue, unused
 from controlplane.agent.tally import Tally
 from controlplane.policy.wire import Grant, LeaseReturn, SyncReply
 
 _PATTERN: Final = "journal-*.jsonl"
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """A hold that has just ended."""
+
+    hold: Hold
+    is_released: bool
+    """Whether something of it can be held again at once."""
+
+
 class Holder:
     """Everything that belongs to this process and to no other (algorithms L11)."""
 
-    def __init__(self, settings: AgentSettings) -> None:
-        self.name = holder_name()
+    def __init__(self, settings: AgentSettings, machine: Machine = THIS_MACHINE) -> None:
+        self._machine = machine
+        self.name = machine.name_holder()
         self.lock = threading.RLock()
         """Guards the book, the queue and the journal: calls are admitted in any thread."""
         self._dir = settings.state_dir
@@ -32,12 +43,32 @@ class Holder:
         self.queue = SettleQueue(self.journal)
         self.tally = Tally()
         self._returning: dict[str, LeaseReturn] = {}
+        self._seq = 0
 
-    def granted(self, grant: Grant, asked: Instant) -> None:
-        """Take a lease in; it is journalled before the first hold on it."""
+    def granted(self, grant: Grant, asked: Instant, *, least_nusd: int = 0) -> None:
+        """Take a lease in, or that there is not so much; it is journalled before the first hold on it."""
         if grant.amount_nusd > 0:
             self.journal.append(LeaseOpened(grant.lease_id, grant.budget_id, grant.amount_nusd))
-        self.book.accept(grant, asked)
+        self.book.accept(grant, asked, least_nusd=least_nusd)
+
+    def ended(self, hold_id: str, ending: Ending) -> Ended | None:
+        """End a hold: what the call did not use goes back into its leases; None when not open."""
+        hold = self.queue.find(hold_id)
+        if hold is None:
+            return None
+        left_over = unused(hold, ending)
+        released = self.book.release(hold.leases, dict.fromkeys(hold.leases, left_over))
+        self.queue.ended(hold_id, ending, released=released)
+        return Ended(hold, is_released=bool(released))
+
+    def next_seq(self) -> int:
+        """Number the next request of this holder."""
+        self._seq += 1
+        return self._seq
+
+    def known_leases(self) -> tuple[str, ...]:
+        """Return every lease that was received and is not given back for certain."""
+        return (*(lease.lease_id for lease in self.book.leases), *self._returning)
 
     def returns(self, closing: tuple[LeaseReturn, ...]) -> tuple[LeaseReturn, ...]:
         """Return what must be given back, what was sent without an answer included."""
@@ -58,8 +89,10 @@ class Holder:
         rest = self.queue.records()
         held: dict[str, int] = {}
         for record in rest:
-            for lease_id in getattr(record, "leases", {}).values():
-                held[lease_id] = held.get(lease_id, 0) + getattr(record, "held_nusd", 0)
+            if isinstance(record, Held):
+                for budget_id, lease_id in record.leases.items():
+                    amount = record.held.get(budget_id, record.held_nusd)
+                    held[lease_id] = held.get(lease_id, 0) + amount
         left = [(lease.lease_id, lease.budget_id, lease.left_nusd) for lease in self.book.leases]
         left += [(item.lease_id, "", item.unspent_nusd) for item in self._returning.values()]
         leases: list[Record] = [
@@ -76,9 +109,10 @@ class Holder:
             with contextlib.suppress(OSError), path.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 remains = replay(path)
-                if remains.holder and holder_lives(remains.holder):
+                if remains.holder and self._machine.lives(remains.holder):
                     continue
-                if not same_boot(remains.holder):
+                if not self._machine.same_boot(remains.holder):
+                    remains.is_whole = False
                     remains.left_nusd.clear()  # the tail may be missing: nothing is given back
                 yield path, remains
 

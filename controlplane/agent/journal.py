@@ -8,7 +8,7 @@ is given back (algorithms L2).
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,7 @@ class Held(msgspec.Struct, frozen=True, tag="held"):
     provider: str
     model: str
     call_id: str | None = None
+    held: dict[str, int] = {}  # budget id → taken from its lease, where not `held_nusd`
 
 
 class Settled(msgspec.Struct, frozen=True, tag="settled"):
@@ -136,6 +137,12 @@ class Remains(msgspec.Struct, kw_only=True):
     settles: dict[str, Settle] = {}
     open_holds: dict[str, Held] = {}
     left_nusd: dict[str, int] = {}  # lease id → neither spent nor held
+    is_whole: bool = True
+
+    @property
+    def leases(self) -> tuple[str, ...] | None:
+        """Every lease it had; None when the journal may lack some."""
+        return tuple(self.left_nusd) if self.is_whole else None
 
     @property
     def is_empty(self) -> bool:
@@ -166,14 +173,25 @@ def _apply(remains: Remains, record: Record) -> None:
         remains.left_nusd[record.lease_id] = record.amount_nusd
     elif isinstance(record, Held):
         remains.open_holds[record.hold_id] = record
-        for lease_id in record.leases.values():
-            if lease_id in remains.left_nusd:
-                remains.left_nusd[lease_id] -= record.held_nusd
+        _move(remains, record.leases, record, sign=-1)
     elif isinstance(record, Settled):
-        remains.open_holds.pop(record.settle.hold_id, None)
-        remains.settles[record.settle.hold_id] = record.settle
+        settle = record.settle
+        before = remains.open_holds.pop(settle.hold_id, None)
+        remains.settles[settle.hold_id] = settle
+        if before is not None:  # what the call did not use went back into its leases
+            _move(remains, before.leases, before, sign=1)
+            _move(remains, before.leases, settle, sign=-1)
     else:
         for hold_id in record.hold_ids:
             remains.settles.pop(hold_id, None)
         for lease_id in record.lease_ids:
             remains.left_nusd.pop(lease_id, None)
+
+
+def _move(
+    remains: Remains, leases: Mapping[str, str], amounts: Held | Settle, *, sign: int
+) -> None:
+    for budget_id, lease_id in leases.items():
+        if lease_id in remains.left_nusd:
+            held = amounts.held.get(budget_id, amounts.held_nusd)
+            remains.left_nusd[lease_id] += sign * held

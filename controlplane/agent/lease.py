@@ -1,23 +1,26 @@
 """The local lease book: what this process may still promise, in integers, without the network.
 
-Every nano-USD of a lease is held at most once: a settle gives nothing back here, the server frees
-the difference and grants it anew. That keeps the book simple and the bound exact.
+Every unit of a lease is in one place: left, or held by one open call. A call that ends gives back
+what it certainly did not use, so a lease lasts for what calls cost and not for what they could have
+cost. What is left is given back when the lease ends, is idle while others need it, or is too small.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 import msgspec
 
+from controlplane.agent.demand import Demand
 from controlplane.core.clock import Clock
-from controlplane.policy.wire import Grant, LeaseReturn, LeaseWant
+from controlplane.policy.wire import Grant, LeaseReturn, LeaseWant, Standing
 
 RENEW_RATIO: Final = 0.25  # of the lease's life; then it is given back and asked for anew
-SHORT_SECONDS: Final = 1.0  # how long "not enough" is taken for an answer
-IDLE_SECONDS: Final = 2.0  # an unused lease goes back, others may need it
-AHEAD_SECONDS: Final = 2.0  # a lease is sized for this much of the recent rate
-_SMOOTHING: Final = 0.5
+SHORT_SECONDS: Final = 0.25  # how long "not enough" is taken for an answer
+FIRST_CALLS: Final = 16  # a lease is for so many while nobody knows yet what is used
+QUIET_SECONDS: Final = 2.0  # after a refusal nothing is asked for in advance for so long
+IDLE_SECONDS: Final = 2.0  # an unused lease goes back when others may need it
+RECALLED_SECONDS: Final = 0.25  # a lease that is asked back and was not used for this long goes
 
 
 class Instant(msgspec.Struct, frozen=True):
@@ -45,6 +48,7 @@ class Lease(msgspec.Struct):
     asked: Instant
     ttl_seconds: float
     used: Instant
+    expires_at: datetime  # by the server's clock
 
     def life_left_seconds(self, now: Instant) -> float:
         """Return how long holds may still be taken from it."""
@@ -67,53 +71,77 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class LeaseBook:
-    """Every open lease of this holder; sync, deterministic, told the time."""
+    """Every open lease of this holder; sync, deterministic, told the time.
+
+    Amounts are in the unit of their budget: nano-USD, tokens or requests.
+    """
 
     def __init__(self) -> None:
         self._leases: dict[str, dict[str, Lease]] = {}  # budget id → lease id → lease
-        self._held_since_nusd: dict[str, int] = {}
-        self._rate_nusd: dict[str, float] = {}
+        self._demand: dict[str, Demand] = {}
         self._refused: dict[str, Refused] = {}
 
-    def accept(self, grant: Grant, asked: Instant) -> bool:
-        """Take a grant in; False when it is a refusal (amount 0)."""
+    def accept(self, grant: Grant, asked: Instant, *, least_nusd: int = 0) -> bool:
+        """Take a grant in; False when it is a refusal (amount 0) of at least so much."""
+        demand = self._demand.setdefault(grant.budget_id, Demand())
         if grant.amount_nusd <= 0:
-            self._refused[grant.budget_id] = Refused(asked, grant.ttl_seconds, 0)
+            self._refused[grant.budget_id] = Refused(asked, grant.ttl_seconds, least_nusd)
             return False
         self._refused.pop(grant.budget_id, None)
         self._leases.setdefault(grant.budget_id, {})[grant.lease_id] = Lease(
-            grant.lease_id, grant.budget_id, grant.amount_nusd, asked, grant.ttl_seconds, asked
+            lease_id=grant.lease_id,
+            budget_id=grant.budget_id,
+            left_nusd=grant.amount_nusd,
+            asked=asked,
+            ttl_seconds=grant.ttl_seconds,
+            used=asked,
+            expires_at=grant.expires_at,
         )
+        demand.filled(self.left_nusd(grant.budget_id))
         return True
 
-    def hold(
-        self, budget_ids: Iterable[str], amount_nusd: int, now: Instant
-    ) -> dict[str, str] | None:
-        """Take `amount_nusd` from one lease of each budget, all or none, in budget-id order."""
-        chosen: list[Lease] = []
-        for budget_id in sorted(budget_ids):
-            lease = self._best(budget_id, now)
-            if lease is None or lease.left_nusd < amount_nusd:
+    def hold(self, amounts: Mapping[str, int], now: Instant) -> dict[str, str] | None:
+        """Take each budget's amount from one of its leases, all or none, in budget-id order."""
+        chosen: list[tuple[Lease, int]] = []
+        for budget_id, amount in sorted(amounts.items()):
+            # The smallest that fits: what is left of an old lease is used up first.
+            fitting = (one for one in self._living(budget_id, now) if one.left_nusd >= amount)
+            lease = min(fitting, key=lambda one: one.left_nusd, default=None)
+            if lease is None:
                 return None
-            chosen.append(lease)
-        for lease in chosen:
-            lease.left_nusd -= amount_nusd
+            chosen.append((lease, amount))
+        for lease, amount in chosen:
+            lease.left_nusd -= amount
             lease.used = now
-            seen = self._held_since_nusd.get(lease.budget_id, 0)
-            self._held_since_nusd[lease.budget_id] = seen + amount_nusd
-        return {lease.budget_id: lease.lease_id for lease in chosen}
+            self._demand.setdefault(lease.budget_id, Demand()).held(amount)
+        return {lease.budget_id: lease.lease_id for lease, _ in chosen}
 
-    def fits_nusd(self, budget_ids: Iterable[str], now: Instant) -> int:
-        """Return the largest single hold that every one of these budgets could take now."""
-        bests = [self._best(budget_id, now) for budget_id in budget_ids]
-        return min((lease.left_nusd if lease else 0 for lease in bests), default=0)
+    def release(self, leases: Mapping[str, str], unused: Mapping[str, int]) -> dict[str, int]:
+        """Put back what an ended call did not use; returns by budget what was put back.
 
-    def _best(self, budget_id: str, now: Instant) -> Lease | None:
-        leases = self._leases.get(budget_id)
-        if not leases:
-            return None
-        living = (lease for lease in leases.values() if lease.life_left_seconds(now) > 0)
-        return max(living, key=lambda lease: lease.left_nusd, default=None)
+        A lease that was given back meanwhile takes nothing: the server frees the rest of the hold.
+        """
+        released: dict[str, int] = {}
+        for budget_id, lease_id in leases.items():
+            amount = unused.get(budget_id, 0)
+            if budget_id in self._demand:
+                self._demand[budget_id].released(amount)
+            lease = self._leases.get(budget_id, {}).get(lease_id)
+            if lease is not None and amount > 0:
+                lease.left_nusd += amount
+                released[budget_id] = amount
+        return released
+
+    def fits(self, budget_ids: Iterable[str], now: Instant) -> dict[str, int]:
+        """Return by budget the largest single hold that it could take now."""
+        return {
+            budget_id: max((one.left_nusd for one in self._living(budget_id, now)), default=0)
+            for budget_id in budget_ids
+        }
+
+    def _living(self, budget_id: str, now: Instant) -> Iterator[Lease]:
+        leases = self._leases.get(budget_id, {})
+        return (lease for lease in leases.values() if lease.life_left_seconds(now) > 0)
 
     def left_nusd(self, budget_id: str) -> int:
         """Return what all leases of the budget have left together."""
@@ -121,39 +149,70 @@ class LeaseBook:
 
     def fell_short(self, budget_id: str, least_nusd: int, now: Instant) -> None:
         """Remember for a while that calls which need this much are not served."""
-        if self.fits_nusd([budget_id], now) < least_nusd:
-            self._refused.setdefault(budget_id, Refused(now, SHORT_SECONDS, least_nusd))
+        is_short = self.fits([budget_id], now)[budget_id] < least_nusd
+        if is_short and not self.is_refused(budget_id, least_nusd, now):
+            self._refused[budget_id] = Refused(now, SHORT_SECONDS, least_nusd)
 
     def is_refused(self, budget_id: str, needed_nusd: int, now: Instant) -> bool:
         """Whether the server has said that there is not so much."""
+        return self.refused_seconds(budget_id, needed_nusd, now) > 0
+
+    def refused_seconds(self, budget_id: str, needed_nusd: int, now: Instant) -> float:
+        """Return for how long it makes no sense to ask for so much; 0: it does."""
         refused = self._refused.get(budget_id)
         if refused is None or needed_nusd < refused.nusd:
-            return False
-        if refused.since.seconds_until(now) < refused.ttl_seconds:
-            return True
-        del self._refused[budget_id]
-        return False
+            return 0.0
+        return max(0.0, refused.ttl_seconds - refused.since.seconds_until(now))
 
     def forget_refusal(self, budget_ids: Iterable[str]) -> None:
         """Money may have come back: asking makes sense again."""
         for budget_id in budget_ids:
             self._refused.pop(budget_id, None)
 
-    def give_back(self, needs: dict[str, int], now: Instant) -> tuple[LeaseReturn, ...]:
-        """Close leases that are ending, idle, empty or too small for a waiting call.
+    def give_back(
+        self,
+        needs: Mapping[str, int],
+        now: Instant,
+        *,
+        standings: Mapping[str, Standing] | None = None,
+        recalled: Iterable[str] = (),
+        is_asking: bool = True,
+    ) -> tuple[LeaseReturn, ...]:
+        """Close leases that are ending, empty, too small for a waiting call, or needed elsewhere.
 
         What is closed can not be held from any more; the return must reach the server.
+
+        Args:
+            needs: by budget, the largest hold that a call waits for.
+            now: on both clocks.
+            standings: where the budgets' money is, as last told.
+            recalled: budgets that the server wants back what is not in use of.
+            is_asking: whether the same message asks for leases.
         """
+        asked_back = set(recalled)
         closing = [
             lease
             for leases in self._leases.values()
             for lease in leases.values()
-            if lease.left_nusd == 0
-            or lease.life_left_seconds(now) < RENEW_RATIO * lease.ttl_seconds
-            or lease.used.seconds_until(now) > IDLE_SECONDS
-            or lease.left_nusd < needs.get(lease.budget_id, 0)
+            if lease.life_left_seconds(now) < _renewed_before(lease, standings or {})
+            or self.fits([lease.budget_id], now)[lease.budget_id] < needs.get(lease.budget_id, 0)
+            or self._is_idle(lease, now, standings or {}, is_recalled=lease.budget_id in asked_back)
         ]
+        if closing or is_asking:  # an empty lease is no reason to speak
+            rest = (one for one in self.leases if one not in closing)
+            closing += [one for one in rest if one.left_nusd == 0]
         return self._close(closing)
+
+    @staticmethod
+    def _is_idle(
+        lease: Lease, now: Instant, standings: Mapping[str, Standing], *, is_recalled: bool
+    ) -> bool:
+        idle = lease.used.seconds_until(now)
+        if is_recalled:
+            return idle > RECALLED_SECONDS
+        standing = standings.get(lease.budget_id)
+        is_scarce = standing is None or standing.free_nusd < lease.left_nusd
+        return is_scarce and idle > IDLE_SECONDS
 
     def give_back_all(self, budget_ids: Sequence[str] | None = None) -> tuple[LeaseReturn, ...]:
         """Close every lease, or those of budgets that are no more."""
@@ -174,26 +233,45 @@ class LeaseBook:
     def wants(
         self, needs: Mapping[str, Sequence[Need]], *, elapsed_seconds: float, now: Instant
     ) -> tuple[LeaseWant, ...]:
-        """Say what to ask for: waiting calls at once, busy budgets before they run dry."""
+        """Say what to ask for: what waiting calls lack, and busy budgets before they run dry."""
         wants = []
-        for budget_id in sorted({*self._rate_nusd, *self._held_since_nusd, *needs}):
-            held = self._held_since_nusd.pop(budget_id, 0)
-            recent = held / max(elapsed_seconds, 1e-3)
-            rate = self._rate_nusd.get(budget_id, recent)
-            rate += _SMOOTHING * (recent - rate)
-            self._rate_nusd[budget_id] = rate
+        for budget_id in sorted({*self._demand, *needs}):
+            demand = self._demand.setdefault(budget_id, Demand())
+            demand.passed(elapsed_seconds)
+            left = self.left_nusd(budget_id)
             waiting = [
-                need.held_nusd
+                need
                 for need in needs.get(budget_id, ())
                 if not self.is_refused(budget_id, need.least_nusd, now)
             ]
-            ahead = int(rate * AHEAD_SECONDS)
-            is_low = self.left_nusd(budget_id) < ahead // 2
-            if waiting or (is_low and not self.is_refused(budget_id, ahead, now)):
-                wants.append(LeaseWant(budget_id, ahead + sum(waiting), max(waiting, default=0)))
+            total = sum(need.held_nusd for need in waiting)
+            largest = max((need.held_nusd for need in waiting), default=0)
+            ahead = demand.ahead or FIRST_CALLS * largest
+            want_nusd = max(0, ahead + total - left)
+            if total > left or largest > self.fits([budget_id], now)[budget_id]:
+                least = min(need.least_nusd for need in waiting)
+                wants.append(LeaseWant(budget_id, want_nusd, largest, least))
+            elif demand.is_low(left) and not self._was_refused(budget_id, now):
+                wants.append(LeaseWant(budget_id, want_nusd, demand.largest, demand.largest))
         return tuple(wants)
+
+    def _was_refused(self, budget_id: str, now: Instant) -> bool:
+        """Whether the server had nothing a moment ago: then only a call that waits asks again."""
+        refused = self._refused.get(budget_id)
+        return refused is not None and refused.since.seconds_until(now) < QUIET_SECONDS
 
     @property
     def leases(self) -> list[Lease]:
         """Every open lease."""
         return [lease for leases in self._leases.values() for lease in leases.values()]
+
+
+def _renewed_before(lease: Lease, standings: Mapping[str, Standing]) -> float:
+    """Return the life left, in seconds, with which a lease is changed for a new one.
+
+    One that ends with its window is used to the end: a new one would end there as well.
+    """
+    standing = standings.get(lease.budget_id)
+    if standing is not None and lease.expires_at >= standing.window_end:
+        return 0.0
+    return RENEW_RATIO * lease.ttl_seconds

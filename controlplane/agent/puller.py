@@ -29,6 +29,9 @@ RESYNC_SECONDS: Final = 600.0
 """How often the whole document is fetched, whatever both sides believe; jittered (D5)."""
 SAVE_SECONDS: Final = 30.0  # between two notes on disk that the policy is still current
 
+UNPREDICTABLE: Final[random.Random] = random.SystemRandom()
+"""Spreads a fleet: nobody comes back when all others do."""
+
 Verify = Callable[[bytes, str], None]
 """Raises a ControlPlaneError unless the header signs exactly these bytes with a pinned key."""
 
@@ -52,9 +55,16 @@ class Puller:
     """The policy of one scope, as far as this process knows."""
 
     def __init__(
-        self, client: httpx.AsyncClient, settings: AgentSettings, *, clock: Clock, verify: Verify
+        self,
+        client: httpx.AsyncClient,
+        settings: AgentSettings,
+        *,
+        clock: Clock,
+        verify: Verify,
+        jitter: random.Random = UNPREDICTABLE,
     ) -> None:
         self._client = client
+        self._jitter = jitter
         self._settings = settings
         self._clock = clock
         self._verify = verify
@@ -90,8 +100,7 @@ class Puller:
 
     async def run(self, changed: Callable[[], None]) -> None:
         """Poll until cancelled; the wait is jittered so that a fleet does not return at once."""
-        backoff = 0.0
-        jitter = random.SystemRandom()
+        backoff, jitter = 0.0, self._jitter
         resync = self._clock.monotonic() + RESYNC_SECONDS * jitter.uniform(0.5, 1.0)
         while True:
             wait = self._settings.poll_wait_seconds * jitter.uniform(0.8, 1.0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from itertools import islice
+from typing import Final
 
 from controlplane.agent.holder import Holder
 from controlplane.agent.journal import Remains
@@ -10,6 +11,9 @@ from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import lost
 from controlplane.core.clock import Clock
 from controlplane.policy.wire import MAX_SYNC_ITEMS, SyncReply, SyncRequest
+
+LAST_WORD: Final = 2**62
+"""A dead holder says nothing after this."""
 
 Post = Callable[[SyncRequest], Awaitable[SyncReply]]
 
@@ -50,5 +54,7 @@ async def _report(remains: Remains, settings: AgentSettings, post: Post) -> None
                 scope=remains.scope,
                 settle=batch,
                 returns=now_returned,
+                seq=LAST_WORD,
+                leases=remains.leases,
             )
         )

@@ -8,15 +8,19 @@ lease has room.
 import asyncio
 import contextlib
 import os
+import random
 import weakref
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import httpx
+import msgspec
 
 from controlplane.agent.admission import Admission, Waiting
+from controlplane.agent.clock import THIS_MACHINE, Machine
 from controlplane.agent.holder import Holder
 from controlplane.agent.lease import Instant
-from controlplane.agent.puller import Puller, Verify
+from controlplane.agent.puller import UNPREDICTABLE, Puller, Verify
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending
 from controlplane.agent.stream import PolicyStream
@@ -27,13 +31,31 @@ from controlplane.core.ids import IdFactory
 from controlplane.policy.wire import Generation
 
 
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent finds around it; a simulator puts a network and a machine of its own there."""
+
+    machine: Machine = THIS_MACHINE
+    transport: httpx.AsyncBaseTransport | None = None
+    jitter: random.Random = UNPREDICTABLE
+
+
+HERE: Final = Surroundings()
+
+
 class Agent:
     """One agent; every method but `start`, `stop` and `admit` is synchronous and local."""
 
     def __init__(
-        self, settings: AgentSettings, *, clock: Clock, ids: IdFactory, verify: Verify
+        self,
+        settings: AgentSettings,
+        *,
+        clock: Clock,
+        ids: IdFactory,
+        verify: Verify,
+        surroundings: Surroundings = HERE,
     ) -> None:
         self.settings = settings
+        self._surroundings = surroundings
         self.clock = clock
         self._ids = ids
         self._verify = verify
@@ -51,10 +73,23 @@ class Agent:
             headers={"Authorization": f"Bearer {self.settings.api_key}"},
             timeout=self.settings.request_timeout_seconds,
             trust_env=False,
+            transport=self._surroundings.transport,
         )
-        self.holder = Holder(self.settings)
-        self.puller = Puller(self._client, self.settings, clock=self.clock, verify=self._verify)
-        self.stream = PolicyStream(self._client, self.settings, self.puller, clock=self.clock)
+        self.holder = Holder(self.settings, self._surroundings.machine)
+        self.puller = Puller(
+            self._client,
+            self.settings,
+            clock=self.clock,
+            verify=self._verify,
+            jitter=self._surroundings.jitter,
+        )
+        self.stream = PolicyStream(
+            self._client,
+            self.settings,
+            self.puller,
+            clock=self.clock,
+            jitter=self._surroundings.jitter,
+        )
         self.syncer = Syncer(self._client, self.settings, self.holder, clock=self.clock)
         self.admission = Admission(
             self.settings,
@@ -72,6 +107,11 @@ class Agent:
         self._loop = None
         self.holder.abandon()
         self._begin()
+
+    @property
+    def tasks(self) -> tuple[asyncio.Task[None], ...]:
+        """The tasks that run beside the traffic."""
+        return tuple(self._tasks)
 
     async def ready(self) -> None:
         """Start the tasks in this loop, once, and wait a little for the first policy."""
@@ -212,13 +252,14 @@ class Agent:
     def settle(self, hold_id: str, ending: Ending) -> bool:
         """End a call's hold, in any thread; False when it was ended before."""
         with self.holder.lock:
-            hold = self.holder.queue.ended(hold_id, ending)
-            if hold is None:
+            ended = self.holder.ended(hold_id, ending)
+            if ended is None:
                 return False
             self.holder.tally.errors += ending.status == "error" and ending.was_sent
-            self.holder.book.forget_refusal(hold.leases)
-        if self.syncer.has_waiters:
-            self._in_loop(self.syncer.settled)
+            if not ended.is_released:
+                self.holder.book.forget_refusal(ended.hold.leases)
+        if self.syncer.cares(ended.hold.leases):
+            self._in_loop(self.syncer.released if ended.is_released else self.syncer.wake)
         return True
 
     def release(self, slot: str, ending: Ending) -> bool:

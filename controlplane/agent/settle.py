@@ -1,14 +1,27 @@
 """Open holds and the settles that wait for the server; each is sent until it is acknowledged."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
+from typing import Final
 
 import msgspec
 
 from controlplane.agent.journal import Acked, Held, Journal, Record, Settled
 from controlplane.agent.lease import Instant
 from controlplane.agent.log import say
+from controlplane.core.tokens import INPUT_BUCKETS, OUTPUT_BUCKETS
+from controlplane.policy.ceiling import call_ceiling_nusd
+from controlplane.policy.document import RatePerMillion
 from controlplane.policy.wire import MAX_SYNC_ITEMS, Settle, SyncReply
+
+RATED_BUCKETS: Final = frozenset(
+    {
+        *("input_uncached", "cache_read", "cache_write_5m", "cache_write_1h"),
+        *("output_text", "output_reasoning"),
+    }
+)
+"""Quantities that a ceiling rate covers whatever their own rate is."""
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,12 +30,18 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     hold_id: str
     leases: dict[str, str]
     held_nusd: int
+    amounts: dict[str, int] = {}  # budget id → taken from its lease, where not `held_nusd`
+    rate: RatePerMillion | None = None  # the ceiling it was held at
     started: Instant
     provider: str
     model: str
     operation: str = "chat"
     call_id: str | None = None
     dimensions: dict[str, str] = {}
+
+    def held(self, budget_id: str) -> int:
+        """Return what is taken from a budget's lease, in its unit."""
+        return self.amounts.get(budget_id, self.held_nusd)
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,12 +71,20 @@ class SettleQueue:
         self._journal.append(to_record(hold))
         self._open[hold.hold_id] = hold
 
-    def ended(self, hold_id: str, ending: Ending) -> Hold | None:
-        """Record how a call ended; None when it is not open: settled already, or not ours."""
+    def ended(
+        self, hold_id: str, ending: Ending, *, released: Mapping[str, int] | None = None
+    ) -> Hold | None:
+        """Record how a call ended; None when it is not open: settled already, or not ours.
+
+        Args:
+            hold_id: of an open hold.
+            ending: what is known of the call.
+            released: by budget, what of the hold is back in its lease.
+        """
         hold = self._open.pop(hold_id, None)
         if hold is None:
             return None
-        settle = to_settle(hold, ending)
+        settle = to_settle(hold, ending, released=released or {})
         self._pending[hold_id] = settle
         try:
             self._journal.append(Settled(settle))
@@ -84,6 +111,10 @@ class SettleQueue:
         if reply.settled or closed:
             self._journal.append(Acked(reply.settled, closed))
 
+    def find(self, hold_id: str) -> Hold | None:
+        """Return a hold whose call has not ended; None when it has, or is not ours."""
+        return self._open.get(hold_id)
+
     def is_open(self, hold_id: str) -> bool:
         """Whether the hold still waits for its call to end."""
         return hold_id in self._open
@@ -108,7 +139,7 @@ class SettleQueue:
         held: dict[str, int] = {}
         for hold in self._open.values():
             for budget_id in hold.leases:
-                held[budget_id] = held.get(budget_id, 0) + hold.held_nusd
+                held[budget_id] = held.get(budget_id, 0) + hold.held(budget_id)
         return held
 
     def records(self) -> list[Record]:
@@ -132,6 +163,7 @@ def to_record(hold: Hold) -> Held:
         hold_id=hold.hold_id,
         leases=hold.leases,
         held_nusd=hold.held_nusd,
+        held=hold.amounts,
         started_at_ns=int(hold.started.wall.timestamp() * 1_000_000) * 1_000,
         provider=hold.provider,
         model=hold.model,
@@ -139,12 +171,36 @@ def to_record(hold: Hold) -> Held:
     )
 
 
-def to_settle(hold: Hold, ending: Ending) -> Settle:
+def unused(hold: Hold, ending: Ending) -> int:
+    """Return the nano-USD of its hold that a call certainly did not cost.
+
+    What is said to be used is priced at the ceiling rates, never below the bill. Usage that is not
+    known, and usage in other quantities than text tokens, may have cost all of it.
+    """
+    if ending.usage is None:
+        return 0
+    if not ending.usage:
+        return hold.held_nusd if ending.status == "error" else 0
+    if hold.rate is None or not ending.usage.keys() <= RATED_BUCKETS:
+        return 0
+    most = call_ceiling_nusd(
+        hold.rate,
+        input_tokens=sum(ending.usage.get(name, 0) for name in INPUT_BUCKETS),
+        output_tokens=sum(ending.usage.get(name, 0) for name in OUTPUT_BUCKETS),
+    )
+    return max(0, hold.held_nusd - most)
+
+
+def to_settle(hold: Hold, ending: Ending, *, released: Mapping[str, int]) -> Settle:
     """Cross to the wire."""
+    held = {
+        budget_id: hold.held(budget_id) - released.get(budget_id, 0) for budget_id in hold.leases
+    }
     return Settle(
         hold_id=hold.hold_id,
         leases=hold.leases,
         held_nusd=hold.held_nusd,
+        held={key: amount for key, amount in held.items() if amount != hold.held_nusd},
         started_at=hold.started.wall,
         ended_at=max(ending.ended_at, hold.started.wall),
         provider=ending.provider or hold.provider,
@@ -166,6 +222,7 @@ def lost(held: Held, now: datetime) -> Settle:
         hold_id=held.hold_id,
         leases=held.leases,
         held_nusd=held.held_nusd,
+        held=held.held,
         started_at=datetime.fromtimestamp(held.started_at_ns / 1e9, UTC),
         ended_at=now,
         provider=held.provider,

@@ -15,7 +15,7 @@ import msgspec
 
 from controlplane.agent.lease import Instant
 from controlplane.agent.log import say
-from controlplane.agent.puller import MAX_POLICY_BYTES, Puller
+from controlplane.agent.puller import MAX_POLICY_BYTES, UNPREDICTABLE, Puller
 from controlplane.agent.settings import AgentSettings
 from controlplane.core.clock import Clock
 from controlplane.core.errors import ControlPlaneError, LimitExceededError
@@ -43,13 +43,19 @@ class PolicyStream:
     """Listens until cancelled; `is_healthy` tells the poll that it may take its time."""
 
     def __init__(
-        self, client: httpx.AsyncClient, settings: AgentSettings, puller: Puller, *, clock: Clock
+        self,
+        client: httpx.AsyncClient,
+        settings: AgentSettings,
+        puller: Puller,
+        *,
+        clock: Clock,
+        jitter: random.Random = UNPREDICTABLE,
     ) -> None:
         self._client = client
         self._settings = settings
         self._puller = puller
         self._clock = clock
-        self._random = random.SystemRandom()
+        self._random = jitter
         self.failures = 0
 
     async def run(self, changed: Callable[[], None]) -> None:

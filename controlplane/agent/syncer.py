@@ -1,6 +1,7 @@
 """One call that says everything: settles, wants, returns, ack or nack; leases come back."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 import httpx
@@ -28,6 +29,8 @@ from controlplane.policy.wire import (
 
 MIN_GAP_SECONDS: Final = 0.02  # between two syncs, however many calls wait
 HEARTBEAT_SECONDS: Final = 5.0  # a node that says nothing for longer is stale to the server
+MIN_PATIENCE_SECONDS: Final = 0.1  # with an answer; a call waits 0.25 s for one
+PATIENCE_RATIO: Final = 4.0  # of what an answer usually takes
 MAX_BACKOFF_SECONDS: Final = 5.0
 GOODBYE_SECONDS: Final = 2.0
 
@@ -36,7 +39,8 @@ class Waiter(msgspec.Struct, eq=False):
     """A call that waits for the answer to the next sync."""
 
     claim: Claim
-    answered: asyncio.Future[None]
+    answered: asyncio.Future[bool]
+    """True: by the server; False: a call of ours has left something."""
 
 
 class Syncer:
@@ -56,6 +60,9 @@ class Syncer:
         self._last = Instant.of(clock)
         self._decoder = msgspec.json.Decoder(SyncReply)
         self._is_retired = False
+        self._recalled: frozenset[str] = frozenset()
+        self._patience_seconds = MIN_PATIENCE_SECONDS
+        self._usual_seconds = MIN_PATIENCE_SECONDS / PATIENCE_RATIO
         self.standings: dict[str, Standing] = {}
         self.syncs = 0
         self.failures = 0
@@ -69,41 +76,51 @@ class Syncer:
         self._is_retired = True
         self.wake()
 
-    @property
-    def has_waiters(self) -> bool:
-        """Whether a call waits for lease."""
-        return bool(self._waiters)
+    def cares(self, budget_ids: Iterable[str]) -> bool:
+        """Whether it matters at once that a call of these budgets ended.
 
-    def settled(self) -> None:
-        """A call ended: what it frees may serve one that waits."""
-        if self._waiters:
+        A call of ours may wait for what it left; of a budget that is nearly empty, another's.
+        """
+        return bool(self._waiters) or not self._recalled.isdisjoint(budget_ids)
+
+    def released(self) -> None:
+        """A call ended and left something in its lease: those that wait may look again."""
+        if self._recalled:
             self.wake()
+        for waiter in self._waiters:
+            if not waiter.answered.done():
+                waiter.answered.set_result(False)
 
     async def more(self, wanted: Claim, within_seconds: float) -> bool:
         """Wait for more lease; True when the server has answered, whatever it said.
 
+        False when the time is over, or a call of ours that ended has left something.
+
         A budget that the server called empty is not asked about again at once: only a call of
         ours that ends can make room, so without one in flight the answer is known.
         """
-        now = Instant.of(self._clock)
-        book, queue = self._holder.book, self._holder.queue
-        is_refused = any(
-            book.is_refused(budget_id, wanted.least_nusd, now) for budget_id in wanted.budget_ids
-        )
-        if is_refused and not queue.is_busy:
+        loop = asyncio.get_running_loop()
+        refused_seconds = self._refused_seconds(wanted)
+        if refused_seconds > within_seconds and not self._holder.queue.is_busy:
             return True
-        waiter = Waiter(wanted, asyncio.get_running_loop().create_future())
+        waiter = Waiter(wanted, loop.create_future())
         self._waiters.append(waiter)
-        if not is_refused:  # else the next settle of ours wakes us, or the interval
-            self.wake()
+        if refused_seconds <= within_seconds:  # else only a call of ours that ends can help
+            loop.call_later(refused_seconds, self.wake)
         try:
-            await asyncio.wait_for(waiter.answered, within_seconds)
+            return await asyncio.wait_for(waiter.answered, within_seconds)
         except TimeoutError:
             return False
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
-        return True
+
+    def _refused_seconds(self, wanted: Claim) -> float:
+        now, book = Instant.of(self._clock), self._holder.book
+        return max(
+            (book.refused_seconds(one, least, now) for one, least in wanted.least.items()),
+            default=0.0,
+        )
 
     async def run(self, puller: Puller) -> None:
         """Sync until cancelled: when woken, at the interval, and never faster than MIN_GAP."""
@@ -124,7 +141,11 @@ class Syncer:
                 backoff = MIN_GAP_SECONDS
             except (httpx.HTTPError, msgspec.DecodeError, ControlPlaneError, OSError) as wrong:
                 self.failures += 1
-                backoff = min(MAX_BACKOFF_SECONDS, max(0.1, backoff * 2))
+                # A slow server needs patience, a lost message does not.
+                self._patience_seconds = min(
+                    self._settings.request_timeout_seconds, 2 * self._patience_seconds
+                )
+                backoff = min(MAX_BACKOFF_SECONDS, max(MIN_GAP_SECONDS, backoff * 2))
                 say("sync_failed", error=type(wrong).__name__, detail=str(wrong)[:200])
             await asyncio.sleep(backoff)
 
@@ -163,20 +184,38 @@ class Syncer:
                 budget_id: max(need.held_nusd for need in waiting_here)
                 for budget_id, waiting_here in needs.items()
             }
-            closing = book.give_back_all() if self._is_retired else book.give_back(largest, now)
+            closing = (
+                book.give_back_all()
+                if self._is_retired
+                else book.give_back(
+                    largest,
+                    now,
+                    standings=self.standings,
+                    recalled=self._recalled,
+                    is_asking=bool(wants),
+                )
+            )
             returns = self._holder.returns(closing)
-        reply = await self._say(puller, wants=wants, returns=returns)
+        try:
+            reply = await self._say(puller, wants=wants, returns=returns)
+        except BaseException:
+            self._waiters = [one for one in waiting if not one.answered.done()] + self._waiters
+            raise
+        recalled, self._recalled = self._recalled, frozenset(reply.recall)
+        if any(one.budget_id in self._recalled - recalled for one in book.leases):
+            self.wake()  # others wait for what we may not need
         with self._holder.lock:
+            asked = {want.budget_id: want.least_nusd for want in wants}
             for grant in reply.grants:
-                self._holder.granted(grant, now)
+                self._holder.granted(grant, now, least_nusd=asked.get(grant.budget_id, 0))
             self.standings.update((standing.budget_id, standing) for standing in reply.standings)
             self._holder.acknowledged(reply, returns)
             for waiter in waiting:
-                for budget_id in waiter.claim.budget_ids:
-                    book.fell_short(budget_id, waiter.claim.least_nusd, now)
+                for budget_id, least in waiter.claim.least.items():
+                    book.fell_short(budget_id, least, now)
         for waiter in waiting:
             if not waiter.answered.done():
-                waiter.answered.set_result(None)
+                waiter.answered.set_result(True)
         await asyncio.to_thread(self._holder.journal.sync)
         return reply
 
@@ -199,6 +238,7 @@ class Syncer:
     ) -> SyncRequest:
         with self._holder.lock:
             settle, open_holds = self._holder.queue.batch(), self._holder.queue.open_nusd()
+            seq, known = self._holder.next_seq(), self._holder.known_leases()
         return SyncRequest(
             node=self._settings.node,
             boot_id=self._holder.name,
@@ -212,26 +252,43 @@ class Syncer:
             want=wants,
             returns=returns,
             open_holds_nusd=open_holds,
+            seq=seq,
+            leases=known,
         )
 
     def _needs(self) -> tuple[list[Waiter], dict[str, list[Need]]]:
-        """Return who waits, and per budget the claims to size the lease for."""
-        waiting, self._waiters = self._waiters, []
+        """Return who is asked for now, and per budget the claims to size the lease for.
+
+        For a call that the server has just refused nothing is asked: it waits on.
+        """
+        waiting = [one for one in self._waiters if not self._refused_seconds(one.claim)]
+        self._waiters = [one for one in self._waiters if one not in waiting]
         needs: dict[str, list[Need]] = {}
         for waiter in waiting:
-            need = Need(waiter.claim.held_nusd, waiter.claim.least_nusd)
-            for budget_id in waiter.claim.budget_ids:
-                needs.setdefault(budget_id, []).append(need)
+            claim = waiter.claim
+            for budget_id, held in claim.amounts.items():
+                needs.setdefault(budget_id, []).append(Need(held, claim.least[budget_id]))
         return waiting, needs
 
+    def _answered_in(self, seconds: float) -> None:
+        """Learn how long an answer takes: much longer than usual means that it was lost."""
+        self._usual_seconds += (seconds - self._usual_seconds) / PATIENCE_RATIO
+        self._patience_seconds = min(
+            self._settings.request_timeout_seconds,
+            max(MIN_PATIENCE_SECONDS, PATIENCE_RATIO * self._usual_seconds),
+        )
+
     async def _post(self, request: SyncRequest) -> SyncReply:
+        asked = Instant.of(self._clock)
         response = await self._client.post(
             "/api/v1/sync",
             content=msgspec.json.encode(request),
             headers={"Content-Type": "application/json"},
+            timeout=self._patience_seconds,
         )
         response.raise_for_status()
         self.syncs += 1
+        self._answered_in(asked.seconds_until(Instant.of(self._clock)))
         return self._decoder.decode(response.content)
 
     def _expire_holds(self) -> None:
@@ -241,7 +298,7 @@ class Syncer:
             expired = self._holder.queue.expired(now, self._settings.max_call_seconds)
             for hold_id in expired:
                 ending = Ending(ended_at=now.wall, status="error", error_type="timeout")
-                self._holder.queue.ended(hold_id, ending)
+                self._holder.ended(hold_id, ending)
         for hold_id in expired:
             say("hold_expired_unsettled", hold_id=hold_id)
 

@@ -73,15 +73,32 @@ class LedgerBook:
         key = WindowKey(budget.id, window.start)
         return Balance(budget.limit_nusd, self._amounts.get(key, Amounts()))
 
+    def is_leased(self, budget_id: str) -> bool:
+        """Whether something of a budget's current window is promised to somebody."""
+        budget = self._budgets.get(budget_id)
+        if budget is None:
+            return False
+        return self.balance(budget, budget.window(self._now)).amounts.leased_nusd > 0
+
+    def span_of(self, said: Settle, *, holder: str) -> Window | None:
+        """Return when a hold was taken, by our clock: while its leases lived; None: not known."""
+        leases = [self._own(lease_id, holder) for lease_id in said.leases.values()]
+        known = [lease for lease in leases if lease is not None]
+        if not known:
+            return None
+        start = max(lease.granted_at for lease in known)
+        end = min(lease.expires_at for lease in known)
+        end = min(self._now, end + timedelta(seconds=self._terms.skew_seconds))
+        return Window(start, max(start, end))
+
     def settle(self, said: Settle, outcome: Outcome, *, holder: str) -> SettledHold:
         """End a hold: charge every budget it was taken from; the caller knows it is the first.
 
         Money that was spent is charged whether or not the lease is known: a restored server may
         have forgotten it.
         """
-        charge = outcome.charge(said.held_nusd)
         lines = tuple(
-            self._charge(said, budget, charge=charge, holder=holder)
+            self._charge(said, budget, outcome=outcome, holder=holder)
             for budget_id in sorted(said.leases)
             if (budget := self._budgets.get(budget_id)) is not None
         )
@@ -99,8 +116,9 @@ class LedgerBook:
         self.holds.append(hold)
         return hold
 
-    def _charge(self, said: Settle, budget: Budget, *, charge: Amounts, holder: str) -> HoldLine:
-        lease_id = said.leases[budget.id]
+    def _charge(self, said: Settle, budget: Budget, *, outcome: Outcome, holder: str) -> HoldLine:
+        lease_id, held = said.leases[budget.id], said.held.get(budget.id, said.held_nusd)
+        charge = outcome.charge(held)
         lease = self._own(lease_id, holder)
         key = f"settle:{said.hold_id}"
         if lease is None or lease.window.budget_id != budget.id:
@@ -108,7 +126,7 @@ class LedgerBook:
             self._post(window, key, EntryKind.SETTLE, change=charge)
         else:
             window = lease.window
-            self._take(settled(lease, said.held_nusd, charge), key, EntryKind.SETTLE)
+            self._take(settled(lease, held, charge), key, EntryKind.SETTLE)
         return HoldLine(window=window, lease_id=lease_id, charge=charge)
 
     def give_back(self, said: LeaseReturn, *, holder: str) -> bool:
@@ -119,6 +137,10 @@ class LedgerBook:
         sweep_at = self._now + timedelta(seconds=self._terms.max_call_seconds)
         step = returned(lease, said.unspent_nusd, sweep_at=sweep_at)
         return self._take(step, f"return:{lease.id}", EntryKind.RETURN)
+
+    def disown(self, lease: Lease) -> bool:
+        """Free a lease that its holder says it never received: no call was held against it."""
+        return self.give_back(LeaseReturn(lease.id, lease.open_nusd), holder=lease.holder)
 
     def expire(self, lease_id: str) -> bool:
         """Charge in full what a silent holder has; False when that is done or has nothing open."""
@@ -142,8 +164,8 @@ class LedgerBook:
             free_nusd=self.balance(budget, window).free_nusd,
             holders=self._holders.get(key, 0) + 1,
         )
-        if amount <= 0:
-            return None
+        if amount <= 0 or amount < said.least_nusd:
+            return None  # what is too little for this call may be enough for another's
         # A lease ends with its window: no hold is taken from last month's money.
         expires_at = min(self._now + timedelta(seconds=self._terms.ttl_seconds), window.end)
         lease = Lease(

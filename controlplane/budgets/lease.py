@@ -56,6 +56,8 @@ TRANSITIONS: Final[Mapping[tuple[LeaseState, LeaseEvent], LeaseState]] = {
 """What is not here changes nothing: a repeated return, an expiry of what has expired."""
 
 CHARGED_AS_LEASED: Final = frozenset({LeaseState.GRANTED, LeaseState.RETURNED})
+IN_HAND: Final = frozenset({LeaseState.GRANTED, LeaseState.EXPIRED})
+"""Its holder has not given it back."""
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,14 @@ class LedgerTransaction(Protocol):
         """Return the leases of these ids that exist."""
         ...
 
+    def leases_in_hand(self, holder: str) -> list[Lease]:
+        """Return what a holder was granted, has not given back, and has something open of."""
+        ...
+
+    def advance(self, holder: str, seq: int, *, now: datetime) -> bool:
+        """Note how far a holder's requests have come; False when this one is not its newest."""
+        ...
+
     def overdue_leases(self, now: datetime, *, limit: int) -> list[Lease]:
         """Return leases whose sweep is due and whose open money counts as leased, oldest first."""
         ...

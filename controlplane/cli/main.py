@@ -8,11 +8,22 @@ import sys
 
 import typer
 
-from controlplane.cli import bench, export, keys, money, offline, policy, reconcile, replay, run
+from controlplane.cli import (
+    bench,
+    export,
+    keys,
+    money,
+    offline,
+    policy,
+    reconcile,
+    replay,
+    run,
+    simulate,
+)
 from controlplane.core.errors import ConfigError, ControlPlaneError, InvalidInputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for commands in (run, offline, export, money, reconcile, keys, policy, replay, bench):
+for commands in (run, offline, export, money, reconcile, keys, policy, replay, simulate, bench):
     app.add_typer(commands.app)
 
 

@@ -14,6 +14,7 @@ from controlplane.budgets.hold import ChargeReason, Outcome
 from controlplane.budgets.lease import Lease
 from controlplane.budgets.ledger import WindowKey, standing
 from controlplane.budgets.ports import Ledger, LedgerTransaction
+from controlplane.core.calendar import Window
 from controlplane.core.errors import ForbiddenError, InvalidInputError, LimitExceededError
 from controlplane.core.ids import IdFactory
 from controlplane.core.tokens import is_possible
@@ -28,8 +29,12 @@ from controlplane.policy.wire import (
     SyncRequest,
 )
 
-REFUSED_FOR_SECONDS: Final = 1.0
-"""How long a holder need not ask again when there is nothing to grant."""
+SHORT_SECONDS: Final = 0.25
+"""How long a holder need not ask again when others hold what may come back."""
+EMPTY_SECONDS: Final = 5.0
+"""The same when nothing is promised to anybody: only a higher limit or a new window will help."""
+SCARCE_PARTS: Final = 8
+"""With less than this part of what is leased free, leases that are not in use are recalled."""
 MAX_STANDINGS: Final = 100
 MAX_SWEPT: Final = 1_000
 MAX_GENERATION: Final = 2**31 - 1
@@ -73,43 +78,60 @@ def sync(request: SyncRequest, caller: Principal, now: datetime, *, tools: SyncT
         UnavailableError: nothing was changed; say it again.
     """
     _check_request(request)
-    outcomes = {one.hold_id: outcome_of(one, tools.price_usage) for one in request.settle}
     with tools.ledger.transaction() as ledger:
         ledger.see_node(_node_report(request), now=now)
         budgets = ledger.budgets()
         _check_tenants(request, caller, budgets)
         book = _open_book(ledger, request, budgets, terms=tools.terms, now=now)
-        fresh = _first_of_each(request.settle, ledger.known_holds(outcomes))
-        for settle in fresh:
-            book.settle(settle, outcomes[settle.hold_id], holder=request.boot_id)
+        ids = {settle.hold_id for settle in request.settle}
+        for settle in _first_of_each(request.settle, ledger.known_holds(ids)):
+            span = book.span_of(settle, holder=request.boot_id)
+            outcome = outcome_of(settle, tools.price_usage, began_within=span)
+            book.settle(settle, outcome, holder=request.boot_id)
         for given in request.returns:
             book.give_back(given, holder=request.boot_id)
+        is_newest = not request.seq or ledger.advance(request.boot_id, request.seq, now=now)
+        if is_newest:
+            _free_unknown(ledger, book, request)
         _sweep(ledger, book, now)
-        grants = tuple(_grant(book, want, request, now=now, ids=tools.ids) for want in request.want)
+        # A request that was overtaken gets no lease: its sender no longer listens for it.
+        wants = request.want if is_newest else ()
+        grants = tuple(_grant(book, want, request, now=now, ids=tools.ids) for want in wants)
         ledger.append(book.entries)
         ledger.save_leases(book.leases)
         ledger.save_holds(book.holds)
+        standings = _standings(book, _told(request, caller, budgets), now)
         reply = SyncReply(
             generation=ledger.generation(request.scope),
-            settled=tuple(outcomes),
+            settled=tuple(dict.fromkeys(settle.hold_id for settle in request.settle)),
             grants=grants,
-            standings=_standings(book, _told(request, caller, budgets), now),
+            standings=standings,
             server_time=now,
+            recall=tuple(one.budget_id for one in standings if _is_scarce(one)),
         )
     # After the commit: a report that fails here comes again with the settle that nobody answered.
     tools.report(request.settle, caller, now)
     return reply
 
 
-def outcome_of(settle: Settle, price_usage: PriceUsage) -> Outcome:
-    """Say what a call is charged; what is not known is charged in full."""
+def outcome_of(
+    settle: Settle, price_usage: PriceUsage, *, began_within: Window | None = None
+) -> Outcome:
+    """Say what a call is charged; what is not known is charged in full.
+
+    A holder's clock may be hours off, and a price may change: by our own clock the call began
+    while its lease could be held from, so it is priced at the dearer end of that minute. Its trace
+    corrects what little that is too much.
+    """
     if not settle.usage:
         if settle.usage is not None and settle.status == "error":
             return Outcome(0, ChargeReason.REFUSED_UPSTREAM)
         return Outcome(None, ChargeReason.UNKNOWN_USAGE)
     if not is_possible(settle.usage):
         return Outcome(None, ChargeReason.UNKNOWN_USAGE)
-    cost = price_usage(settle)
+    begins = (began_within.start, began_within.end) if began_within else (settle.started_at,)
+    costs = [price_usage(msgspec.structs.replace(settle, started_at=at)) for at in begins]
+    cost = None if None in costs else max(one for one in costs if one is not None)
     if cost is None or not 0 <= cost <= MAX_HOLD_NUSD:
         return Outcome(None, ChargeReason.UNPRICED)
     return Outcome(cost, ChargeReason.PRICED)
@@ -130,8 +152,8 @@ def sweep(ledger: Ledger, *, terms: LeaseTerms, now: datetime) -> int:
 
 
 def _check_request(request: SyncRequest) -> None:
-    for name in ("settle", "want", "returns", "open_holds_nusd"):
-        size = len(getattr(request, name))
+    for name in ("settle", "want", "returns", "open_holds_nusd", "leases"):
+        size = len(getattr(request, name) or ())
         if size > MAX_SYNC_ITEMS:
             raise LimitExceededError(f"{name} of a sync", MAX_SYNC_ITEMS, size)
     applied = request.applied
@@ -153,7 +175,7 @@ def _check_settle(settle: Settle) -> None:
         raise InvalidInputError(
             "settle.hold_id", f"has {len(settle.hold_id)} characters", f"Give 1 to {MAX_HOLD_ID}"
         )
-    if not 0 <= settle.held_nusd <= MAX_HOLD_NUSD:
+    if not all(0 <= held <= MAX_HOLD_NUSD for held in (settle.held_nusd, *settle.held.values())):
         raise InvalidInputError(
             "settle.held_nusd", f"is not 0 to {MAX_HOLD_NUSD}", "A hold is what a call may cost"
         )
@@ -217,6 +239,23 @@ def _open_book(
     return book
 
 
+def _free_unknown(ledger: LedgerTransaction, book: LedgerBook, request: SyncRequest) -> None:
+    """Free what was granted in an answer that never arrived; its holder names what it has."""
+    if not request.seq or request.leases is None:
+        return
+    has = {*request.leases, *(given.lease_id for given in request.returns)}
+    changed = {lease.id: lease for lease in book.leases}
+    lost = [lease for lease in ledger.leases_in_hand(request.boot_id) if lease.id not in has]
+    book.know(lease for lease in lost if lease.id not in changed)
+    for lease in lost:
+        book.disown(changed.get(lease.id, lease))
+
+
+def _is_scarce(standing: Standing) -> bool:
+    """Whether most of what is left is promised to somebody."""
+    return standing.free_nusd * SCARCE_PARTS < standing.leased_nusd
+
+
 def _first_of_each(settles: Collection[Settle], known: Collection[str]) -> list[Settle]:
     """Leave out what was settled before, and what one request says twice."""
     fresh: dict[str, Settle] = {}
@@ -242,7 +281,8 @@ def _grant(
 ) -> Grant:
     lease = book.grant(want, holder=request.boot_id, new_id=lambda: ids.new("lease"))
     if lease is None:
-        return Grant(want.budget_id, "", 0, REFUSED_FOR_SECONDS, now)
+        seconds = SHORT_SECONDS if book.is_leased(want.budget_id) else EMPTY_SECONDS
+        return Grant(want.budget_id, "", 0, seconds, now)
     return _to_wire(lease, now)
 
 

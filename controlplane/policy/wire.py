@@ -41,6 +41,9 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True):
     hold_id: str
     leases: dict[str, str]  # budget id → lease id the hold was taken from
     held_nusd: int
+    held: dict[str, int] = {}
+    """Budget id → what is taken from its lease, in its unit, where that is not `held_nusd`: the
+    rest of the hold is back in the lease already."""
     started_at: datetime
     ended_at: datetime
     provider: str
@@ -61,6 +64,8 @@ class LeaseWant(msgspec.Struct, frozen=True):
     budget_id: str
     want_nusd: int
     need_nusd: int
+    least_nusd: int = 0
+    """Less than this is of no use: rather nothing, so that it can go to somebody else."""
 
 
 class LeaseReturn(msgspec.Struct, frozen=True):
@@ -95,6 +100,11 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     want: tuple[LeaseWant, ...] = ()
     returns: tuple[LeaseReturn, ...] = ()
     open_holds_nusd: dict[str, int] = {}
+    seq: int = 0
+    """Rises with every request of a holder; one that comes late gets no lease. 0: not counted."""
+    leases: tuple[str, ...] | None = None
+    """Every lease the holder has or is giving back: what is not here was never received, and no
+    call was ever held against it. None: not said."""
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -130,3 +140,5 @@ class SyncReply(msgspec.Struct, frozen=True, kw_only=True):
     grants: tuple[Grant, ...] = ()
     standings: tuple[Standing, ...] = ()
     server_time: datetime
+    recall: tuple[str, ...] = ()
+    """Budgets that have nothing free: what is not in use of their leases is wanted back."""

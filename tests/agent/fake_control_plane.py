@@ -42,6 +42,8 @@ class Ledger:
         self.unproven: dict[str, int] = {}
         self.grants = 0
         self.returned: set[str] = set()
+        self.owners: dict[str, str] = {}
+        self.seqs: dict[str, int] = {}
 
     @property
     def free(self) -> int:
@@ -51,20 +53,34 @@ class Ledger:
     def settle(self, item: Settle) -> None:
         if item.hold_id in self.settled or item.hold_id in self.unproven:
             return
-        for lease_id in item.leases.values():
-            self.leases[lease_id] -= item.held_nusd
+        taken = {key: item.held.get(key, item.held_nusd) for key in item.leases}
+        for budget_id, lease_id in item.leases.items():
+            self.leases[lease_id] -= taken[budget_id]
             assert self.leases[lease_id] >= 0, "held more than was leased"
         if item.usage is None:
-            self.unproven[item.hold_id] = item.held_nusd
+            self.unproven[item.hold_id] = max(taken.values())
             return
         inputs = sum(n for name, n in item.usage.items() if not name.startswith("output"))
         outputs = sum(n for name, n in item.usage.items() if name.startswith("output"))
         cost = (inputs * self.rates[0] + outputs * self.rates[1] + 500_000) // 1_000_000
-        assert cost <= item.held_nusd, "a call cost more than its hold"
+        assert cost <= max(taken.values()), "a call cost more than its hold"
         self.settled[item.hold_id] = cost
 
-    def grant(self, want: int, need: int) -> Grant:
+    def free_unknown(self, request: SyncRequest) -> None:
+        """What its holder does not name it never received."""
+        last = self.seqs.get(request.boot_id, 0)
+        if request.leases is None or request.seq <= last:
+            return
+        self.seqs[request.boot_id] = request.seq
+        for lease_id, owner in self.owners.items():
+            is_known = lease_id in request.leases or lease_id in self.returned
+            if owner == request.boot_id and not is_known:
+                self.leases[lease_id] = 0
+
+    def grant(self, want: int, need: int, least: int) -> Grant:
         amount = min(self.free, max(need, min(want, self.free // 4)))
+        if amount < least:
+            amount = 0
         self.grants += 1
         lease_id = f"lease{self.grants}" if amount > 0 else ""
         if amount > 0:
@@ -127,7 +143,11 @@ class State:
                 ledger.returned.add(back.lease_id)  # once, however often it is resent
                 ledger.leases[back.lease_id] -= back.unspent_nusd
                 assert ledger.leases[back.lease_id] >= 0, "returned what was not left"
-        grants = tuple(ledger.grant(want.want_nusd, want.need_nusd) for want in request.want)
+        ledger.free_unknown(request)
+        grants = tuple(
+            ledger.grant(want.want_nusd, want.need_nusd, want.least_nusd) for want in request.want
+        )
+        ledger.owners.update((one.lease_id, request.boot_id) for one in grants if one.lease_id)
         assert ledger.free >= 0
         return SyncReply(
             generation=self.generation,

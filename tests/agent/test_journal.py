@@ -88,7 +88,7 @@ def test_compaction_keeps_the_truth(settings: AgentSettings) -> None:
     holder.granted(Grant("b", "l1", 500, 60.0, NOW), AT)
     holder.granted(Grant("b", "l2", 300, 60.0, NOW), AT)
     for number in range(6):
-        leases = holder.book.hold(["b"], 30, AT)
+        leases = holder.book.hold({"b": 30}, AT)
         assert leases
         holder.queue.opened(_hold(number, leases["b"]))
     for number in range(4):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from controlplane.agent.lease import IDLE_SECONDS, Instant, LeaseBook, Need
 from controlplane.core.clock import FakeClock
-from controlplane.policy.wire import Grant
+from controlplane.policy.wire import Grant, Standing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 AT = Instant(START, 0.0)
@@ -23,9 +23,9 @@ def test_a_hold_takes_from_every_budget_or_none() -> None:
     book = LeaseBook()
     book.accept(_grant("l1", 100, "x"), AT)
     book.accept(_grant("l2", 50, "y"), AT)
-    assert book.hold(["x", "y"], 60, AT) is None
+    assert book.hold({"x": 60, "y": 60}, AT) is None
     assert (100, 50) == (book.left_nusd("x"), book.left_nusd("y"))
-    assert {"x": "l1", "y": "l2"} == book.hold(["y", "x"], 50, AT)
+    assert {"x": "l1", "y": "l2"} == book.hold({"y": 50, "x": 50}, AT)
     assert (50, 0) == (book.left_nusd("x"), book.left_nusd("y"))
 
 
@@ -34,26 +34,68 @@ def test_a_lease_ends_by_whichever_clock_is_ahead() -> None:
     for now in (_later(61), _later(1, wall=61)):
         book = LeaseBook()
         book.accept(_grant("l1", 100), AT)
-        assert book.hold(["b"], 10, now) is None
+        assert book.hold({"b": 10}, now) is None
     young = LeaseBook()
     young.accept(_grant("l2", 100), AT)
-    assert {"b": "l2"} == young.hold(["b"], 10, _later(59))
+    assert {"b": "l2"} == young.hold({"b": 10}, _later(59))
 
 
 def test_a_clock_set_back_does_not_prolong_a_lease() -> None:
     book = LeaseBook()
     book.accept(_grant("l1", 100), AT)
-    assert book.hold(["b"], 10, _later(61, wall=-3_600)) is None
+    assert book.hold({"b": 10}, _later(61, wall=-3_600)) is None
 
 
 def test_what_was_given_back_can_not_be_held() -> None:
     book = LeaseBook()
     book.accept(_grant("l1", 100), AT)
-    assert book.hold(["b"], 30, AT)
+    assert book.hold({"b": 30}, AT)
     (returned,) = book.give_back({}, _later(IDLE_SECONDS + 0.1))
     assert ("l1", 70) == (returned.lease_id, returned.unspent_nusd)
-    assert book.hold(["b"], 1, _later(3)) is None
+    assert book.hold({"b": 1}, _later(3)) is None
     assert () == book.give_back_all()
+
+
+def test_what_a_call_did_not_use_can_be_held_again() -> None:
+    """Only in a lease that is still open: what was closed is told to the server whole."""
+    book = LeaseBook()
+    book.accept(_grant("l1", 100), AT)
+    first, second = book.hold({"b": 60}, AT), book.hold({"b": 40}, AT)
+    assert first == second == {"b": "l1"}
+    assert {"b": 35} == book.release({"b": "l1"}, {"b": 35})
+    assert {"b": "l1"} == book.hold({"b": 35}, AT)
+    assert book.hold({"b": 1}, AT) is None
+    assert [("l1", 0)] == [(one.lease_id, one.unspent_nusd) for one in book.give_back_all()]
+    assert {} == book.release({"b": "l1"}, {"b": 40})
+
+
+def test_small_remains_are_used_first() -> None:
+    book = LeaseBook()
+    book.accept(_grant("large", 100), AT)
+    book.accept(_grant("small", 30), AT)
+    assert {"b": "small"} == book.hold({"b": 30}, AT)
+    assert {"b": "large"} == book.hold({"b": 31}, AT)
+
+
+def test_an_idle_lease_is_kept_while_there_is_plenty() -> None:
+    """It goes back when others may need it, and at once when it is asked back."""
+    for free, recalled, idle, expected in (
+        (1_000, (), 20.0, 0),
+        (99, (), IDLE_SECONDS + 0.1, 1),
+        (99, (), IDLE_SECONDS - 0.1, 0),
+        (1_000, ("b",), 0.3, 1),
+        (1_000, ("b",), 0.1, 0),
+    ):
+        book = LeaseBook()
+        book.accept(_grant("l1", 100), AT)
+        given = book.give_back(
+            {}, _later(idle), standings={"b": _standing(free)}, recalled=recalled
+        )
+        assert expected == len(given)
+
+
+def _standing(free: int) -> Standing:
+    return Standing("b", START, START + timedelta(days=1), 1_000, 0, 0, 0, 0, 1_000 - free, free)
 
 
 def test_a_refusal_is_remembered_until_money_may_have_come_back() -> None:
@@ -65,15 +107,15 @@ def test_a_refusal_is_remembered_until_money_may_have_come_back() -> None:
     book.accept(_grant("", 0, ttl=5.0), AT)
     book.forget_refusal(["b"])
     (want,) = book.wants({"b": [Need(10, 1), Need(20, 1)]}, elapsed_seconds=1.0, now=_later(1))
-    assert (30, 20) == (want.want_nusd, want.need_nusd)
+    assert (30 + 16 * 20, 20, 1) == (want.want_nusd, want.need_nusd, want.least_nusd)
 
 
 def test_too_little_is_remembered_for_calls_that_need_more() -> None:
     book = LeaseBook()
     book.accept(_grant("l1", 5), AT)
     book.fell_short("b", 10, AT)
-    assert book.is_refused("b", 10, _later(0.5))
-    assert not book.is_refused("b", 9, _later(0.5))
+    assert book.is_refused("b", 10, _later(0.2))
+    assert not book.is_refused("b", 9, _later(0.2))
     assert not book.is_refused("b", 10, _later(2))
     book.fell_short("b", 5, AT)
     assert not book.is_refused("b", 5, AT)
@@ -82,7 +124,7 @@ def test_too_little_is_remembered_for_calls_that_need_more() -> None:
 def test_a_busy_budget_asks_before_it_runs_dry() -> None:
     book = LeaseBook()
     book.accept(_grant("l1", 1_000), AT)
-    assert book.hold(["b"], 800, AT)
+    assert book.hold({"b": 800}, AT)
     (want,) = book.wants({}, elapsed_seconds=1.0, now=_later(1))
     assert want.want_nusd >= 800
 
@@ -110,7 +152,7 @@ def test_no_lease_is_ever_held_for_more_than_it_is(steps: list[tuple[str, int]])
             if book.accept(_grant(lease, amount, ttl=20.0), now):
                 granted[lease] = (amount, clock.monotonic())
         elif step == "hold":
-            for lease in (book.hold(["b"], amount, now) or {}).values():
+            for lease in (book.hold({"b": amount}, now) or {}).values():
                 gone[lease] = gone.get(lease, 0) + amount
                 assert clock.monotonic() < granted[lease][1] + 20.0
         elif step == "wait":

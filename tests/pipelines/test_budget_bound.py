@@ -77,7 +77,7 @@ class World:
 
     def call(self, proxy: Proxy, ceiling: int) -> bool:
         """Admit a call on the proxy's own book; the upstream charges at most its ceiling."""
-        leases = proxy.book.hold(["b"], ceiling, self.instant())
+        leases = proxy.book.hold({"b": ceiling}, self.instant())
         if leases is None:
             return False
         self.serial += 1

@@ -388,3 +388,93 @@ def test_parallel_syncs_never_grant_more_than_there_is(
     assert 80 == len(granted)
     assert 10_000 == sum(granted)
     assert (0, 0, 10_000, 0) == stands(say(tools))
+
+
+def test_a_grant_whose_answer_was_lost_is_free_again(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """The next request names what its holder has; what it does not name it never received."""
+    make_budget()
+    want = (LeaseWant("b", 400, 400),)
+    (lost,) = say(tools, seq=1, leases=(), want=want).grants
+    reply = say(tools, seq=2, leases=(), want=want)
+    (kept,) = reply.grants
+    assert lost.lease_id != kept.lease_id
+    assert (0, 0, 400, 600) == stands(reply)
+    assert (0, 0, 400, 600) == stands(say(tools, seq=3, leases=(kept.lease_id,)))
+    assert (0, 0, 400, 600) == stands(say(tools, seq=4))  # says nothing of its leases
+
+
+def test_an_expired_lease_that_was_never_received_is_free_again(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """It was charged in full meanwhile: too strict, never too lax."""
+    make_budget()
+    say(tools, seq=1, leases=(), want=(LeaseWant("b", 400, 400),))
+    late = NOW + timedelta(seconds=70)
+    assert (0, 400, 0, 600) == stands(say(tools, holder="h2", now=late))
+    assert (0, 0, 0, 1_000) == stands(say(tools, now=late, seq=2, leases=()))
+
+
+def test_a_request_that_was_overtaken_gets_no_lease(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Its sender gave up waiting for it; what it settles counts all the same."""
+    make_budget()
+    want = (LeaseWant("b", 100, 100),)
+    (lease,) = say(tools, seq=5, leases=(), want=want).grants
+    reply = say(tools, seq=4, leases=(), want=want, settle=(settle("h", lease.lease_id),))
+    assert () == reply.grants
+    assert ("h",) == reply.settled
+    assert (30, 0, 0, 970) == stands(reply)
+
+
+def test_too_little_is_left_for_others(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """What does not serve the call at hand is not promised to it."""
+    make_budget(limit_nusd=100)
+    (refused,) = say(tools, want=(LeaseWant("b", 500, 500, 101),)).grants
+    assert 0 == refused.amount_nusd
+    (granted,) = say(tools, want=(LeaseWant("b", 500, 500, 100),)).grants
+    assert 100 == granted.amount_nusd
+
+
+def test_a_hold_that_went_back_in_part_takes_the_rest(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Of a hold of 100, 60 can be held again: the lease has those still."""
+    make_budget()
+    lease = grant(tools, 400)
+    reply = say(tools, settle=(settle("h", lease.lease_id, held={"b": 40}),))
+    assert (30, 0, 360, 610) == stands(reply)
+    reply = say(tools, settle=(settle("h2", lease.lease_id, held={"b": 40}, usage=None),))
+    assert (30, 40, 320, 610) == stands(reply)
+
+
+def test_a_wrong_clock_buys_nothing(tools: SyncTools, make_budget: Callable[..., Budget]) -> None:
+    """A call is priced by our own clock, at the dearer end of the minute its lease lived."""
+    make_budget()
+    change = NOW + timedelta(seconds=30)
+
+    def dearer(said: Settle) -> int:
+        return 20 if said.started_at >= change else 10
+
+    priced = msgspec.structs.replace(tools, price_usage=dearer)
+    lease = grant(priced, 400)
+    yesterday = NOW - timedelta(days=1)
+    said = settle("h", lease.lease_id, started_at=yesterday, ended_at=yesterday)
+    early = say(priced, now=NOW + timedelta(seconds=20), settle=(said,))
+    assert (10, 0, 300, 690) == stands(early)
+    said = settle("h2", lease.lease_id, started_at=yesterday, ended_at=yesterday)
+    late = say(priced, now=NOW + timedelta(seconds=40), settle=(said,))
+    assert (30, 0, 200, 770) == stands(late)
+
+
+def test_leases_are_recalled_when_little_is_free(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    make_budget()
+    (budget,) = (LeaseWant("b", 400, 400),)
+    assert () == say(tools, want=(budget,)).recall
+    assert ("b",) == say(tools, holder="h2", want=(LeaseWant("b", 550, 550),)).recall

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, tu
 
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.hold import HoldLine, SettledHold
-from controlplane.budgets.lease import CHARGED_AS_LEASED, Lease, LeaseState
+from controlplane.budgets.lease import CHARGED_AS_LEASED, IN_HAND, Lease, LeaseState
 from controlplane.budgets.ledger import Amounts, Entry, WindowKey, within_range
 from controlplane.budgets.ports import LedgerTransaction
 from controlplane.budgets.posting import WaitingCall
@@ -18,6 +18,7 @@ from controlplane.policy.wire import Generation
 from controlplane.store.metadata.budgets import amounts_of, read_budgets
 from controlplane.store.metadata.engine import LEDGER_LOCK, writing
 from controlplane.store.metadata.ledger_rows import (
+    ADVANCE_HOLDER,
     CARRY_FORWARD,
     SAVE_LEASE,
     amounts_row,
@@ -108,6 +109,21 @@ class SqlLedgerTransaction:
             for some in _portions(ids)
             for row in self._connection.execute(query.where(lease_table.c.id.in_(some)))
         ]
+
+    def leases_in_hand(self, holder: str) -> list[Lease]:
+        """Return what a holder was granted, has not given back, and has something open of."""
+        table = lease_table.c
+        rows = self._connection.execute(
+            select(lease_table)
+            .where(table.holder == holder, table.state.in_(sorted(IN_HAND)), table.open_nusd > 0)
+            .order_by(table.id)
+        )
+        return [to_lease(row) for row in rows]
+
+    def advance(self, holder: str, seq: int, *, now: datetime) -> bool:
+        """Note how far a holder's requests have come; False when this one is not its newest."""
+        row = {"holder": holder, "seq": seq, "seen_at": UtcMicros.to_micros(now)}
+        return self._connection.execute(ADVANCE_HOLDER, row).rowcount > 0
 
     def overdue_leases(self, now: datetime, *, limit: int) -> list[Lease]:
         """Return leases whose sweep is due and whose open money counts as leased."""

@@ -22,6 +22,11 @@ CARRY_FORWARD: Final = text("""
       unenforced_nusd = ledger_balance.unenforced_nusd + excluded.unenforced_nusd,
       leased_nusd = ledger_balance.leased_nusd + excluded.leased_nusd
 """)
+ADVANCE_HOLDER: Final = text("""
+    INSERT INTO lease_holder (holder, seq, seen_at) VALUES (:holder, :seq, :seen_at)
+    ON CONFLICT (holder) DO UPDATE SET seq = excluded.seq, seen_at = excluded.seen_at
+    WHERE lease_holder.seq < excluded.seq
+""")
 SAVE_LEASE: Final = text("""
     INSERT INTO lease
       (id, budget_id, window_start, holder, amount_nusd, open_nusd, state,

@@ -134,6 +134,15 @@ lease: Final = Table(
     Column("sweep_at", UtcMicros, nullable=False),
     Index("lease_to_sweep", "state", "sweep_at"),
     Index("lease_of_window", "budget_id", "window_start", "state", "expires_at"),
+    Index("lease_of_holder", "holder", "state"),
+)
+
+lease_holder: Final = Table(
+    "lease_holder",
+    metadata,
+    Column("holder", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("seen_at", UtcMicros, nullable=False),
 )
 
 settled_hold: Final = Table(
