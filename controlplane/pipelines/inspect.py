@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from controlplane.attribution.attribute import attribute
 from controlplane.attribution.rules import AttributionRules
@@ -22,9 +23,16 @@ from controlplane.ingest.normalize import normalize
 from controlplane.ingest.otlp import decode_requests, split_payload
 from controlplane.ingest.ports import Payload
 from controlplane.ingest.settlement import EDGE_SCHEMA, Unsettled
+from controlplane.pipelines.inspect_metrics import (
+    compare_tokens,
+    counted_tokens,
+    growth_of,
+    read_metrics_file,
+)
 from controlplane.pricing.price import price, reprice
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.hex_ids import span_hex
+from controlplane.signals.meanings import Meaning
 from controlplane.signals.schema import ATTRIBUTED, SPAN_SCHEMA
 from controlplane.signals.sender import KEYLESS_SENDER
 from controlplane.signals.vocabulary import CostState, ReportKind, UsageState
@@ -116,16 +124,17 @@ def inspect_files(
     """Take files of one run, in any order, through ingest and settlement as one keyless sender.
 
     Files with `.metrics.` in their name are metrics unless `signal` says otherwise; they are
-    recognised and hold no calls. A file that can not be read is a finding, never an error.
+    decoded, hold no calls, and what they count is compared with the calls. A file that can not be read is a finding, never an error.
     """
     findings: list[Finding] = []
     tables = [SPAN_SCHEMA.empty_table()]
+    samples: list[dict[str, Any]] = []
     for path in paths:
         body = _read(path, findings, limits=limits)
         if body is None:
             continue
         if (signal or ("metrics" if ".metrics." in path.name else "traces")) != "traces":
-            findings.append(_about_file(_METRICS, path, "metrics hold no calls", severity="info"))
+            samples += _samples(path, body, findings)
             continue
         spans = _spans(path, body, findings, limits=limits)
         if spans is not None:
@@ -134,6 +143,9 @@ def inspect_files(
     calls, split_calls = _count(spans, book)
     findings += _findings_of_spans(spans)
     findings += _findings_of_calls(calls)
+    findings += _findings_of_counters(
+        samples, calls, since=pc.min(spans.column("start_time")).as_py()
+    )
     if split_calls:
         problem = f"{split_calls} calls had more reports than one call has: ids are mixed up"
         findings.append(Finding("calls_split", "warning", None, problem))
@@ -173,6 +185,35 @@ def _spans(path: Path, body: bytes, findings: list[Finding], *, limits: Limits) 
     if decoded.received and decoded.spans.num_rows == 0:
         findings.append(_about_file(_UNREADABLE, path, "no span of it could be read"))
     return normalize(decoded, limits=limits)
+
+
+def _samples(path: Path, body: bytes, findings: list[Finding]) -> list[dict[str, Any]]:
+    found = read_metrics_file(body)
+    for (_, _, reason), count in found.rejected.items():
+        findings.append(_about_file(reason, path, f"{count} points are not stored"))
+    rows: list[dict[str, Any]] = found.rows.to_pylist()
+    if rows:
+        known = sum(bool(row["meaning"]) for row in rows)
+        told = f"{len(rows)} points, {known} of a known meaning; metrics hold no calls"
+        findings.append(_about_file(_METRICS, path, told, severity="info"))
+    else:
+        findings.append(_about_file(_UNREADABLE, path, "no point of it could be read"))
+    return rows
+
+
+def _findings_of_counters(
+    samples: list[dict[str, Any]], calls: Sequence[InspectedCall], *, since: datetime | None
+) -> list[Finding]:
+    """Compare what the run's own metrics count with what its calls hold."""
+    counted = counted_tokens(growth_of(samples, since=since))
+    if not any(counted.values()):
+        return []
+    called = {
+        Meaning.INPUT_TOKENS: sum(call.input_tokens or 0 for call in calls),
+        Meaning.OUTPUT_TOKENS: sum(call.output_tokens or 0 for call in calls),
+    }
+    code, severity, message = compare_tokens(counted, called)
+    return [Finding(code, severity, None, message)]
 
 
 def _about_file(code: str, path: Path, problem: str, *, severity: str = "error") -> Finding:

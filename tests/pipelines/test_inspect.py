@@ -95,3 +95,29 @@ def test_what_can_not_be_billed_is_a_finding(inspect: Inspect) -> None:
     assert {"unknown_usage", "unpriced"} <= {finding.code for finding in unknown.findings}
     repeated = inspect(CORPUS / "vercel-ai-legacy" / "agent-tool.pb")
     assert "aggregate_not_billed" in {finding.code for finding in repeated.findings}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "input_tokens", "output_tokens"),
+    [
+        # The stub's own log of what it served in that scenario.
+        ("chat-stream", 1_274, 72),
+        ("anthropic-cached", 1_548, 94),
+        ("embeddings", 1_822, 0),
+        ("client+proxy-double-count", 2_233, 149),
+    ],
+)
+def test_a_proxys_own_counters_agree_with_its_calls(
+    inspect: Inspect, scenario: str, input_tokens: int, output_tokens: int
+) -> None:
+    """The proxy counted scenarios before this one, too; those are not this run's."""
+    report = inspect(*LITELLM.glob(f"{scenario}.*pb"))
+    (told,) = [f for f in report.findings if f.code.startswith("counters_")]
+    assert "counters_agree" == told.code
+    assert f"metrics count {input_tokens} input and {output_tokens} output" in told.message
+
+
+def test_counters_of_calls_that_are_not_there_are_a_warning(inspect: Inspect) -> None:
+    report = inspect(LITELLM / "chat-stream.metrics.pb")
+    (told,) = [f for f in report.findings if f.code.startswith("counters_")]
+    assert ("counters_ahead_of_calls", "warning") == (told.code, told.severity)

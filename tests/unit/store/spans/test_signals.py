@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controlplane.core.calendar import Window
 from controlplane.signals.samples import (
@@ -142,6 +144,50 @@ def test_growth_of_a_counter(stores: Stores, samples: list[dict[str, Any]], grow
     found = store.signals.growth(TENANTS, WINDOW).to_pylist()
     assert [grown] == [row["increase"] for row in found]
     assert [] == store.signals.growth(("other",), WINDOW).to_pylist()
+
+
+@given(
+    samples=st.lists(
+        st.builds(
+            lambda minute, value, series, delta, began: _sample(
+                minute,
+                float(value),
+                series_hash=series,
+                temporality="delta" if delta else "cumulative",
+                start_time=None if began is None else AT + timedelta(minutes=began),
+            ),
+            minute=st.integers(-50, 59),
+            value=st.integers(0, 1_000),
+            series=st.integers(1, 2),
+            delta=st.booleans(),
+            began=st.one_of(st.none(), st.integers(-70, 50)),
+        ),
+        max_size=10,
+        unique_by=lambda row: (row["series_hash"], row["time"]),
+    )
+)
+@settings(max_examples=60)
+def test_growth_is_what_reading_row_by_row_says(samples: list[dict[str, Any]]) -> None:
+    store = DuckDbSpanStore(None)
+    store.write_signals(_batch(samples=samples), batch_id="a")
+    rows = store.signals.growth(TENANTS, WINDOW).to_pylist()
+    ordered = sorted(samples, key=lambda row: row["time"])
+    expected = 0.0
+    for series in (1, 2):
+        before: dict[str, Any] | None = None
+        for row in (r for r in ordered if r["series_hash"] == series):
+            step = row["value"]
+            if row["temporality"] == "cumulative" and before is not None:
+                both = row["start_time"] is not None and before["start_time"] is not None
+                restarted = both and row["start_time"] > before["start_time"]
+                if not restarted and row["value"] >= before["value"]:
+                    step = row["value"] - before["value"]
+            elif row["temporality"] == "cumulative":
+                step = row["value"] if row["start_time"] and row["start_time"] >= AT else 0.0
+            expected += step if row["time"] >= AT else 0.0
+            before = row
+    assert expected == pytest.approx(sum(row["increase"] for row in rows))
+    store.close()
 
 
 def test_series_grow_apart(stores: Stores) -> None:
