@@ -5,6 +5,8 @@ set -u
 want=""
 command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 || want="$want chromium"
 command -v prometheus-alertmanager >/dev/null 2>&1 || command -v alertmanager >/dev/null 2>&1 || want="$want prometheus-alertmanager"
+command -v nginx >/dev/null 2>&1 || want="$want nginx-light"
+command -v haproxy >/dev/null 2>&1 || want="$want haproxy"
 [ -z "$want" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   # A package must not start a service of its own on a developer's machine or in CI.

@@ -1,5 +1,6 @@
 """What proxies run: from files in git to the agents, and back."""
 
+import enum
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -295,3 +296,31 @@ def _refuse_problems(planned: Any) -> None:
         sys.stderr.write(f"{problem.sentence()}\n")
     if problems:
         raise typer.Exit(1)
+
+
+class Front(enum.StrEnum):
+    """What files are written for."""
+
+    NGINX = "nginx"
+    HAPROXY = "haproxy"
+
+
+@policy_app.command("render")
+def policy_render(
+    front: Annotated[Front, typer.Option("--for", help="Which proxy.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder; files are replaced whole.")],
+    *,
+    upstream: Annotated[str, typer.Option(help="Where unrouted requests go.")] = "default",
+    config: Annotated[Path | None, typer.Option("--config", help="The agent's TOML file.")] = None,
+    json: Json = False,
+) -> None:
+    """Write the policy that this machine's agent last verified as files of a proxy."""
+    from controlplane.agent.render import render_last_known_good
+    from controlplane.agent.settings import load_agent_settings
+
+    settings = load_agent_settings(config=config)
+    answer = render_last_known_good(settings, front.value, out, upstream=upstream)
+    if json:
+        print_json(answer)
+    else:
+        print_text(f"Policy {answer['policy']}: {len(answer['changed'])} files changed in {out}")

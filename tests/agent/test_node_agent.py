@@ -270,3 +270,39 @@ def test_a_second_agent_does_not_take_the_socket(control_plane: Any, start_node:
     assert other.returncode
     assert json.dumps(str(node.socket)).strip('"') in other.stderr.decode()
     assert node.client.get("/health").is_success
+
+
+def test_the_verified_policy_is_rendered_and_another_is_not(
+    control_plane: Any, start_node: Start, make_settings: Callable[..., Any], tmp_path: Path
+) -> None:
+    body = {"action": "deny", "id": "body", "match": {"tenant": ["x"]}}
+    control_plane.publish(
+        dimension_map={"tenant": "user", "team": "header.x-team"},
+        rules=[{"action": "deny", "id": "head", "match": {"team": ["x"]}, "priority": 1}, body],
+    )
+    start_node()
+    settings = make_settings(control_plane)
+    env = {
+        **os.environ,
+        "CONTROLPLANE_AGENT_SERVER_URL": settings.server_url,
+        "CONTROLPLANE_AGENT_API_KEY": "k",
+        "CONTROLPLANE_AGENT_STATE_DIR": str(settings.state_dir),
+    }
+    command = [sys.executable, "-m", "controlplane", "policy", "render", "--for", "nginx"]
+    command += ["--out", str(tmp_path / "out"), "--json"]
+
+    def render(keys: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+        pinned = ",".join(f"{kid}={key}" for kid, key in keys.items())
+        return subprocess.run(
+            command,
+            capture_output=True,
+            check=False,
+            timeout=30,
+            env={**env, "CONTROLPLANE_AGENT_POLICY_KEYS": pinned},
+        )
+
+    done = render(settings.policy_keys)
+    said = json.loads(done.stdout)
+    assert ("1.1", 2, ["body"]) == (said["policy"], len(said["changed"]), said["left_to_an_agent"])
+    other = render({"0" * 16: "A" * 43 + "="})
+    assert (2, True) == (other.returncode, b"not pinned" in other.stderr)
