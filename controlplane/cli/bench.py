@@ -64,3 +64,20 @@ def bench_policy(
 
     result = run(tuple(subscribers) if subscribers else SIZES, publishes=publishes)
     print_json(result) if json else print_text(figures(result))
+
+
+@bench_app.command("price")
+def bench_price(
+    *,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Of pricing.")] = 5.0,
+    calls: Annotated[
+        int, typer.Option(min=1_000, max=50_000_000, help="Re-rated; the claim is 10,000,000.")
+    ] = 1_000_000,
+    json: Json = False,
+) -> None:
+    """Calls priced per CPU-second, and a re-rate of many calls in a real store."""
+    from controlplane.bench.price import run
+    from controlplane.bootstrap.text import figures
+
+    result = run(seconds=seconds, calls=calls)
+    print_json(result) if json else print_text(figures(result))

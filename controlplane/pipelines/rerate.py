@@ -45,7 +45,7 @@ class RerateStore(Protocol):
         ...
 
     def unposted(self) -> tuple[int, pa.Table]:
-        """Answer the last posting and the CHANGE_SCHEMA rows that `posted` was not told of."""
+        """Answer the next posting `posted` was not told of and its CHANGE_SCHEMA rows; 0 is none."""
         ...
 
     def posted(self, posting: int) -> None:
@@ -115,12 +115,14 @@ def apply_rerate(
 
 def post_adjustments(store: RerateStore, ledger: Restater, *, now: datetime) -> int:
     """Tell the ledger what re-rates changed since it was last told; return the rows."""
-    last, changes = store.unposted()
-    if changes.num_rows:
+    told = 0
+    while True:
+        posting, changes = store.unposted()
+        if not posting:
+            return told
         ledger.restate(changes, now)
-    if last:
-        store.posted(last)
-    return changes.num_rows
+        store.posted(posting)
+        told += changes.num_rows
 
 
 def _with(book: PriceBook) -> Reprice:

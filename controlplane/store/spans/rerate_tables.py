@@ -48,6 +48,23 @@ _CORRECTED: Final = (
     "SELECT call_id, arg_max(new_cost_nusd, posting) AS cost_nusd FROM adjustment"
     " WHERE is_correction AND start_time >= $start AND start_time < $end GROUP BY call_id"
 )
+_BOOKED: Final = {
+    "start_time": "CASE WHEN is_correction THEN applied_at ELSE start_time END AS start_time",
+    "duration_us": "0::BIGINT AS duration_us",
+}
+_UNSAID: Final = (
+    "response_id",
+    "gateway_call_id",
+    "input_tokens",
+    "cached_input_tokens",
+    "output_tokens",
+)
+_UNPOSTED: Final = read_sql("unposted_adjustments").format(
+    columns=", ".join(
+        _BOOKED.get(name, f"NULL AS {name}" if name in _UNSAID else name)
+        for name in CHANGE_SCHEMA.names
+    )
+)
 Column = Any
 
 
@@ -125,18 +142,18 @@ class RerateTables:
         return adjustments
 
     def unposted(self) -> tuple[int, pa.Table]:
-        """Answer the last posting and CHANGE_SCHEMA rows of adjustments the ledger has not seen.
+        """Answer the next posting the ledger has not seen, and its CHANGE_SCHEMA rows.
 
         `version` is the posting's number, negated: never a settlement's.
         """
-        posted = self._number("SELECT posted FROM adjustment_state")
-        last = self._number("SELECT coalesce(max(posting), 0) FROM adjustment")
-        if last <= posted:
-            return posted, CHANGE_SCHEMA.empty_table()
-        found = self._connection.execute(
-            "SELECT * FROM adjustment WHERE posting > ? ORDER BY posting, call_id", [posted]
-        ).to_arrow_table()
-        return last, _as_changes(found)
+        posting = self._number(
+            "SELECT coalesce(min(posting), 0) FROM adjustment"
+            " WHERE posting > (SELECT posted FROM adjustment_state)"
+        )
+        if not posting:
+            return 0, CHANGE_SCHEMA.empty_table()
+        found = self._connection.execute(_UNPOSTED, {"posting": posting})
+        return posting, found.to_arrow_table().cast(CHANGE_SCHEMA)
 
     def posted(self, posting: int) -> None:
         """Note that the ledger has every adjustment up to a posting."""
@@ -252,26 +269,3 @@ def _price_inside(
         inside = pc.and_(inside, named)
     new = reprice(grouped.filter(inside)).select(grouped.schema.names).cast(grouped.schema)
     return pa.concat_tables([new, grouped.filter(pc.invert(inside))])
-
-
-def _as_changes(found: pa.Table) -> pa.Table:
-    """Write each adjustment as the call before (-1) and after (+1)."""
-    rows = []
-    for row in found.to_pylist():
-        at = row["applied_at"] if row["is_correction"] else row["start_time"]
-        for age, sign in (("old", -1), ("new", 1)):
-            if row[f"{age}_cost_state"] is None:
-                continue
-            said = {name: row.get(name) for name in CHANGE_SCHEMA.names}
-            rows.append(
-                {
-                    **said,
-                    "start_time": at,
-                    "version": -row["posting"],
-                    "duration_us": 0,
-                    "cost_nusd": row[f"{age}_cost_nusd"],
-                    "cost_state": row[f"{age}_cost_state"],
-                    "sign": sign,
-                }
-            )
-    return pa.Table.from_pylist(rows, schema=CHANGE_SCHEMA)
