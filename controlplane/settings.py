@@ -107,6 +107,24 @@ class WatchSettings(_Section, frozen=True, kw_only=True):
     webhook_secret_file: Path | None = None
 
 
+class ContentRule(_Section, frozen=True, kw_only=True):
+    """What an organisation takes out of recorded text: each match becomes `[name]`."""
+
+    name: str
+    pattern: str  # RE2
+
+
+class ContentSettings(_Section, frozen=True, kw_only=True):
+    """Whether and how prompts and completions are recorded."""
+
+    capture: bool = False  # nothing is kept unless told so
+    built_in_redaction: bool = True  # e-mail, phone, card, IBAN, keys and tokens
+    rules: tuple[ContentRule, ...] = ()  # after the built-in ones
+    max_chars: Annotated[int, msgspec.Meta(ge=1, le=2**20)] = 16_384  # of one attribute
+    max_texts_per_span: Annotated[int, msgspec.Meta(ge=1, le=512)] = 64
+    retention_days: Annotated[int, msgspec.Meta(ge=0, le=3_650)] = 7  # 0 forgets all there is
+
+
 class FiscalSettings(_Section, frozen=True, kw_only=True):
     """The organisation's months, quarters and years."""
 
@@ -139,6 +157,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     budgets: BudgetSettings = BudgetSettings()
     policy: PolicySettings = PolicySettings()
     watch: WatchSettings = WatchSettings()
+    content: ContentSettings = ContentSettings()
 
     @property
     def calendar(self) -> FiscalCalendar:

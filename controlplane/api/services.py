@@ -26,6 +26,7 @@ from controlplane.pricing.gpu_ports import GpuPools
 from controlplane.pricing.history import PriceHistory
 from controlplane.pricing.price_book import Found, PriceBook
 from controlplane.pricing.rerate import RerateRuns
+from controlplane.signals.content import ContentKeeper
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.sender import TenantMap
 from controlplane.signals.signal_ports import SignalReader, SignalWriter
@@ -147,6 +148,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """The ports of one running API."""
 
     reader: SpanReader
+    contents: ContentKeeper
     signals: SignalReader
     signal_writer: SignalWriter
     gpu: GpuTools

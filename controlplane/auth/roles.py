@@ -9,6 +9,7 @@ class Scope(StrEnum):
 
     COSTS_READ = "costs:read"
     CALLS_READ = "calls:read"
+    CONTENT_READ = "content:read"
     BUDGETS_READ = "budgets:read"
     BUDGETS_WRITE = "budgets:write"
     POLICY_PULL = "policy:pull"

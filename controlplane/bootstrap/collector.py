@@ -13,6 +13,7 @@ from controlplane.bootstrap.metadata import open_keys, open_metadata
 from controlplane.bootstrap.one_owner import own
 from controlplane.bootstrap.places import COLLECTOR_LOCK, HUB_SOCKET, SPOOL_DIR, SPOOL_KEY
 from controlplane.bootstrap.price_books import open_book
+from controlplane.bootstrap.recording import content_policy
 from controlplane.bootstrap.scraping import load_scrape_jobs
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
@@ -63,9 +64,16 @@ def run(settings: Settings, *, supervised: bool) -> None:
     writer = FlightSpanWriter(settings.data_dir / HUB_SOCKET)
     book, rules = open_book(settings, engine), open_rules(settings, engine)
 
+    content = content_policy(settings.content)
+
     def ingest(batch: SpoolBatch) -> IngestOutcome:
         return ingest_batch(
-            batch, book=book.current(), rules=rules.current(), limits=limits, writer=writer
+            batch,
+            book=book.current(),
+            rules=rules.current(),
+            limits=limits,
+            writer=writer,
+            content=content,
         )
 
     loop = IngestLoop(spool, ingest=ingest)

@@ -33,6 +33,7 @@ from controlplane.bootstrap.publishing import (
     roll_out,
 )
 from controlplane.bootstrap.reconciling import uploaded_bills
+from controlplane.bootstrap.recording import content_rounds
 from controlplane.bootstrap.rerates import closed_instant, run_waiting
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import (
@@ -175,6 +176,7 @@ def build_services(
     )
     return Services(
         reader=stores.spans,
+        contents=stores.spans.contents,
         signals=stores.spans.signals,
         signal_writer=stores.spans,
         gpu=gpu_tools(stores.spans, load_pools(settings.gpu_pools), stores.gpu_pools),
@@ -270,6 +272,7 @@ def build_rounds(
     gpu = gpu_tools(stores.spans, load_pools(settings.gpu_pools), stores.gpu_pools)
     return [
         *gpu_rounds(gpu, stores.spans, CLOCK),
+        content_rounds(settings.content, stores.spans.contents, CLOCK),
         Rounds(
             "settle",
             settle,

@@ -14,6 +14,7 @@ from controlplane.attribution.rules import AttributionRules
 from controlplane.ingest.accounts import Accounts
 from controlplane.ingest.call_events import decode_logs, events_of_spans
 from controlplane.ingest.columns import contiguous
+from controlplane.ingest.content import ContentPolicy, contents_of
 from controlplane.ingest.limits import Limits
 from controlplane.ingest.metrics import decode_metrics
 from controlplane.ingest.normalize import normalize
@@ -51,8 +52,11 @@ def ingest_batch(
     rules: AttributionRules,
     limits: Limits,
     writer: BatchWriter,
+    content: ContentPolicy | None = None,
 ) -> IngestOutcome:
     """Decode, normalise, attribute, price and store one spooled batch exactly once.
+
+    Recorded text is kept only under a `content` policy; what a call used never depends on it.
 
     Raises:
         StoreUnavailableError: not all of it was stored; the batch stays in the spool.
@@ -70,11 +74,12 @@ def ingest_batch(
     service_names = contiguous(spans.column("service_name"))
     events = events_of_spans(decoded.spans, service_names, senders=senders)
     spans = attribute(spans, rules, senders=senders)
+    contents = contents_of(decoded, spans, content, limits=limits)
     spans = price(spans, book)
     written = writer.write(spans, batch_id=batch.batch_id)
     accounts = Accounts(batch.entries)
     accounts.add_spans(decoded, service_names, entries)
-    signals = _signals(batch, events, accounts)
+    signals = _signals(batch, events, accounts, contents=contents)
     kept = writer.write_signals(signals, batch_id=batch.batch_id)
     return IngestOutcome(
         received=decoded.received,
@@ -88,7 +93,9 @@ def ingest_batch(
     )
 
 
-def _signals(batch: SpoolBatch, events: pa.Table, accounts: Accounts) -> SignalBatch:
+def _signals(
+    batch: SpoolBatch, events: pa.Table, accounts: Accounts, *, contents: pa.Table
+) -> SignalBatch:
     """Decode what is not spans, and close the account of the whole batch."""
     of_metrics = [entry for entry in batch.entries if entry.payload.signal == "metrics"]
     of_logs = [entry for entry in batch.entries if entry.payload.signal == "logs"]
@@ -101,4 +108,5 @@ def _signals(batch: SpoolBatch, events: pa.Table, accounts: Accounts) -> SignalB
         events=pa.concat_tables([events, logs.rows]),
         accounts=received,
         rejections=rejections,
+        contents=contents,
     )

@@ -7,6 +7,7 @@ import msgspec
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
+from controlplane.signals.content import CONTENT_SCHEMA
 
 
 class SignalBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,8 @@ class SignalBatch(msgspec.Struct, frozen=True, kw_only=True):
     """ACCOUNT_SCHEMA."""
     rejections: pa.Table
     """REJECTION_SCHEMA."""
+    contents: pa.Table = msgspec.field(default_factory=CONTENT_SCHEMA.empty_table)
+    """CONTENT_SCHEMA; empty unless an installation records content."""
 
 
 class SignalsWritten(msgspec.Struct, frozen=True, kw_only=True):

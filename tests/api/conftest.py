@@ -352,6 +352,7 @@ def services(
     ids = SequentialIds()
     return Services(
         reader=reader,
+        contents=reader.contents,
         signals=reader.signals,
         signal_writer=reader,
         gpu=GpuTools(

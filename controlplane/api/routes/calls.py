@@ -14,6 +14,7 @@ from litestar.params import FromPath
 from controlplane.api import params as p
 from controlplane.api.describe import TABLE, documented
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
+from controlplane.api.services import Services
 from controlplane.api.tables import respond, rfc3339
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError, NotFoundError
@@ -77,18 +78,35 @@ class CallController(Controller):
 
         `meta.cost_usd` sums the billing reports only.
         """
-        p.read(request.query_params.multi_items(), params=())
-        try:
-            high, low = parse_trace_hex(trace_id)
-        except ValueError:
-            raise InvalidInputError(
-                "trace_id", f"{trace_id[:64]!r} is no trace id", "Write 32 hex digits"
-            ) from None
-        tenants = tenants_of(request, services)
-        table = services.reader.trace(TraceQuery(tenants=tenants, trace_hi=high, trace_lo=low))
+        table = services.reader.trace(_trace_query(request, services, trace_id))
         if not table.num_rows:
             raise NotFoundError("trace", trace_id)
         return respond(request, table, meta=_trace_meta(trace_id, table))
+
+    @get(
+        "/traces/{trace_id:str}/content",
+        **needs(Scope.CONTENT_READ),
+        sync_to_thread=True,
+        operation_class=documented(answer=TABLE),
+    )
+    def content(
+        self, request: ApiRequest, services: Injected, trace_id: FromPath[str]
+    ) -> Response[bytes]:
+        """Answer what was recorded of a trace's calls, redacted; empty where nothing is recorded."""
+        table = services.contents.content(_trace_query(request, services, trace_id))
+        return respond(request, table, meta={"trace_id": trace_id, "texts": table.num_rows})
+
+
+def _trace_query(request: ApiRequest, services: Services, trace_id: str) -> TraceQuery:
+    """Read which trace is asked for, of the tenants that the asker may see."""
+    p.read(request.query_params.multi_items(), params=())
+    try:
+        high, low = parse_trace_hex(trace_id)
+    except ValueError:
+        raise InvalidInputError(
+            "trace_id", f"{trace_id[:64]!r} is no trace id", "Write 32 hex digits"
+        ) from None
+    return TraceQuery(tenants=tenants_of(request, services), trace_hi=high, trace_lo=low)
 
 
 def _trace_meta(trace_id: str, table: pa.Table) -> dict[str, Any]:

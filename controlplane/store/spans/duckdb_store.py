@@ -12,6 +12,7 @@ from controlplane.ingest.settlement import Settled, Unsettled
 from controlplane.signals.ports import Written
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
+from controlplane.store.spans.content_tables import ContentTables
 from controlplane.store.spans.database import SpanDatabase
 from controlplane.store.spans.gpu_tables import GpuTables
 from controlplane.store.spans.reader import SpanTableReader
@@ -47,6 +48,7 @@ class DuckDbSpanStore:
         self._signal_writer = SignalTableWriter(self._database)
         self.signals = SignalTableReader(self._database)
         self.gpu = GpuTables(self._database)
+        self.contents = ContentTables(self._database)
 
     def close(self) -> None:
         """Write the log into the file and let it go; no other method may be called after."""

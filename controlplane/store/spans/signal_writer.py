@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
+from controlplane.store.spans.content_tables import insert_content
 from controlplane.store.spans.database import SpanDatabase, load, read_sql, transaction
 
 _REPLAYED: Final = "SELECT samples, duplicate_samples, events, duplicate_events FROM signal_batch"
@@ -54,6 +55,7 @@ class SignalTableWriter:
                 "INSERT INTO signal_batch VALUES (?, ?, ?, ?, ?)", [batch_id, *counts]
             )
             self._account(batch, batch_id)
+            insert_content(self._connection, batch.contents)
         return _written(counts, replayed=False)
 
     def _insert(self, table: str, rows: pa.Table, *, into: str) -> int:
