@@ -29,7 +29,7 @@ def gpu_tools(spans: DuckDbSpanStore, fixed: tuple[GpuPool, ...], made: GpuPools
     def pools() -> tuple[GpuPool, ...]:
         return (*fixed, *(pool for pool in made.pools() if pool.name not in names))
 
-    return GpuTools(store=spans.gpu, signals=spans.signals, pools=pools)
+    return GpuTools(store=spans.gpu, signals=spans.signals, pools=pools, writer=spans)
 
 
 def gpu_rounds(tools: GpuTools, spans: DuckDbSpanStore, clock: Clock) -> list[Rounds]:

@@ -15,7 +15,10 @@ from controlplane.pricing.gpu_pool import GpuPool, Slice
 from controlplane.pricing.gpu_ports import BucketBill, GpuStore
 from controlplane.signals.gpu import CALL_COST_SCHEMA, SHARE_SCHEMA
 from controlplane.signals.meanings import Meaning
+from controlplane.signals.ports import SpanWriter
+from controlplane.signals.schema import SPAN_SCHEMA
 from controlplane.signals.signal_ports import SignalReader
+from controlplane.signals.vocabulary import CostState, PriceProvenance
 from controlplane.usage.completeness import plain_model
 
 BUCKET: Final = timedelta(minutes=15)
@@ -23,6 +26,9 @@ SETTLED_AFTER: Final = timedelta(minutes=2)
 """How long after its end a bucket is first worked out."""
 WATCHED: Final = timedelta(hours=2)
 """Later calls and samples of a bucket change it for so long; `rebuild` does after that."""
+BASIS: Final = "gpu"
+"""Cost reason of a call whose cost is its part of a pool's bill."""
+_LAST_HASH: Final = 2**64 - 1
 _MEAN: Final = "mean"
 _BUSY: Final = (Meaning.GPU_ACTIVE_RATIO, Meaning.GPU_UTILIZATION_RATIO)
 
@@ -33,6 +39,7 @@ class GpuTools(msgspec.Struct, frozen=True, kw_only=True):
     store: GpuStore
     signals: SignalReader
     pools: Callable[[], Sequence[GpuPool]]
+    writer: SpanWriter
 
 
 def gpu_round(tools: GpuTools, *, now: datetime) -> int:
@@ -75,7 +82,39 @@ def _bucket(tools: GpuTools, pools: Sequence[GpuPool], bucket: datetime, *, now:
         )
         tools.store.replace(bill, _lines(found), _calls(found))
         written += 1
+    bill_calls(tools, window)
     return written
+
+
+def bill_calls(tools: GpuTools, bucket: Window) -> int:
+    """Say on the billing report of each call what it costs; return how many were revised.
+
+    A revision is a report like any other: settlement, the cube, budgets and exports follow it, and
+    a rebuild from stored spans answers the same. It differs from what it revises in its price and
+    in its content hash, by which it is the last word.
+    """
+    found = tools.store.unbilled_reports(bucket)
+    rows = [row for row in found.to_pylist() if row["content_hash"] < _LAST_HASH]
+    if not rows:
+        return 0
+    revised = [_revised(row) for row in rows]
+    spans = pa.Table.from_pylist(revised, schema=SPAN_SCHEMA)
+    said = [[row["trace_lo"], row["span_id"], row["content_hash"]] for row in revised]
+    mark = xxhash.xxh3_64_hexdigest(msgspec.msgpack.encode(said))
+    tools.writer.write(spans, batch_id=f"gpu:{bucket.start.isoformat()}:{mark}")
+    return len(revised)
+
+
+def _revised(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: row[name] for name in SPAN_SCHEMA.names},
+        "content_hash": row["content_hash"] + 1,
+        "cost_nusd": row["gpu_nusd"],
+        "cost_state": CostState.ESTIMATED.value,
+        "cost_reason": BASIS,
+        "price_id": f"gpu:{row['pool']}",
+        "price_provenance": PriceProvenance.OVERRIDE.value,
+    }
 
 
 def _served(

@@ -61,6 +61,14 @@ class GpuStore(Protocol):
         """
         ...
 
+    def unbilled_reports(self, bucket: Window) -> pa.Table:
+        """Answer the billing reports of a bucket's calls that do not say their GPU cost yet.
+
+        SPAN_SCHEMA rows as said last, `gpu_nusd` (over every bucket) and `pool`. Calls that have
+        a price of their own are left out.
+        """
+        ...
+
     def shares(
         self, tenants: tuple[str, ...], window: Window, *, with_idle: bool, by_bucket: bool
     ) -> pa.Table:

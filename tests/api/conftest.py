@@ -356,7 +356,10 @@ def services(
         signals=reader.signals,
         signal_writer=reader,
         gpu=GpuTools(
-            store=reader.gpu, signals=reader.signals, pools=GpuPoolRepository(metadata).pools
+            store=reader.gpu,
+            signals=reader.signals,
+            pools=GpuPoolRepository(metadata).pools,
+            writer=reader,
         ),
         gpu_pools=GpuPoolRepository(metadata),
         keys=keys.repository,

@@ -11,6 +11,7 @@ from controlplane.core.calendar import Window
 from controlplane.pipelines.gpu_cost import BUCKET, GpuTools, gpu_round, rebuild
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.gpu_pool import GpuPool, NodePrice, PriceKind, Slice
+from controlplane.signals.queries import CallQuery, CostQuery
 from controlplane.signals.samples import (
     ACCOUNT_SCHEMA,
     EVENT_SCHEMA,
@@ -40,7 +41,9 @@ def store() -> Iterator[DuckDbSpanStore]:
 
 
 def _tools(store: DuckDbSpanStore, *pools: GpuPool) -> GpuTools:
-    return GpuTools(store=store.gpu, signals=store.signals, pools=lambda: pools or (POOL,))
+    return GpuTools(
+        store=store.gpu, signals=store.signals, pools=lambda: pools or (POOL,), writer=store
+    )
 
 
 def _call(number: int, **said: Any) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def _call(number: int, **said: Any) -> dict[str, Any]:
         "span_id": number, "trace_lo": number, "content_hash": number, "layer": "engine",
         "provider": "self-hosted", "billing_model": "llama-8b", "tenant": f"t{number % 2}",
         "start_time": AT + timedelta(minutes=1), "duration_us": 60_000_000, "cost_nusd": None,
-        "cost_state": "unpriced", "input_tokens": 1_000, "output_tokens": 100, **said,
+        "cost_state": "unpriced", "cost_reason": "no_gpu_price", "input_tokens": 1_000, "output_tokens": 100, **said,
     }  # fmt: skip
 
 
@@ -175,6 +178,61 @@ def test_calls_go_to_the_pool_and_slice_of_their_model(
 
 def test_without_pools_nothing_is_billed(store: DuckDbSpanStore, span_rows: Rows) -> None:
     _write(store, span_rows(_call(1)))
-    tools = GpuTools(store=store.gpu, signals=store.signals, pools=tuple)
+    tools = GpuTools(store=store.gpu, signals=store.signals, pools=tuple, writer=store)
     assert 0 == gpu_round(tools, now=NOW)
     assert [] == _lines(store)
+
+
+def _costs(store: DuckDbSpanStore) -> dict[str, Any]:
+    settle_tick(store, now=NOW, ledger=None)
+    query = CostQuery(tenants=("t0", "t1"), window=HOUR)
+    (row,) = store.costs(query).to_pylist()
+    return {name: row[name] for name in ("calls", "unpriced_calls", "cost_nusd", "input_tokens")}
+
+
+def test_calls_carry_their_gpu_cost_into_the_ledger(
+    store: DuckDbSpanStore, span_rows: Rows
+) -> None:
+    """API dollars and GPU dollars are one sum; the call is still one call."""
+    priced = _call(7, provider="openai", cost_nusd=500, cost_state="priced", cost_reason=None)
+    own = _call(8, cost_nusd=900, cost_state="priced", cost_reason=None, price_id="house")
+    _write(store, span_rows(_call(1), _call(2), priced, own))
+    before = _costs(store)
+    assert (4, 2, 1_400) == (before["calls"], before["unpriced_calls"], before["cost_nusd"])
+    gpu_round(_tools(store), now=NOW)
+    parts = store.gpu.shares(("t0", "t1"), HOUR, with_idle=False, by_bucket=False).to_pylist()
+    assert USD // 15 == sum(row["cost_nusd"] for row in parts)
+    after = _costs(store)
+    # Three calls share the pool; one of them has a price of its own and keeps it.
+    of_gpu = [
+        sum(row["cost_nusd"] for row in store.gpu.call_cost(("t0", "t1"), name).to_pylist())
+        for name in _names(store, price_id="gpu:a100")
+    ]
+    assert 2 == len(of_gpu)
+    assert {**before, "unpriced_calls": 0, "cost_nusd": 1_400 + sum(of_gpu)} == after
+    assert 0 == gpu_round(_tools(store), now=NOW)
+    assert after == _costs(store)
+
+
+def _names(store: DuckDbSpanStore, **said: str) -> list[str]:
+    calls = store.calls(CallQuery(tenants=("t0", "t1"), window=HOUR)).to_pylist()
+    return [
+        call["call_id"] for call in calls if all(call[name] == text for name, text in said.items())
+    ]
+
+
+def test_a_call_through_two_buckets_costs_both_and_late_ones_change_it(
+    store: DuckDbSpanStore, span_rows: Rows
+) -> None:
+    _write(store, span_rows(_call(1, duration_us=1_500_000_000)))  # 10:01 to 10:26
+    gpu_round(_tools(store), now=NOW)
+    alone = _costs(store)["cost_nusd"]
+    assert abs(4 * USD * 25 // 60 - alone) <= 2
+    _write(store, span_rows(_call(2)), batch_id="late")
+    gpu_round(_tools(store), now=NOW)
+    both = _costs(store)
+    assert (2, 0) == (both["calls"], both["unpriced_calls"])
+    assert abs(4 * USD * 25 // 60 - both["cost_nusd"]) <= 2
+    of_first = store.gpu.call_cost(("t1",), _names(store, tenant="t1")[0]).to_pylist()
+    assert 2 == len(of_first)
+    assert sum(row["cost_nusd"] for row in of_first) < alone

@@ -11,8 +11,9 @@ from controlplane.core.calendar import Window
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.pricing.gpu_ports import BucketBill
 from controlplane.signals.gpu import CALL_COST_SCHEMA, SHARE_SCHEMA
-from controlplane.signals.schema import TIMESTAMP
+from controlplane.signals.schema import SPAN_SCHEMA, TIMESTAMP
 from controlplane.store.spans.database import SpanDatabase, load, read_sql, transaction
+from controlplane.store.spans.rows import from_rows
 
 LOOK_BACK: Final = timedelta(hours=6)
 """A request that runs longer than this is not found by its end any more."""
@@ -80,6 +81,19 @@ class GpuTables:
                     )
             except duckdb.Error as error:
                 raise StoreUnavailableError(f"span store: {error}") from error
+
+    def unbilled_reports(self, bucket: Window) -> pa.Table:
+        """See `GpuStore.unbilled_reports`."""
+        columns = ", ".join(f"span.{name}" for name in SPAN_SCHEMA.names)
+        parameters = {"from": bucket.start - LOOK_BACK, "end": bucket.end}
+        with self._database.reading() as connection:
+            connection.execute(read_sql("gpu_cost"), {"bucket": bucket.start})
+            sql = read_sql("gpu_reports").format(columns=columns)
+            found = connection.execute(sql, parameters).to_arrow_table()
+        reports = from_rows(found.select(SPAN_SCHEMA.names)).cast(SPAN_SCHEMA)
+        return reports.append_column("gpu_nusd", found.column("gpu_nusd")).append_column(
+            "pool", found.column("pool")
+        )
 
     def shares(
         self, tenants: tuple[str, ...], window: Window, *, with_idle: bool, by_bucket: bool
