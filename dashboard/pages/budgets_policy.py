@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import charts, data, filters, ledger, spoken, tables
+from dashboard import charts, data, filters, ledger, routing, spoken, tables
 from dashboard.client import Params
 from dashboard.filters import Filters
 from dashboard.panel import Panel
@@ -27,6 +27,8 @@ def draw(asked: Filters) -> None:
         _generations(asked)
     with right:
         _nodes(asked)
+    _savings(asked)
+    _experiments(asked)
 
 
 @st.fragment(run_every="10s")
@@ -87,6 +89,42 @@ def _nodes(asked: Filters) -> None:
         zone = data.document("version")["zone"]
         shown = ledger.node_rows(found, names, say=asked.say, zone=zone)
         st.dataframe(shown, hide_index=True, alt=asked.say("nodes"))
+
+
+def _savings(asked: Filters) -> None:
+    with Panel(asked.say("savings"), asked, key="savings", help_text=asked.say("savings_help")):
+        found = data.document("savings", asked.window_params())
+        st.markdown(
+            spoken.plain(
+                asked.say(
+                    "savings_sentence",
+                    saved=spoken.money(found["saved_usd"]),
+                    calls=spoken.count(found["rerouted_calls"]),
+                    unknown=spoken.count(found["unknown_calls"]),
+                )
+            )
+        )
+        if found["rows"]:
+            names = {key: asked.say(f"column_{key}") for key in routing.SAVINGS_COLUMNS}
+            shown = routing.savings_rows(found["rows"], names)
+            st.dataframe(
+                shown,
+                hide_index=True,
+                column_config=tables.whole_numbers(shown),
+                alt=asked.say("savings"),
+            )
+
+
+def _experiments(asked: Filters) -> None:
+    title, about = asked.say("experiments"), asked.say("experiments_help")
+    with Panel(title, asked, key="experiments", help_text=about):
+        found = data.document("experiments", asked.window_params())["rows"]
+        if not found:
+            st.caption(asked.say("no_experiments"))
+            return
+        names = {key: asked.say(f"column_{key}") for key in routing.EXPERIMENT_COLUMNS}
+        shown = routing.experiment_rows(found, names, say=asked.say)
+        st.dataframe(shown, hide_index=True, column_config=tables.whole_numbers(shown), alt=title)
 
 
 def _tenants(asked: Filters) -> Params:

@@ -68,6 +68,25 @@ COMPLETENESS: dict[str, Any] = {
 }  # fmt: skip
 
 
+SAVINGS: dict[str, Any] = {
+    "saved_usd": "12.5", "rerouted_calls": 1_200, "unknown_calls": 3,
+    "rows": [
+        {"team": None, "asked_model": "gpt-5", "served_model": "gpt-5-mini", "calls": 1_197,
+         "cost_usd": "2.5", "counterfactual_usd": "15", "saved_usd": "12.5"},
+    ],
+}  # fmt: skip
+EXPERIMENT: dict[str, Any] = {
+    "rule": "mini", "control": "asked",
+    "arms": [
+        {"arm": "asked", "units": 210, "means": {"cost_usd_per_call": 0.0125, "latency_ms": 1500.0},
+         "against_control": {}},
+        {"arm": "small", "units": 205, "means": {"cost_usd_per_call": 0.0021, "latency_ms": 1490.0},
+         "against_control": {"cost_usd_per_call": {"verdict": "lower"},
+                             "latency_ms": {"verdict": "undecided"}}},
+    ],
+}  # fmt: skip
+
+
 class FakeApi:
     """The routes that the dashboard asks, over rows that a test may change.
 
@@ -121,6 +140,8 @@ class FakeApi:
             "budgets": {"rows": self.budgets, "meta": {}},
             "policy/generations": {"rows": [GENERATION]},
             "policy/nodes": {"rows": [NODE]},
+            "savings": SAVINGS,
+            "experiments": {"rows": [EXPERIMENT]},
         }
         return documents.get(path)
 

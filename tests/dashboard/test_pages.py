@@ -167,8 +167,20 @@ def test_overview_counts_budgets_near_their_limit_and_shows_alerts(open_page: Op
 
 
 def test_a_node_that_refused_a_generation_says_why(open_page: OpenPage) -> None:
-    generations, nodes = open_page("budgets_policy").dataframe
+    generations, nodes, *_ = open_page("budgets_policy").dataframe
     assert list(generations.value["Generation"]) == ["1.4"]
     assert list(nodes.value["State"]) == ["refused"]
     assert list(nodes.value["Applied"]) == ["1.3"]
     assert list(nodes.value["Reason"]) == ["unknown field `canary`"]
+
+
+def test_savings_and_experiments_are_shown(open_page: OpenPage) -> None:
+    """With the counterfactual in words, and what may be said of each arm."""
+    app = open_page("budgets_policy")
+    said = words(app)
+    assert "$12.50 saved by 1,200 rerouted calls. Not known for 3 of them" in said
+    *_, savings, experiments = app.dataframe
+    assert ["$15.00"] == list(savings.value["Would have cost"])
+    assert ["asked (control)", "small"] == list(experiments.value["Arm"])
+    assert ["$0.012", "$0.0021, lower than the control"] == list(experiments.value["Cost per call"])
+    assert "1,490 ms, not decided" == experiments.value["Latency"][1]

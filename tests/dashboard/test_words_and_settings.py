@@ -5,20 +5,32 @@ from string import Formatter
 import pytest
 
 import dashboard
-from dashboard import csp, filters, frames, i18n, ledger, money_rows, quality, settings, tracing
+from dashboard import (
+    csp,
+    filters,
+    frames,
+    i18n,
+    ledger,
+    money_rows,
+    quality,
+    routing,
+    settings,
+    tracing,
+)
 
 SOURCE = Path(dashboard.__file__).parent
 FAMILIES = {
     "range_": filters.RANGES,
     "dim_": filters.GROUPS,
     "step_": filters.STEPS,
-    "node_": ("applied", "pending", "rejected", "stale"),
+    "node_": ("applied", "pending", "rejected", "stale", "gone"),
     "mode_": ("hard", "soft", "shadow"),
     "part_": ledger.PARTS,
     "term_": money_rows.TERMS,
     "class_": money_rows.CLASSES,
     "figure_": money_rows.FIGURES,
     "compare_": ("previous", "last_week", "last_month", "last_year"),
+    "verdict_": routing.VERDICTS,
     "column_": (
         *frames.GROUP_COLUMNS,
         *tracing.CALL_COLUMNS,
@@ -26,6 +38,8 @@ FAMILIES = {
         *tracing.TOOLTIPS,
         *ledger.GENERATION_COLUMNS,
         *ledger.NODE_COLUMNS,
+        *routing.SAVINGS_COLUMNS,
+        *routing.EXPERIMENT_COLUMNS,
         *quality.DUPLICATE_COLUMNS,
         *quality.EMITTER_COLUMNS,
         *money_rows.CHANGE_COLUMNS,

@@ -19,7 +19,7 @@ from controlplane.auth.roles import Scope
 from controlplane.budgets.budget import Budget
 from controlplane.core.calendar import Window
 from controlplane.core.errors import ConfigError, InvalidInputError, NotFoundError
-from controlplane.core.money import parse_usd
+from controlplane.core.money import format_usd, parse_usd
 from controlplane.pipelines.experiments import ExperimentReport, analyze
 from controlplane.pipelines.publish import carry_canaries, compile_document
 from controlplane.pipelines.replay import PriceCall, Proposed, ReplayReport, replay, savings
@@ -273,14 +273,16 @@ def _told(report: ReplayReport, *, limit: int) -> dict[str, Any]:
 
 
 def _money_as_text(tree: Any) -> Any:
-    """Write `*_nusd` as strings, as everywhere in the API."""
-    if isinstance(tree, dict):
-        return {
-            key: str(value)
-            if key.endswith("_nusd") and isinstance(value, int)
-            else _money_as_text(value)
-            for key, value in tree.items()
-        }
+    """Write money as everywhere in the API: `*_nusd` as strings, and `*_usd` beside them."""
     if isinstance(tree, list | tuple):
         return [_money_as_text(each) for each in tree]
-    return tree
+    if not isinstance(tree, dict):
+        return tree
+    told: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key.endswith("_nusd") and isinstance(value, int):
+            told[key] = str(value)
+            told[f"{key.removesuffix('_nusd')}_usd"] = format_usd(value)
+        else:
+            told[key] = _money_as_text(value)
+    return told
