@@ -26,6 +26,7 @@ from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.change import ChangeController
 from controlplane.api.routes.completeness import CompletenessController
 from controlplane.api.routes.costs import CostController
+from controlplane.api.routes.erasures import ErasureController
 from controlplane.api.routes.exports import ExportController
 from controlplane.api.routes.gpu import GpuController
 from controlplane.api.routes.health import HealthController
@@ -64,6 +65,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     PriceController,
     RerateController,
     QualityController,
+    ErasureController,
     ReconciliationController,
     ReplayController,
     ScoreController,

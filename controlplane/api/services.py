@@ -18,6 +18,7 @@ from controlplane.core.clock import Clock
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.ids import IdFactory
 from controlplane.pipelines.gpu_cost import GpuTools
+from controlplane.pipelines.ports import SubjectStore
 from controlplane.pipelines.publish import PublishTools
 from controlplane.pipelines.reconcile import ReconciliationReport
 from controlplane.pipelines.sync import SyncTools
@@ -151,6 +152,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     contents: ContentKeeper
     signals: SignalReader
     signal_writer: SignalWriter
+    subjects: SubjectStore
     gpu: GpuTools
     gpu_pools: GpuPools
     keys: KeyDirectory

@@ -18,6 +18,7 @@ class Scope(StrEnum):
     SYNC = "sync:write"
     INGEST = "ingest:write"
     KEYS_ADMIN = "keys:admin"
+    SUBJECTS_ERASE = "subjects:erase"
     ALERTS_READ = "alerts:read"
     ALERTS_ACK = "alerts:ack"
     SCORES_WRITE = "scores:write"

@@ -22,7 +22,13 @@ from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
 from controlplane.bootstrap.gpu_pools import gpu_rounds, gpu_tools, load_pools
 from controlplane.bootstrap.metadata import open_keys, open_metadata, open_signer
-from controlplane.bootstrap.places import EXPORTS_DIR, HUB_SOCKET, SIGNING_KEY, SPANS_FILE
+from controlplane.bootstrap.places import (
+    EXPORTS_DIR,
+    HUB_SOCKET,
+    SIGNING_KEY,
+    SPANS_FILE,
+    SUBJECT_KEY,
+)
 from controlplane.bootstrap.policy_hints import PolicyHints
 from controlplane.bootstrap.price_books import LiveBook, open_book
 from controlplane.bootstrap.publishing import (
@@ -104,7 +110,10 @@ def open_stores(settings: Settings) -> Stores:
     engine = open_metadata(settings)
     return Stores(
         engine=engine,
-        spans=DuckDbSpanStore(settings.data_dir / SPANS_FILE),
+        spans=DuckDbSpanStore(
+            settings.data_dir / SPANS_FILE,
+            subject_key=secret_file(settings.secrets_dir / SUBJECT_KEY),
+        ),
         keys=open_keys(settings, engine),
         budgets=BudgetRepository(engine),
         ledger=LedgerRepository(engine),
@@ -179,6 +188,7 @@ def build_services(
         contents=stores.spans.contents,
         signals=stores.spans.signals,
         signal_writer=stores.spans,
+        subjects=stores.spans,
         gpu=gpu_tools(stores.spans, load_pools(settings.gpu_pools), stores.gpu_pools),
         gpu_pools=stores.gpu_pools,
         fixed_pools=load_pools(settings.gpu_pools),

@@ -12,4 +12,6 @@ COLLECTOR_LOCK: Final = "collector.lock"
 
 SIGNING_KEY: Final = "signing-key"
 SPOOL_KEY: Final = "spool-key"
+SUBJECT_KEY: Final = "subject-key"
+"""Names erased people: with another key they would come back."""
 KEY_PEPPER: Final = "api-key-pepper"

@@ -10,6 +10,7 @@ import typer
 
 from controlplane.cli import (
     bench,
+    erase,
     export,
     keys,
     money,
@@ -23,7 +24,19 @@ from controlplane.cli import (
 from controlplane.core.errors import ConfigError, ControlPlaneError, InvalidInputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for commands in (run, offline, export, money, reconcile, keys, policy, replay, simulate, bench):
+for commands in (
+    run,
+    offline,
+    export,
+    money,
+    reconcile,
+    keys,
+    policy,
+    replay,
+    simulate,
+    erase,
+    bench,
+):
     app.add_typer(commands.app)
 
 

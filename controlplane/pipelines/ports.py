@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.settlement import Settled, Unsettled
+from controlplane.ingest.subjects import Erased, Subject
 from controlplane.signals.ports import SpanWriter
 
 
@@ -78,6 +79,22 @@ class RebuildTarget(SpanWriter, SettleStore, Protocol):
 
     def take_over(self, weak: tuple[WeakEmitter, ...]) -> None:
         """Settle from now on with what another store had learned."""
+        ...
+
+
+class SubjectStore(Protocol):
+    """A span store that can forget a person."""
+
+    def erase(self, subject: Subject, *, now: datetime, apply: bool) -> Erased:
+        """Take a subject out of every span and call, with the attributes of their traces.
+
+        Usage, cost and the calls themselves stay, and all sums with them. Spans of the subject
+        that start before `now` and come later are stored without it, resends are duplicates as
+        before. Twice is once. Without `apply` nothing changes, and the counts say what would.
+
+        Raises:
+            StoreUnavailableError: nothing changed.
+        """
         ...
 
 

@@ -355,6 +355,7 @@ def services(
         contents=reader.contents,
         signals=reader.signals,
         signal_writer=reader,
+        subjects=reader,
         gpu=GpuTools(
             store=reader.gpu,
             signals=reader.signals,

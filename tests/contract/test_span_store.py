@@ -9,6 +9,7 @@ import pytest
 
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
+from controlplane.ingest.subjects import Subject
 from controlplane.pipelines.settle import settle_tick
 from controlplane.signals.ports import SpanReader, SpanWriter, Written
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
@@ -336,7 +337,13 @@ def test_duplicates_are_summed_by_who_reported_and_who_bills(spans: Store, span_
     """Two calls of two layers, one of them billed to another tenant, and n = 2 of an engine."""
     one, other = ({"response_id": f"chatcmpl-{n}123456789"} for n in range(2))
     proxy = {"layer": "proxy", "service_name": "gate", "dialect": "litellm-proxy"}
-    engine = {"layer": "engine", "service_name": "gpu", "dialect": "vllm", "response_id": "cmpl"}
+    engine = {
+        "layer": "engine",
+        "service_name": "gpu",
+        "dialect": "vllm",
+        "response_id": "cmpl",
+        "attributes": [("gen_ai.request.n", "2")],
+    }
     spans.writer.write(
         span_rows(
             {**one, "span_id": 1, "cost_nusd": 7},
@@ -363,6 +370,56 @@ def test_duplicates_are_summed_by_who_reported_and_who_bills(spans: Store, span_
     assert [both, sample] == of(DAY, "default", "platform")
     assert [own, sample] == of(Window(AT, AT + HOUR), "default")
     assert [] == of(DAY, "platform")
+
+
+def test_an_erased_person_is_gone_and_every_sum_stays(spans: Store, span_rows: Rows) -> None:
+    """C7: from spans, calls and attributes; a resend, a revision and a late span bring nobody back."""
+    one, other = Subject("default", "ada"), Subject("other", "ada")
+    shared = {"response_id": "chatcmpl-0123456789", "trace_lo": 5, "user_id": "ada"}
+    said = [("note", "of ada")]
+    rows: list[dict[str, Any]] = [
+        {**shared, "span_id": 1, "attributes": said},
+        {**shared, "span_id": 2, "layer": "proxy", "attributes": said},
+        {**shared, "span_id": 3, "report_kind": "none", "user_id": None, "attributes": said},
+        {"span_id": 4, "trace_lo": 6, "user_id": "bob", "attributes": said},
+        {"span_id": 5, "trace_lo": 7, "user_id": "ada", "tenant": "other", "attributes": said},
+    ]
+    spans.writer.write(span_rows(*rows), batch_id="a")
+    _settle(spans)
+    before = _total(spans.store)
+    planned = spans.store.erase(one, now=AT + HOUR, apply=False)
+    assert (2, 1, False) == (planned.spans, planned.traces, planned.applied)
+    assert {"ada", "bob"} == {row["user"] for row in _total(spans.store, group_by=("user",))}
+
+    assert spans.store.erase(one, now=AT + HOUR, apply=True).applied
+    late = [
+        {**rows[0], "content_hash": 9},
+        {**rows[0], "span_id": 6, "trace_lo": 8, "response_id": None, "attributes": said},
+        {**rows[0], "span_id": 7, "trace_lo": 9, "response_id": None, "start_time": AT + 2 * HOUR},
+    ]
+    written = spans.writer.write(span_rows(*rows, *late), batch_id="b")
+    assert (3, 5) == (written.stored, written.duplicates)
+    _settle(spans, now=AT + 3 * HOUR)
+    (total,) = _total(spans.store)
+    assert (before[0]["calls"] + 2, before[0]["cost_nusd"] + 2_000) == (
+        total["calls"],
+        total["cost_nusd"],
+    )
+    people = {row["user"]: row["calls"] for row in _total(spans.store, group_by=("user",))}
+    assert {None: 2, "bob": 1, "ada": 1} == people
+    for trace_lo in (5, 8):
+        trace = spans.store.trace(TraceQuery(tenants=TENANTS, trace_hi=0, trace_lo=trace_lo))
+        assert {None} == set(trace.column("user_id").to_pylist())
+        assert [] == [pair for row in trace.column("attributes").to_pylist() for pair in row or []]
+    theirs = spans.store.trace(TraceQuery(tenants=("other",), trace_hi=0, trace_lo=7))
+    assert (["ada"], [said]) == tuple(
+        theirs.column(name).to_pylist() for name in ("user_id", "attributes")
+    )
+    assert (1, 0) == (  # what she did afterwards is hers again
+        spans.store.erase(one, now=AT + HOUR, apply=False).spans,
+        spans.store.erase(Subject("default", ""), now=AT, apply=True).spans,
+    )
+    assert 1 == spans.store.erase(other, now=AT, apply=False).spans
 
 
 def test_rolled_up_buckets_answer_as_their_calls_do(spans: Store, span_rows: Rows) -> None:

@@ -22,6 +22,7 @@ from controlplane.ingest.settlement import (
     Settled,
     Unsettled,
 )
+from controlplane.ingest.subjects import Erased, Subject
 from controlplane.signals.ports import Written
 from controlplane.signals.queries import (
     MAX_BATCH_ROWS,
@@ -33,6 +34,7 @@ from controlplane.signals.queries import (
 from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
 from controlplane.store.memory.cost_sums import sum_costs
 from controlplane.store.memory.duplicate_sums import sum_duplicates
+from controlplane.store.memory.erasure import bury, forget, is_of
 from controlplane.store.memory.histograms import count_latencies, count_lengths
 from controlplane.usage.cost_plan import plan_repeats
 from controlplane.usage.dimensions import dimension
@@ -51,6 +53,7 @@ class MemorySpanStore:
         self._written: dict[str, list[Row]] = {}
         self._settled_batches = 0
         self._weak: tuple[WeakEmitter, ...] = ()
+        self._erased: dict[Subject, datetime] = {}
         self._calls: dict[str, Row] = {}
         self._members: list[Row] = []
         self._changes: list[Row] = []
@@ -65,6 +68,7 @@ class MemorySpanStore:
             key = (*_identity(row), row["content_hash"])
             if key not in known:
                 known.add(key)
+                bury(row, self._erased)
                 stored.append(row)
         self._spans += stored
         self._written[batch_id] = stored
@@ -119,6 +123,17 @@ class MemorySpanStore:
     def take_over(self, weak: tuple[WeakEmitter, ...]) -> None:
         """See `RebuildTarget.take_over`."""
         self._weak += weak
+
+    def erase(self, subject: Subject, *, now: datetime, apply: bool) -> Erased:
+        """See `SubjectStore.erase`."""
+        own = [row for row in self._spans if is_of(row, subject)]
+        traces = {(row["domain"], row["trace_hi"], row["trace_lo"]) for row in own}
+        if apply:
+            forget(self._spans, subject, traces)
+            forget(self._calls.values(), subject, traces)
+            forget(self._changes, subject, traces)
+            self._erased[subject] = now
+        return Erased(spans=len(own), traces=len(traces), applied=apply)
 
     def roll_up(self, *, now: datetime) -> int:
         """See `SettleStore.roll_up`: there is no cube to fall behind."""

@@ -9,11 +9,13 @@ import pyarrow as pa
 from controlplane.core.calendar import Window
 from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.settlement import Settled, Unsettled
+from controlplane.ingest.subjects import Erased, Subject
 from controlplane.signals.ports import Written
 from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
 from controlplane.store.spans.content_tables import ContentTables
 from controlplane.store.spans.database import SpanDatabase
+from controlplane.store.spans.erasure import Erasure, Tombstones
 from controlplane.store.spans.gpu_tables import GpuTables
 from controlplane.store.spans.reader import SpanTableReader
 from controlplane.store.spans.rerate_tables import RerateTables
@@ -29,7 +31,7 @@ class DuckDbSpanStore:
     Writing and reading are safe from any thread; settling belongs to one.
     """
 
-    def __init__(self, path: Path | None, *, threads: int = 1) -> None:
+    def __init__(self, path: Path | None, *, threads: int = 1, subject_key: bytes = b"") -> None:
         """Open or create the file at `path`; None is a database in memory, for tests.
 
         Args:
@@ -37,11 +39,15 @@ class DuckDbSpanStore:
             threads: how many cores one query may use. More than one makes a write cost half as
                 much processor time again, and readers run beside each other anyway.
 
+            subject_key: names erased people; kept apart from the file, always the same.
+
         Raises:
             StoreUnavailableError: another process holds the file, or it can not be read.
         """
         self._database = SpanDatabase(path, threads=threads)
-        self._writer = SpanTableWriter(self._database)
+        tombstones = Tombstones(self._database.connect(), subject_key)
+        self._writer = SpanTableWriter(self._database, tombstones)
+        self._erasure = Erasure(self._database, tombstones, writing=self._writer.lock)
         self._reader = SpanTableReader(self._database)
         self._tables = SettleTables(self._database)
         self.rerates = RerateTables(self._tables, self._writer)
@@ -145,6 +151,10 @@ class DuckDbSpanStore:
     def take_over(self, weak: tuple[WeakEmitter, ...]) -> None:
         """See `RebuildTarget.take_over`."""
         self._tables.weak.add(weak)
+
+    def erase(self, subject: Subject, *, now: datetime, apply: bool) -> Erased:
+        """See `SubjectStore.erase`."""
+        return self._erasure.erase(subject, now=now, apply=apply)
 
     def roll_up(self, *, now: datetime) -> int:
         """See `SettleStore.roll_up`."""

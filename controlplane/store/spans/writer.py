@@ -29,6 +29,7 @@ from controlplane.store.spans.database import (
     streamed,
     transaction,
 )
+from controlplane.store.spans.erasure import Tombstones
 from controlplane.store.spans.seen_filter import HOUR_US, Hashes, SeenFilter
 
 _IDENTITY: Final = (
@@ -52,8 +53,8 @@ class SpanTableWriter:
     DuckDB synchronises its log before a commit returns.
     """
 
-    def __init__(self, database: SpanDatabase) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, database: SpanDatabase, tombstones: Tombstones) -> None:
+        self.lock = threading.Lock()
         self._connection = database.connect()
         self._seen = SeenFilter(self._read_hour)
         self._contexts = ContextNumbers(self._connection)
@@ -63,6 +64,7 @@ class SpanTableWriter:
             "SELECT greatest(coalesce(max(batch_seq), 0), epoch_us(now())) FROM ingest_batch"
         ).fetchone()
         self._last_seq = int(row[0]) if row else 0
+        self._tombstones = tombstones
 
     def write(self, spans: pa.Table, *, batch_id: str) -> Written:
         """See `SpanWriter.write`."""
@@ -70,7 +72,7 @@ class SpanTableWriter:
 
     def write_compact(self, spans: pa.Table, *, batch_id: str) -> Written:
         """Do what `write` does with a table that `compact` made."""
-        with self._lock:
+        with self.lock:
             try:
                 if self._is_recorded(batch_id):
                     return Written(stored=0, duplicates=spans.num_rows, replayed=True)
@@ -87,7 +89,7 @@ class SpanTableWriter:
         if not contexts.num_rows:
             return np.zeros(0, dtype=np.int64)
         index, first = combinations([whole(contexts, n) for n in CONTEXT_NAMES], contexts.num_rows)
-        with self._lock:
+        with self.lock:
             with transaction(self._connection):
                 numbers = self._contexts.number(contexts.take(pa.array(first, pa.int64())))
             self._contexts.keep()
@@ -110,6 +112,8 @@ class SpanTableWriter:
         seq = self._last_seq + 1
         with transaction(self._connection):
             index, contexts = context_index(batch)
+            tenants = contexts.column("tenant").take(index).to_pylist
+            batch = self._tombstones.bury(batch, tenants)
             self._insert(batch, self._contexts.number(contexts)[index], seq)
             load(self._connection, counted=_counts(batch, index, contexts))
             self._connection.execute(read_sql("count_stored"))
