@@ -42,6 +42,7 @@ from controlplane.api.routes.replay import ReplayController
 from controlplane.api.routes.rerates import RerateController
 from controlplane.api.routes.scores import ScoreController
 from controlplane.api.routes.unit_costs import UnitCostController
+from controlplane.api.routes.what_if import WhatIfController
 from controlplane.api.services import Services
 
 MAX_BODY_BYTES: Final = 4 * 2**20
@@ -64,6 +65,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     PolicyChangeController,
     PriceController,
     RerateController,
+    WhatIfController,
     QualityController,
     ErasureController,
     ReconciliationController,

@@ -85,6 +85,16 @@ def imported(answer: ImportAnswer) -> str:
     return _drawn(table, said, left, moved)
 
 
+def compared(answer: Mapping[str, Any]) -> str:
+    """Draw a what-if by tenant and model, and the formula under it."""
+    names = ("tenant", "model", "calls", "not_compared", "old_usd", "new_usd", "moved_usd")
+    table = Table(*names)
+    for row in answer["rows"]:
+        table.add_row(*(str(row[name]) for name in names))
+    total = f"${answer['old_usd']} → ${answer['new_usd']}: ${answer['moved_usd']} moved"
+    return _drawn(table, total, *answer["formula"], answer["assumption"])
+
+
 def verification(result: Verification) -> str:
     """Say whether an export is as it was signed, and what is not."""
     verdict = "OK" if result.ok else "NOT OK"

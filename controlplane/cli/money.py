@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.options import Config, DataDir, Json, group, print_json, print_text
+from controlplane.cli.policy import KeyFile, Server
 
 app = typer.Typer()
 prices_app = group("The price book.")
@@ -84,3 +85,39 @@ def rerate(  # noqa: PLR0913 - one option each, as the contract has it
     )
     answer = run(settings.load(config, overrides={"data_dir": data_dir}), asked)
     print_json(answer) if json else print_text(rerated(answer))
+
+
+@app.command()
+def whatif(  # noqa: PLR0913 - one option each
+    *,
+    start: Annotated[str, typer.Option(help="First call start, RFC 3339.")],
+    end: Annotated[str, typer.Option(help="First instant after it, RFC 3339.")],
+    switch_model: Annotated[str | None, typer.Option(help="MODEL or PROVIDER/MODEL.")] = None,
+    service_tier: Annotated[str | None, typer.Option(help="batch, flex, …")] = None,
+    cache_permille: Annotated[
+        int | None, typer.Option(help="Thousandths of text input read from the cache.")
+    ] = None,
+    max_input_tokens: Annotated[int | None, typer.Option(help="Cut longer inputs.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only calls of this model.")] = None,
+    team: Annotated[str | None, typer.Option(help="Only calls of this team.")] = None,
+    tenant: Annotated[list[str] | None, typer.Option(help="Only these tenants.")] = None,
+    server: Server = None,
+    key_file: KeyFile = None,
+    json: Json = False,
+) -> None:
+    """Price recorded calls as they would have been, and show the formula; nothing is changed."""
+    from controlplane.bootstrap.remote import RemoteApi
+    from controlplane.bootstrap.text import compared
+
+    provider, slash, name = (switch_model or "").partition("/")
+    scenario = {
+        "provider": provider if slash else None,
+        "model": (name if slash else provider) or None,
+        "service_tier": service_tier,
+        "cache_permille": cache_permille,
+        "max_input_tokens": max_input_tokens,
+    }
+    asked = {"start": start, "end": end, "scenario": scenario, "model": model, "team": team}
+    with RemoteApi.from_environment(server=server, key_file=key_file) as api:
+        answer = api.post("/what-if", {**asked, "tenants": tuple(tenant or ())})
+    print_json(answer) if json else print_text(compared(answer))
