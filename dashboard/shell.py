@@ -38,6 +38,7 @@ def _pages(asked: Filters) -> list[st.Page]:
             ("unit_economics", ":material/calculate:", False),
             ("reconciliation", ":material/receipt_long:", False),
             ("budgets_policy", ":material/account_balance_wallet:", False),
+            ("gpu", ":material/memory:", False),
             ("traces", ":material/account_tree:", False),
             ("data_quality", ":material/fact_check:", False),
         )

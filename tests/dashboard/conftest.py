@@ -123,8 +123,8 @@ class FakeApi:
                 "calls": [70], "suppressed": [50], "last_event_time": [NOW],
             })  # fmt: skip
             return emitters, {"data_through": self.data_through, "server_time": NOW.isoformat()}
-        if path == "data-quality/duplicates":
-            return duplicates()
+        if path in TABLES:
+            return TABLES[path]()
         if path == "calls":
             return calls_of(self.spans), {"zone": "UTC", "next_cursor": None}
         if path == f"traces/{TRACE}":
@@ -208,6 +208,19 @@ def history() -> list[dict[str, Any]]:
     return rows
 
 
+def gpu_lines() -> tuple[pa.Table, dict[str, Any]]:
+    """A pool's day: a quarter used by one team, the rest idle."""
+    rows: list[dict[str, Any]] = [
+        {"pool": "a100", "slice": "", "tenant": "acme", "team": "support", "model": "llama",
+         "is_idle": False, "calls": 10, "cost_usd": "24", "cost_nusd": 24 * 10**9},
+        {"pool": "a100", "slice": "", "tenant": "", "team": None, "model": None,
+         "is_idle": True, "calls": 0, "cost_usd": "72", "cost_nusd": 72 * 10**9},
+    ]  # fmt: skip
+    bill = {"pool": "a100", "bill_usd": "96", "busy_ratio": 0.25, "confidence": "high"}
+    meta = {"totals": {"cost_usd": "96"}, "bills": [bill]}
+    return pa.Table.from_pylist(rows), meta
+
+
 def trace_spans() -> pa.Table:
     """An application's request, its client's report and the proxy's, which bills."""
     at = NOW - timedelta(seconds=30)
@@ -275,6 +288,12 @@ def budget(name: str, *, limit: int, enforced: int, around: int, leased: int) ->
             **{f"{part}_usd": str(dollars) for part, dollars in amounts.items()},
         },
     }  # fmt: skip
+
+
+TABLES: dict[str, Callable[[], tuple[pa.Table, dict[str, Any]]]] = {
+    "gpu": gpu_lines,
+    "data-quality/duplicates": duplicates,
+}
 
 
 def arrow(table: pa.Table, meta: dict[str, Any]) -> bytes:

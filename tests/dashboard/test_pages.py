@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PAGES = (
     "overview", "cost_explorer", "changes", "unit_economics", "reconciliation", "budgets_policy",
-    "traces", "data_quality",
+    "traces", "data_quality", "gpu",
 )  # fmt: skip
 
 OpenPage = Callable[..., AppTest]
@@ -132,6 +132,16 @@ def test_what_is_missing_is_said_with_its_estimate(open_page: OpenPage) -> None:
     sent = accounts.iloc[0, 2:6].tolist()  # received, stored, duplicates, rejected
     assert [130, 120, 7, 3] == [int(str(n).replace(",", "")) for n in sent]
     assert ["vllm"] == list(counters["Emitter"])
+
+
+def test_gpu_lines_say_who_used_a_pool_and_what_was_idle(open_page: OpenPage) -> None:
+    app = open_page("gpu", range="24h")
+    assert "$96.00 in all, idle time included" in words(app).replace("**", "")
+    lines, bills = (frame.value for frame in app.dataframe[:2])
+    assert ["acme", "–"] == list(lines["Tenant"])  # noqa: RUF001 - the dash
+    assert ["support", "idle"] == list(lines["Team"])
+    assert ["a100", "a100"] == list(lines["Pool"])
+    assert ["high"] == list(bills["Confidence"])
 
 
 def test_trace_shows_what_is_billed_and_why_the_rest_is_not(open_page: OpenPage) -> None:
