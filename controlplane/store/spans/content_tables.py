@@ -52,6 +52,7 @@ def insert_content(connection: duckdb.DuckDBPyConnection, contents: pa.Table) ->
     if contents.schema.names != CONTENT_SCHEMA.names:
         raise StoreUnavailableError("the columns are not this release's; use one release")
     load(connection, new_content=contents)
+    connection.execute(read_sql("drop_buried_content"))
     times = contents.column("start_time")
     bounds = {"start": pc.min(times).as_py(), "end": pc.max(times).as_py()}
     connection.execute(read_sql("insert_content"), bounds)

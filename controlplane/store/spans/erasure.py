@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.ingest.subjects import Erased, Subject, subject_hash
-from controlplane.store.spans.database import SpanDatabase, read_sql, transaction
+from controlplane.store.spans.database import SpanDatabase, load, read_sql, transaction
 
 NO_ATTRIBUTES: Final = "{}"
 NEVER_US: Final = -(2**63)
@@ -43,10 +43,17 @@ class Tombstones:
         """Return the hash that stands for a subject."""
         return subject_hash(self._key, subject)
 
-    def bury(self, batch: pa.Table, tenants: Callable[[], list[Any]]) -> pa.Table:
+    def bury(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        batch: pa.Table,
+        *,
+        tenants: Callable[[], list[Any]],
+    ) -> pa.Table:
         """Take erased people out of rows (columns user_id, start_time, attributes) before storing.
 
         Args:
+            connection: in the transaction that will insert the rows.
             batch: rows as they are inserted.
             tenants: lists the tenant of each row; not asked while nobody is erased.
         """
@@ -67,6 +74,8 @@ class Tombstones:
         if not any(hit):
             return batch
         mask = pa.array(hit, pa.bool_())
+        load(connection, subject_span=batch.filter(mask).select(["trace_hi", "trace_lo"]))
+        connection.execute(read_sql("bury_traces"))
         batch = _replaced(batch, "user_id", mask=mask, value=None)
         if "attributes" in batch.column_names:
             batch = _replaced(batch, "attributes", mask=mask, value=NO_ATTRIBUTES)
@@ -124,7 +133,7 @@ class Erasure:
         name: str,
         now: datetime,
     ) -> None:
-        for statement in ("erase_spans", "erase_attributes"):
+        for statement in ("bury_traces", "erase_content", "erase_spans", "erase_attributes"):
             connection.execute(read_sql(statement))
         for table in ("grouped_call", "replaced_call"):
             connection.execute(

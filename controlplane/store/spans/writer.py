@@ -113,7 +113,7 @@ class SpanTableWriter:
         with transaction(self._connection):
             index, contexts = context_index(batch)
             tenants = contexts.column("tenant").take(index).to_pylist
-            batch = self._tombstones.bury(batch, tenants)
+            batch = self._tombstones.bury(self._connection, batch, tenants=tenants)
             self._insert(batch, self._contexts.number(contexts)[index], seq)
             load(self._connection, counted=_counts(batch, index, contexts))
             self._connection.execute(read_sql("count_stored"))
