@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from controlplane.agent.admit import Claim, Refusal, claim, dearest_rate, exhausted
+from controlplane.agent.admit import Claim, Refusal, claim, dearest_rate, exhausted, with_parents
 from controlplane.agent.consult import Consulted, Desk
 from controlplane.agent.holder import Holder
 from controlplane.agent.lease import Instant
@@ -73,7 +73,7 @@ class Admission:
         with self._holder.lock:
             consulted = self._consult(request)
             try:
-                self._check_fresh(consulted)
+                consulted = self._fresh_enough(consulted)
                 wanted = self._claim(request, consulted)
             except RefusedError:
                 self.desk.take_back(consulted, request)
@@ -145,14 +145,21 @@ class Admission:
             raise self.refused(consulted.refusal)
         return consulted
 
-    def _check_fresh(self, consulted: Consulted) -> None:
+    def _fresh_enough(self, consulted: Consulted) -> Consulted:
+        """Apply what each budget says about a policy that is too old."""
         applied = self._puller.applied
         if applied is None:
-            return
+            return consulted
         stale = applied.document.on_stale
         age = applied.confirmed.seconds_until(Instant.of(self._clock))
-        hard = next((b for b in consulted.budgets if b.mode is Mode.HARD), None)
-        if hard and age > stale.dead_after_seconds and stale.mode is StaleMode.PESSIMISTIC:
+        if age <= stale.dead_after_seconds:
+            return consulted
+        usual = "block" if stale.mode is StaleMode.PESSIMISTIC else "ceiling"
+        does = {one.id: usual if one.stale == "policy" else one.stale for one in consulted.budgets}
+        hard = next(
+            (b for b in consulted.budgets if b.mode is Mode.HARD and does[b.id] == "block"), None
+        )
+        if hard:
             raise self.refused(
                 Refusal(
                     code="policy_stale",
@@ -162,6 +169,9 @@ class Admission:
                     budget=hard,
                 )
             )
+        held = tuple(one for one in consulted.budgets if does[one.id] != "allow")
+        decision = msgspec.structs.replace(consulted.decision, budgets=held)
+        return msgspec.structs.replace(consulted, decision=decision)
 
     def _claim(self, request: Request, consulted: Consulted) -> Claim:
         bound, most = request.bound, consulted.cap_choices
@@ -169,7 +179,7 @@ class Admission:
             bound = msgspec.structs.replace(bound, choices=most)
         wanted = claim(
             consulted.document,
-            consulted.budgets,
+            with_parents(consulted.document, consulted.budgets),
             bound,
             candidates=_rate_names(request, consulted),
             cap_tokens=consulted.cap_tokens,

@@ -15,6 +15,7 @@ from controlplane.agent.bounds import Bound
 from controlplane.core.money import format_usd
 from controlplane.policy.ceiling import call_ceiling_nusd, output_tokens_within
 from controlplane.policy.document import BudgetClause, Mode, PolicyDocument, RatePerMillion
+from controlplane.policy.match import matches
 from controlplane.policy.wire import Standing
 
 USEFUL_OUTPUT_TOKENS: Final = 16
@@ -133,6 +134,59 @@ def dearest_rate(
     )
 
 
+def dearest_of_provider(
+    rate_card: Mapping[str, RatePerMillion], candidates: tuple[tuple[str, ...], ...]
+) -> RatePerMillion | None:
+    """Return the ceiling of everything that the candidates' providers have a rate for.
+
+    A candidate that names no provider with a rate may be anybody's: then of the whole card.
+    """
+    named = {name.partition("/")[0] for names in candidates for name in names if "/" in name}
+    of_provider = tuple((name,) for name in rate_card if name.partition("/")[0] in named)
+    return dearest_rate(rate_card, of_provider or tuple((name,) for name in rate_card))
+
+
+def with_parents(
+    document: PolicyDocument, budgets: tuple[BudgetClause, ...]
+) -> tuple[BudgetClause, ...]:
+    """Return budgets and every one above them: a call is held at all of these levels or none."""
+    by_id = {budget.id: budget for budget in document.budgets}
+    found = {budget.id: budget for budget in budgets}
+    above = [budget.parent for budget in budgets]
+    while above:
+        parent = by_id.get(above.pop() or "")
+        if parent is not None and parent.id not in found:
+            found[parent.id] = parent
+            above.append(parent.parent)
+    return tuple(found.values())
+
+
+def count_unattributed(
+    document: PolicyDocument, facts: Mapping[str, str]
+) -> tuple[BudgetClause, ...] | Refusal:
+    """Return the hard budgets that a request may belong to for all that it says of itself.
+
+    A selector on a fact that the request lacks matches nothing; the budget says what that means:
+    block, hold as if it matched (`ceiling`), or allow.
+    """
+    held = []
+    for budget in document.budgets:
+        if budget.unattributed == "allow" or budget.mode is not Mode.HARD:
+            continue
+        known = {key: values for key, values in budget.match.items() if key in facts}
+        lacking = sorted(budget.match.keys() - known.keys())
+        if not lacking or not matches(known, facts):
+            continue
+        if budget.unattributed == "block":
+            return Refusal(
+                code="budget_unattributed_request",
+                reason=f"budget {budget.name!r} blocks requests that do not say their {lacking[0]}",
+                budget=budget,
+            )
+        held.append(budget)
+    return tuple(held)
+
+
 def _first(
     rate_card: Mapping[str, RatePerMillion], names: tuple[str, ...]
 ) -> RatePerMillion | None:
@@ -160,9 +214,13 @@ def claim(
         )
     rate = dearest_rate(document.rate_card, candidates)
     if rate is None:
-        blocking = next((budget for budget in hard if budget.unpriced != "allow"), None)
-        if blocking is None:
+        hard = [budget for budget in hard if budget.unpriced != "allow"]
+        if not hard:
             return Claim()
+        if all(budget.unpriced == "ceiling" for budget in hard):
+            rate = dearest_of_provider(document.rate_card, candidates)
+    if rate is None:
+        blocking = next((budget for budget in hard if budget.unpriced == "block"), hard[0])
         name = candidates[0][0] if candidates else "this model"
         return Refusal(
             code="budget_unpriced_model",

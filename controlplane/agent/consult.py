@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from controlplane.agent.admit import Refusal
+from controlplane.agent.admit import Refusal, count_unattributed
 from controlplane.agent.health import Deployments
 from controlplane.agent.lease import Instant
 from controlplane.agent.slots import Slot, Slots, trial_of
@@ -81,11 +81,18 @@ class Desk:
             health=self.deployments.health(document, self._clock.monotonic()),
             index=index,
         )
+        refusal = _refusal(decision)
+        unattributed = count_unattributed(document, facts) if refusal is None else ()
+        if isinstance(unattributed, Refusal):
+            refusal = unattributed
+        elif unattributed:
+            budgets = (*decision.budgets, *unattributed)
+            decision = msgspec.structs.replace(decision, budgets=budgets)
         route = decision.route
         return Consulted(
             document=document,
             decision=decision,
-            refusal=_refusal(decision),
+            refusal=refusal,
             sticky=facts.get(route.sticky) if route and route.sticky else None,
             trial=trial_of(decision, document, facts),
         )

@@ -5,10 +5,10 @@ from typing import Final
 
 import msgspec
 
-from controlplane.budgets.budget import Budget, Unpriced
+from controlplane.budgets.budget import Budget, Increase, Stale, Unattributed, Unpriced
 from controlplane.budgets.ledger import Entry
 from controlplane.core.calendar import Period
-from controlplane.core.money import divide_half_even, format_usd
+from controlplane.core.money import divide_half_even, format_usd, parse_usd
 from controlplane.policy.document import Mode
 from controlplane.policy.wire import Standing
 
@@ -24,6 +24,14 @@ PARTS: Final = (
 )
 
 
+class IncreaseIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """More money until a moment."""
+
+    amount_usd: str
+    until: datetime
+    reason: str = ""
+
+
 class BudgetIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new budget; the limit is a decimal string of USD."""
 
@@ -36,7 +44,13 @@ class BudgetIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     match: dict[str, tuple[str, ...]] = {}
     mode: Mode = Mode.HARD
     unpriced: Unpriced = Unpriced.BLOCK
+    unattributed: Unattributed = Unattributed.ALLOW
+    stale: Stale = Stale.POLICY
+    parent: str | None = None
+    """Id of the budget above it."""
+    increases: tuple[IncreaseIn, ...] = ()
     thresholds: tuple[int, ...] = (50, 80, 100)
+    forecast_thresholds: tuple[int, ...] = (100,)
     counts_from: datetime | None = None
     """First instant whose calls count; default now."""
 
@@ -49,7 +63,13 @@ class BudgetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     limit_usd: str | None = None
     mode: Mode | None = None
     unpriced: Unpriced | None = None
+    unattributed: Unattributed | None = None
+    stale: Stale | None = None
+    increases: tuple[IncreaseIn, ...] | None = None
     thresholds: tuple[int, ...] | None = None
+    forecast_thresholds: tuple[int, ...] | None = None
+    accept_promised: bool = False
+    """Go on although more than the new limit is spent or promised already."""
 
 
 class StandingView(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +97,8 @@ class StandingView(msgspec.Struct, frozen=True, kw_only=True):
     free_nusd: str
     used_ratio: float | None
     """Settled and observed over the limit, to four decimals; null for a limit of zero."""
+    enforced_ratio: float | None
+    """Of what was spent, the part that was held before; null while nothing was spent."""
 
 
 class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,9 +115,17 @@ class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     zone: str
     mode: Mode
     unpriced: Unpriced
+    unattributed: Unattributed
+    stale: Stale
+    parent: str | None
+    increases: tuple[IncreaseIn, ...]
     thresholds: tuple[int, ...]
+    forecast_thresholds: tuple[int, ...]
     counts_from: datetime
     standing: StandingView
+    price_book_version: str
+    bound: str
+    """What is promised, and what is not: a sentence."""
 
 
 class BudgetMeta(msgspec.Struct, frozen=True):
@@ -133,7 +163,42 @@ class EntryList(msgspec.Struct, frozen=True):
     window_end: datetime
 
 
-def to_wire(budget: Budget, now: Standing) -> BudgetView:
+def increases_of(said: tuple[IncreaseIn, ...]) -> tuple[Increase, ...]:
+    """Read increases as they were sent.
+
+    Raises:
+        InvalidInputError: an amount that is no money.
+    """
+    return tuple(
+        Increase(
+            amount_nusd=parse_usd(one.amount_usd, field="increases.amount_usd"),
+            until=one.until,
+            reason=one.reason,
+        )
+        for one in said
+    )
+
+
+def bound_of(budget: Budget, now: Standing, price_book_version: str) -> str:
+    """Say what the budget promises, in the words of algorithms L5."""
+    spent = _spent(now)
+    bypassed = f"${format_usd(now.observed_unenforced_nusd)}"
+    if spent:
+        bypassed += f" ({100 * now.observed_unenforced_nusd / spent:.1f} %)"
+    if budget.mode is not Mode.HARD:
+        return f"{budget.mode.value}: nothing is refused; ${format_usd(spent)} was spent."
+    return (
+        f"Calls admitted through enforcement can not exceed ${format_usd(now.limit_nusd)} at prices "
+        f"known when admitted (price book {price_book_version}). {bypassed} bypassed enforcement "
+        "and is subtracted as soon as it is seen."
+    )
+
+
+def _spent(now: Standing) -> int:
+    return now.settled_enforced_nusd + now.settled_unproven_nusd + now.observed_unenforced_nusd
+
+
+def to_wire(budget: Budget, now: Standing, price_book_version: str) -> BudgetView:
     """Cross to the wire."""
     return BudgetView(
         id=budget.id,
@@ -147,22 +212,31 @@ def to_wire(budget: Budget, now: Standing) -> BudgetView:
         zone=budget.zone,
         mode=budget.mode,
         unpriced=budget.unpriced,
+        unattributed=budget.unattributed,
+        stale=budget.stale,
+        parent=budget.parent,
+        increases=tuple(
+            IncreaseIn(amount_usd=format_usd(one.amount_nusd), until=one.until, reason=one.reason)
+            for one in budget.increases
+        ),
         thresholds=budget.thresholds,
+        forecast_thresholds=budget.forecast_thresholds,
         counts_from=budget.counts_from,
         standing=_standing(now),
+        price_book_version=price_book_version,
+        bound=bound_of(budget, now, price_book_version),
     )
 
 
 def _standing(now: Standing) -> StandingView:
     amounts: dict[str, int] = {part: getattr(now, f"{part}_nusd") for part in PARTS}
-    used = (
-        amounts["settled_enforced"] + amounts["settled_unproven"] + amounts["observed_unenforced"]
-    )
-    limit = amounts["limit"]
+    used, limit = _spent(now), amounts["limit"]
+    held = used - now.observed_unenforced_nusd
     return StandingView(
         window_start=now.window_start,
         window_end=now.window_end,
         used_ratio=divide_half_even(used * RATIO_DIGITS, limit) / RATIO_DIGITS if limit else None,
+        enforced_ratio=divide_half_even(held * RATIO_DIGITS, used) / RATIO_DIGITS if used else None,
         **{f"{part}_usd": format_usd(nusd) for part, nusd in amounts.items()},
         **{f"{part}_nusd": str(nusd) for part, nusd in amounts.items()},
     )

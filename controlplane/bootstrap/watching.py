@@ -77,8 +77,10 @@ def watched_budgets(budgets: BudgetRepository, now: datetime) -> Sequence[Watche
             tenant=budget.tenant,
             name=budget.name,
             owner=budget.owner,
+            thresholds=budget.thresholds,
+            forecast_thresholds=budget.forecast_thresholds,
             standing=standing(
-                budget.id, budget.window(now), Balance(budget.limit_nusd, balances[budget.id])
+                budget.id, budget.window(now), Balance(budget.limit_at(now), balances[budget.id])
             ),
         )
         for budget in active

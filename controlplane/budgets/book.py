@@ -71,7 +71,7 @@ class LedgerBook:
     def balance(self, budget: Budget, window: Window) -> Balance:
         """Return a window's balance as of here."""
         key = WindowKey(budget.id, window.start)
-        return Balance(budget.limit_nusd, self._amounts.get(key, Amounts()))
+        return Balance(budget.limit_at(self._now), self._amounts.get(key, Amounts()))
 
     def is_leased(self, budget_id: str) -> bool:
         """Whether something of a budget's current window is promised to somebody."""

@@ -105,6 +105,21 @@ def counted(frame: pl.DataFrame, budget: Budget) -> pl.DataFrame:
     return frame.filter(keep)
 
 
+def counted_with_children(
+    frame: pl.DataFrame, budget: Budget, budgets: Sequence[Budget]
+) -> pl.DataFrame:
+    """Return the calls that a budget or one below it counts, from the budget's own start."""
+    family = [budget]
+    for one in family:  # grows while it is read; parents form no ring, compiling refuses one
+        family += [child for child in budgets if child.parent == one.id and child not in family]
+    if len(family) == 1:
+        return counted(frame, budget)
+    numbered = frame.with_row_index("row")
+    rows = {row for one in family for row in counted(numbered, one)["row"].to_list()}
+    mine = pl.col("row").is_in(sorted(rows)) & (pl.col("start_time") >= budget.counts_from)
+    return numbered.filter(mine).drop("row")
+
+
 def _covers(column: str, value: str) -> pl.Expr:
     if value.endswith(WILDCARD):
         return pl.col(column).str.starts_with(value[:-1]).fill_null(value=False)
@@ -140,7 +155,7 @@ def plan(
     made = Plan()
     holds = _HoldIndex(known.holds)
     for budget in budgets:
-        rows = counted(frame, budget)
+        rows = counted_with_children(frame, budget, budgets)
         if rows.is_empty():
             continue
         loose = _apart(made, rows, budget, holds=holds, now=now)

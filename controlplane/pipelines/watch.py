@@ -26,7 +26,8 @@ BUCKET: Final = timedelta(minutes=15)
 HISTORY: Final = timedelta(days=15)
 DRIFT_REFERENCE: Final = timedelta(days=7)
 DRIFT_CURRENT: Final = timedelta(hours=6)
-BUDGET_THRESHOLDS: Final = (50, 80, 100)
+FORECAST_AFTER_RATIO: Final = 0.2
+"""Of a window: before that, one busy hour would be a forecast."""
 MAX_DUE: Final = 100
 RETRY_SECONDS: Final = (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 UNATTRIBUTED: Final = "unattributed"
@@ -39,6 +40,8 @@ class WatchedBudget(msgspec.Struct, frozen=True):
     name: str
     owner: str
     standing: Standing
+    thresholds: tuple[int, ...] = (50, 80, 100)
+    forecast_thresholds: tuple[int, ...] = (100,)
 
 
 def watch_round(
@@ -64,7 +67,11 @@ def watch_round(
             *unpriced_findings(reader, tenant, now),
         )
     ]
-    findings += [f for budget in budgets for f in budget_findings(budget)]
+    findings += [
+        finding
+        for budget in budgets
+        for finding in (*budget_findings(budget), *forecast_findings(budget, now))
+    ]
     done = evaluate(store.alerts(), findings, now=now)
     messages = [
         Notification(id=ids.new("msg"), receiver=name, at=now, alerts=tuple(done.changed))
@@ -134,8 +141,51 @@ def budget_findings(budget: WatchedBudget) -> list[Finding]:
             },
             once=True,
         )
-        for percent in BUDGET_THRESHOLDS
+        for percent in budget.thresholds
         if standing.limit_nusd > 0 and 100 * used >= percent * standing.limit_nusd
+    ]
+
+
+def forecast_findings(budget: WatchedBudget, now: datetime) -> list[Finding]:
+    """Return the thresholds that the window will reach if it goes on as so far; once per window.
+
+    The projection is the run rate, used / elapsed: what the alert says is how it was reached.
+    """
+    standing = budget.standing
+    whole = (standing.window_end - standing.window_start).total_seconds()
+    elapsed = (now - standing.window_start).total_seconds()
+    if elapsed < FORECAST_AFTER_RATIO * whole or standing.limit_nusd <= 0:
+        return []
+    used = (
+        standing.settled_enforced_nusd
+        + standing.settled_unproven_nusd
+        + standing.observed_unenforced_nusd
+    )
+    expected = int(used * whole / elapsed)
+    return [
+        Finding(
+            labels={
+                "alertname": "BudgetForecast",
+                "tenant": budget.tenant,
+                "budget_id": standing.budget_id,
+                "threshold": str(percent),
+                "window_start": standing.window_start.isoformat(),
+                "severity": Severity.TICKET,
+            },
+            annotations={
+                "summary": (
+                    f"Budget {budget.name}: ${format_usd(expected)} expected by the end of the "
+                    f"window, {percent} % of ${format_usd(standing.limit_nusd)} exceeded; "
+                    f"${format_usd(used)} used so far"
+                ),
+                "method": "run_rate",
+                "owner": budget.owner,
+                "window_end": standing.window_end.isoformat(),
+            },
+            once=True,
+        )
+        for percent in budget.forecast_thresholds
+        if 100 * expected > percent * standing.limit_nusd
     ]
 
 

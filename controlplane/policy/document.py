@@ -207,7 +207,15 @@ class BudgetClause(Closed, frozen=True, kw_only=True):
     window_start: datetime
     window_end: datetime
     mode: Mode = Mode.HARD
-    unpriced: str = "block"  # block | allow
+    unpriced: str = "block"
+    """A model without a price: `block` it, hold it at the `ceiling` of the whole rate card, or
+    `allow` it unheld."""
+    unattributed: str = "allow"
+    """A request that lacks a fact the budget selects by: `block` it, hold it as if it matched
+    (`ceiling`), or `allow` it uncounted."""
+    stale: str = "policy"
+    """When the document is too old: `block`, go on with the leases there are (`ceiling`), `allow`
+    unheld, or as `on_stale` of the `policy` says."""
     parent: str | None = None
     """The budget above: a call is held against both or neither."""
 

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.agent.admit import Claim, Refusal, claim, dearest_rate
+from controlplane.agent.admit import (
+    Claim,
+    Refusal,
+    claim,
+    count_unattributed,
+    dearest_rate,
+    with_parents,
+)
 from controlplane.agent.bounds import bound_request, shrink
 from controlplane.policy.document import BudgetClause, PolicyDocument, RatePerMillion
 
@@ -159,3 +166,57 @@ def test_a_model_without_a_price_is_blocked_unless_the_budget_allows_it() -> Non
     assert "budget_unpriced_model" == blocked.code
     assert Claim() == ask(_budget(unpriced="allow"))
     assert Claim() == ask(_budget(mode="shadow"))
+
+
+def _claim_of(*budgets: BudgetClause, card: dict[str, RatePerMillion]) -> Claim | Refusal:
+    document = msgspec.structs.replace(_document(card["p/dear"]), rate_card=card)
+    bound = bound_request("chat", _chat(max_tokens=10))
+    names = (("p/new", "new"),)
+    return claim(document, budgets, bound, candidates=names, cap_tokens=None)
+
+
+def test_a_model_without_a_price_is_held_at_its_providers_dearest() -> None:
+    card = {
+        "p/dear": RatePerMillion(input_nusd=0, output_nusd=5_000_000),
+        "p/cheap": RatePerMillion(input_nusd=0, output_nusd=1_000_000),
+        "q/dearest": RatePerMillion(input_nusd=0, output_nusd=9_000_000),
+    }
+    held = _claim_of(_budget(unpriced="ceiling"), card=card)
+    assert isinstance(held, Claim)
+    assert 10 * 5 <= held.held_nusd < 10 * 9
+    mixed = _claim_of(
+        _budget(id="x", unpriced="allow"), _budget(id="y", unpriced="ceiling"), card=card
+    )
+    assert isinstance(mixed, Claim)
+    assert ("y",) == mixed.budget_ids
+    blocked = _claim_of(_budget(unpriced="ceiling"), _budget(id="z"), card=card)
+    assert isinstance(blocked, Refusal)
+    assert "budget_unpriced_model" == blocked.code
+
+
+def test_a_request_that_lacks_a_fact() -> None:
+    """Blocked, held as if it matched, or left alone, as its budget says."""
+    rate = RatePerMillion(input_nusd=0, output_nusd=1)
+
+    def counted(facts: dict[str, str], **fields: str) -> tuple[str, ...] | str:
+        budget = _budget(match={"team": ["a"], "environment": ["prod"]}, **fields)
+        document = msgspec.structs.replace(_document(rate), budgets=(budget,))
+        found = count_unattributed(document, facts)
+        return found.code if isinstance(found, Refusal) else tuple(one.id for one in found)
+
+    lacking = {"environment": "prod"}
+    assert () == counted(lacking)
+    assert ("b",) == counted(lacking, unattributed="ceiling")
+    assert "budget_unattributed_request" == counted(lacking, unattributed="block")
+    for facts in ({"environment": "test"}, {"environment": "prod", "team": "z"}):
+        assert () == counted(facts, unattributed="block")
+
+
+def test_a_call_is_held_at_every_level() -> None:
+    top, middle = _budget(id="top"), _budget(id="middle", parent="top")
+    leaf, other = _budget(id="leaf", parent="middle"), _budget(id="other")
+    document = msgspec.structs.replace(
+        _document(RatePerMillion(input_nusd=0, output_nusd=1)), budgets=(top, middle, leaf, other)
+    )
+    assert {"leaf", "middle", "top"} == {one.id for one in with_parents(document, (leaf,))}
+    assert {"other"} == {one.id for one in with_parents(document, (other,))}

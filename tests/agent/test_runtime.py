@@ -235,6 +235,42 @@ def test_a_stale_policy_does_not_spend_a_hard_budget(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("stale", "mode", "expected"),
+    [
+        ("block", "last_known_good", "policy_stale"),
+        ("policy", "last_known_good", "budget_exhausted"),
+        ("ceiling", "pessimistic", "budget_exhausted"),
+        ("allow", "pessimistic", None),
+    ],
+)
+def test_each_budget_says_what_a_stale_policy_means(
+    control_plane: Any, make_settings: Make, *, stale: str, mode: str, expected: str | None
+) -> None:
+    """With no money: `ceiling` still needs a lease, `allow` needs none."""
+    control_plane.publish(
+        budgets=[control_plane.budget(limit_nusd=0, stale=stale)],
+        on_stale={"dead_after_seconds": 60, "mode": mode},
+    )
+    clock = FakeClock(datetime.now(UTC))
+    settings = make_settings(control_plane, admission_wait_seconds=0.0)
+
+    async def main() -> None:
+        verify = Verifier(settings.policy_keys).verify
+        agent = Agent(settings, clock=clock, ids=SequentialIds(), verify=verify)
+        await agent.puller.poll(0.0)
+        clock.advance(61)
+        if expected is None:
+            assert (await agent.admit(_request("a"))).hold_id is None
+        else:
+            with pytest.raises(RefusedError) as refused:
+                await agent.admit(_request("a"))
+            assert expected == refused.value.refusal.code
+        await agent.stop()
+
+    asyncio.run(main())
+
+
 KILLED = """
 import asyncio, json, os, sys
 from controlplane.agent.bounds import bound_request

@@ -158,3 +158,45 @@ def test_what_a_budget_counts_can_not_change(api: Any, finance: str) -> None:
         answer = client.patch(f"/api/v1/budgets/{made['id']}", json={"period": "day"})
     assert answer.status_code == 400
     assert answer.json()["errors"][0]["field"] == "period"
+
+
+def test_a_limit_below_what_is_promised_shows_it_first(
+    api: Any, finance: str, metadata: Engine
+) -> None:
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=WANTED).json()
+        post(metadata, made["id"], "settle:hold_1", Amounts(30 * 10**9, 0, 0, 20 * 10**9))
+        path = f"/api/v1/budgets/{made['id']}"
+        refused = client.patch(path, json={"limit_usd": "49"})
+        assert refused.status_code == 409
+        assert "$30 is spent and $20 is promised" in refused.json()["detail"]
+        assert client.patch(path, json={"limit_usd": "50"}).status_code == 200
+        lower = {"limit_usd": "49", "accept_promised": True}
+        assert client.patch(path, json=lower).json()["standing"]["debt_usd"] == "1"
+
+
+def test_a_budget_says_what_it_promises(api: Any, finance: str, metadata: Engine) -> None:
+    until = "2026-11-21T00:00:00Z"
+    more = {"increases": [{"amount_usd": "5", "until": until, "reason": "launch"}]}
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=WANTED | more | {"limit_usd": "100"}).json()
+        post(metadata, made["id"], "settle:hold_1", Amounts(30 * 10**9, 0, 10 * 10**9, 0))
+        row = client.get(f"/api/v1/budgets/{made['id']}").json()
+    assert row["limit_usd"] == "100"
+    assert row["standing"]["limit_usd"] == "105"
+    assert row["increases"] == more["increases"]
+    assert row["standing"]["enforced_ratio"] == 0.75
+    assert "can not exceed $105 at prices known when admitted" in row["bound"]
+    assert row["price_book_version"] in row["bound"]
+    assert "$10 (25.0 %) bypassed enforcement" in row["bound"]
+
+
+def test_a_parent_must_be_there(api: Any, finance: str) -> None:
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=WANTED).json()
+        child = client.post(
+            "/api/v1/budgets", json=WANTED | {"parent": made["id"], "limit_usd": "1"}
+        ).json()
+        assert child["parent"] == made["id"]
+        orphan = client.post("/api/v1/budgets", json=WANTED | {"parent": "budget_none"})
+        assert orphan.status_code == 404

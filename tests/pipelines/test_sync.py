@@ -35,6 +35,7 @@ from controlplane.policy.wire import (
     SyncRequest,
 )
 from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.ledger import LedgerRepository
 from controlplane.store.metadata.policies import PolicyRepository
 
@@ -388,6 +389,56 @@ def test_parallel_syncs_never_grant_more_than_there_is(
     assert 80 == len(granted)
     assert 10_000 == sum(granted)
     assert (0, 0, 10_000, 0) == stands(say(tools))
+
+
+def test_replicas_of_the_api_share_one_ledger(
+    tools: SyncTools, make_budget: Callable[..., Budget], metadata_engine: Engine
+) -> None:
+    """Three replicas, each with connections of its own: every hold settles once, none is granted twice."""
+    make_budget(limit_nusd=100_000)
+    engines = [
+        open_engine(metadata_engine.url.render_as_string(hide_password=False)) for _ in "123"
+    ]
+    replicas = [
+        msgspec.structs.replace(tools, ledger=LedgerRepository(engine), ids=PrefixedIds(str(n)))
+        for n, engine in enumerate(engines)
+    ]
+    wrong: list[BaseException] = []
+
+    def serve(number: int) -> None:
+        holder, lease = f"h{number}", None
+        try:
+            for turn in range(6):
+                replica = replicas[(number + turn) % 3]
+                lease = grant(replica, 500, holder=holder)
+                said = settle(f"{holder}:{turn}", lease.lease_id)
+                # The same settle reaches two replicas at once or one after the other.
+                for other in (replica, replicas[(number + turn + 1) % 3]):
+                    say(other, holder=holder, settle=(said,))
+                say(replica, holder=holder, returns=(LeaseReturn(lease.lease_id, 400),))
+        except BaseException as failed:  # noqa: BLE001 - told by the main thread
+            wrong.append(failed)
+
+    threads = [threading.Thread(target=serve, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for engine in engines:
+        engine.dispose()
+    assert [] == wrong
+    assert (36 * 30, 0, 0, 100_000 - 36 * 30) == stands(say(tools))
+
+
+class PrefixedIds:
+    """Sequential ids that two replicas never share."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._ids = SequentialIds()
+
+    def new(self, prefix: str) -> str:
+        return self._ids.new(f"{prefix}{self._prefix}")
 
 
 def test_a_grant_whose_answer_was_lost_is_free_again(

@@ -18,6 +18,7 @@ from controlplane.pipelines.watch import (
     WatchedBudget,
     budget_findings,
     deliver_round,
+    forecast_findings,
     keep_alive,
     watch_round,
 )
@@ -150,7 +151,9 @@ def _budget(used_usd: int, *, window: datetime = FIRST) -> WatchedBudget:
         leased_nusd=0,
         free_nusd=(100 - used_usd) * USD,
     )
-    return WatchedBudget(tenant="acme", name="Search", owner="ana", standing=standing)
+    return WatchedBudget(
+        tenant="acme", name="Search", owner="ana", standing=standing, forecast_thresholds=()
+    )
 
 
 @pytest.mark.parametrize(
@@ -281,3 +284,22 @@ def test_the_first_call_without_a_price_is_a_finding_of_the_next_round(
         found.annotations["providers"],
     )
     assert "1 calls (77 tokens)" in found.annotations["summary"]
+
+
+@pytest.mark.parametrize(
+    ("used", "day", "expected"),
+    [
+        (50, 5, []),
+        (20, 6, []),
+        (21, 6, ["100"]),
+        (50, 15, []),
+        (51, 15, ["100"]),
+        (91, 15, ["100", "180"]),
+    ],
+)
+def test_forecast_thresholds(used: int, day: int, expected: list[str]) -> None:
+    """At the pace so far, above the threshold by the end of thirty days; not in the first six."""
+    budget = msgspec.structs.replace(_budget(used), forecast_thresholds=(100, 180))
+    found = forecast_findings(budget, FIRST + timedelta(days=day))
+    assert expected == [finding.labels["threshold"] for finding in found]
+    assert all(finding.once for finding in found)

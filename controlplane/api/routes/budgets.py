@@ -17,6 +17,7 @@ from controlplane.api.budget_views import (
     BudgetView,
     EntryList,
     entry_to_wire,
+    increases_of,
     to_wire,
 )
 from controlplane.api.describe import documented
@@ -26,10 +27,20 @@ from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
 from controlplane.budgets.budget import Budget, check_budget, check_change
 from controlplane.budgets.ledger import Balance, WindowKey, standing
-from controlplane.core.errors import ForbiddenError, InvalidInputError, NotFoundError
-from controlplane.core.money import parse_usd
+from controlplane.core.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidInputError,
+    NotFoundError,
+)
+from controlplane.core.money import format_usd, parse_usd
+from controlplane.policy.document import Mode
 
 MAX_ENTRIES: Final = 500
+CHANGED_AS_SAID: Final = (
+    *("name", "owner", "mode", "unpriced", "unattributed", "stale"),
+    *("thresholds", "forecast_thresholds"),
+)
 
 
 class BudgetController(Controller):
@@ -55,13 +66,15 @@ class BudgetController(Controller):
         views = _views(found, services, now=now)
         return BudgetList(views, BudgetMeta(tenants, now))
 
-    @post("/", **needs(Scope.BUDGETS_WRITE, 409, 422), sync_to_thread=True)
+    @post("/", **needs(Scope.BUDGETS_WRITE, 404, 409, 422), sync_to_thread=True)
     def create(
         self, request: ApiRequest, data: JSONBody[BudgetIn], services: Injected
     ) -> BudgetView:
         """Make a budget and publish it to the agents; it counts calls from now on."""
         if not request.user.may_see(data.tenant):
             raise ForbiddenError(f"access to the tenant {data.tenant!r}")
+        if data.parent is not None:
+            _visible(request, services, data.parent)
         now = services.clock.now()
         if data.counts_from is not None and data.counts_from.tzinfo is None:
             raise InvalidInputError("counts_from", "has no offset", "Write RFC 3339 with one")
@@ -78,7 +91,12 @@ class BudgetController(Controller):
             match=data.match,
             mode=data.mode,
             unpriced=data.unpriced,
+            unattributed=data.unattributed,
+            stale=data.stale,
+            parent=data.parent,
+            increases=increases_of(data.increases),
             thresholds=data.thresholds,
+            forecast_thresholds=data.forecast_thresholds,
         )
         check_budget(budget)
         check_compiles([*services.budgets.active(), budget], tools=services.publishing, now=now)
@@ -106,15 +124,17 @@ class BudgetController(Controller):
         """Change a budget's limit, mode or words; agents are told at once."""
         before = _visible(request, services, budget_id)
         said = {
-            name: value
-            for name in ("name", "owner", "mode", "unpriced", "thresholds")
-            if (value := getattr(data, name)) is not None
+            name: value for name in CHANGED_AS_SAID if (value := getattr(data, name)) is not None
         }
         if data.limit_usd is not None:
             said["limit_nusd"] = parse_usd(data.limit_usd, field="limit_usd")
+        if data.increases is not None:
+            said["increases"] = increases_of(data.increases)
         wanted = msgspec.structs.replace(before, **said)
         check_change(before, wanted)
         now = services.clock.now()
+        if not data.accept_promised:
+            _refuse_below_promised(before, wanted, services, now=now)
         others = [each for each in services.budgets.active() if each.id != before.id]
         check_compiles([*others, wanted], tools=services.publishing, now=now)
         after = services.budgets.update(wanted)
@@ -157,6 +177,23 @@ def _visible(request: ApiRequest, services: Services, budget_id: str) -> Budget:
     return budget
 
 
+def _refuse_below_promised(
+    before: Budget, wanted: Budget, services: Services, *, now: datetime
+) -> None:
+    """Show what is spent and promised before a limit falls below it (L13)."""
+    limit = wanted.limit_at(now)
+    if limit >= before.limit_at(now) or wanted.mode is not Mode.HARD:
+        return
+    amounts = services.budgets.balances([before], at=now)[before.id]
+    if amounts.total_nusd > limit:
+        spent = amounts.total_nusd - amounts.leased_nusd
+        raise ConflictError(
+            f"${format_usd(spent)} is spent and ${format_usd(amounts.leased_nusd)} is promised to "
+            f"proxies, more than ${format_usd(limit)}. Leases are recalled at once, but what is held "
+            "may still be spent. Send accept_promised: true to go on"
+        )
+
+
 def _tell_agents(
     request: ApiRequest, services: Services, *, now: datetime, recall: str | None = None
 ) -> None:
@@ -170,10 +207,14 @@ def _views(
     budgets: Sequence[Budget], services: Services, *, now: datetime
 ) -> tuple[BudgetView, ...]:
     amounts = services.budgets.balances(budgets, at=now)
+    version = services.prices.version
     return tuple(
         to_wire(
             budget,
-            standing(budget.id, budget.window(now), Balance(budget.limit_nusd, amounts[budget.id])),
+            standing(
+                budget.id, budget.window(now), Balance(budget.limit_at(now), amounts[budget.id])
+            ),
+            version,
         )
         for budget in budgets
     )

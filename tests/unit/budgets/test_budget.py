@@ -1,13 +1,13 @@
 """What a budget may be, and what a lease may be sized to."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import hypothesis.strategies as st
 import msgspec
 import pytest
 from hypothesis import given
 
-from controlplane.budgets.budget import Budget, check_budget
+from controlplane.budgets.budget import Budget, Increase, check_budget
 from controlplane.budgets.lease import (
     TRANSITIONS,
     Lease,
@@ -49,6 +49,11 @@ BUDGET = Budget(
         ({"zone": "Mars/Olympus"}, "zone"),
         ({"zone": "/etc/passwd"}, "zone"),
         ({"thresholds": (0,)}, "thresholds"),
+        ({"forecast_thresholds": (0,)}, "forecast_thresholds"),
+        ({"parent": "b"}, "parent"),
+        ({"increases": (Increase(amount_nusd=0, until=NOW),)}, "increases"),
+        ({"increases": (Increase(amount_nusd=1, until=NOW.replace(tzinfo=None)),)}, "increases"),
+        ({"increases": (Increase(amount_nusd=1, until=NOW),) * 21}, "increases"),
     ],
 )
 def test_wrong_field_is_named(change: dict[str, object], field: str) -> None:
@@ -123,3 +128,14 @@ def test_every_state_can_be_settled_and_none_is_left_twice() -> None:
     for event in (LeaseEvent.RETURN, LeaseEvent.EXPIRE):
         reached = {TRANSITIONS[key] for key in TRANSITIONS if key[1] is event}
         assert all((state, event) not in TRANSITIONS for state in reached)
+
+
+def test_an_increase_ends_by_itself() -> None:
+    """Until its moment, not at it; agents are told the limit that holds."""
+    later = NOW + timedelta(hours=2)
+    more = Increase(amount_nusd=500, until=NOW + timedelta(hours=1))
+    longer = Increase(amount_nusd=70, until=later)
+    budget = msgspec.structs.replace(BUDGET, increases=(more, longer))
+    at = (NOW, more.until, later)
+    assert [1_570, 1_070, 1_000] == [budget.limit_at(moment) for moment in at]
+    assert [1_570, 1_070, 1_000] == [budget.clause(moment).limit_nusd for moment in at]

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import hypothesis.strategies as st
+import msgspec
 import polars as pl
 from hypothesis import given
 
 from controlplane.budgets.budget import Budget
-from controlplane.budgets.posting import MODEL_COLUMNS, counted
+from controlplane.budgets.posting import MODEL_COLUMNS, counted, counted_with_children
 from controlplane.core.calendar import Period
 from controlplane.policy.match import matches
 
@@ -73,3 +74,39 @@ def test_columnar_selectors_agree_with_the_agents(
         )
     ]
     assert expected == counted(frame, budget)["row"].to_list()
+
+
+def test_a_parent_counts_what_its_children_count() -> None:
+    """Each call once, whatever the parent's own selectors say; from the parent's start on."""
+
+    def budget(name: str, **fields: object) -> Budget:
+        plain: dict[str, object] = {
+            "id": name,
+            "name": name,
+            "owner": "o",
+            "tenant": "acme",
+            "limit_nusd": 1,
+            "period": Period.DAY,
+            "counts_from": NOW,
+        }
+        return msgspec.convert({**plain, **fields}, Budget)
+
+    top = budget("top", match={"team": ["z"]})
+    left = budget("left", parent="top", match={"team": ["a"]})
+    right = budget("right", parent="left", match={"environment": ["p"]})
+    early = NOW - timedelta(microseconds=1)
+    calls = [
+        ("a", "p", NOW),
+        ("a", None, NOW),
+        (None, "p", NOW),
+        ("z", None, NOW),
+        ("b", None, NOW),
+        ("a", "p", early),
+    ]
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        **dict.fromkeys(("tenant", "team", "environment"), pl.String()),
+        "start_time": pl.Datetime("us", "UTC"),
+    }
+    frame = pl.DataFrame([("acme", *call) for call in calls], schema=schema, orient="row")
+    family = [top, left, right]
+    assert [4, 3, 2] == [counted_with_children(frame, one, family).height for one in family]
