@@ -17,7 +17,7 @@ PAYLOADS = sorted(
     for path in (TESTS / root).rglob(f"*{suffix}")
     if ".metrics." not in path.name and ".expected." not in path.name
 )
-SPAN_OF_RECORDINGS = {"start": "2026-11-20T00:00:00Z", "end": "2026-11-25T19:15:00Z"}
+SPAN_OF_RECORDINGS = {"start": "2026-11-20T00:00:00Z", "end": "2026-11-25T19:45:00Z"}
 FACTS = (
     *("call_id", "provider", "operation", "request_model", "response_model", "input_tokens"),
     *("cached_input_tokens", "cache_creation_input_tokens", "output_tokens", "reasoning_tokens"),

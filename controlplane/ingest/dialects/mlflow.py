@@ -4,13 +4,13 @@ from typing import Final
 
 from controlplane.ingest.dialects.dialect import Blob, Dialect, Field
 from controlplane.ingest.dialects.wire_usage import usage_paths, usage_totals
-from controlplane.signals.vocabulary import Layer
+from controlplane.signals.vocabulary import Layer, ReportKind
 
 MLFLOW: Final = Dialect(
     name="mlflow",
     layer=Layer.CLIENT,
     evidence="mlflow-skinny 3.17.2 on the wire",
-    scenarios=("mlflow-openai",),
+    scenarios=("mlflow-openai", "mlflow-others"),
     scopes=("mlflow.*",),
     markers=("mlflow.",),
     keys={
@@ -23,12 +23,14 @@ MLFLOW: Final = Dialect(
     blobs=(
         Blob(
             key="mlflow.spanOutputs",
+            overrides=True,
             paths=(
                 (Field.RESPONSE_ID, ("id",)),
                 (Field.RESPONSE_MODEL, ("model",)),
                 *usage_paths("usage"),
+                *usage_paths("usage_metadata"),
             ),
-            totals=usage_totals("usage"),
+            totals=(*usage_totals("usage"), *usage_totals("usage_metadata")),
         ),
         Blob(
             key="mlflow.chat.tokenUsage",
@@ -44,6 +46,11 @@ MLFLOW: Final = Dialect(
             paths=((Field.REQUEST_MODEL, ("model",)), (Field.IS_STREAM, ("stream",))),
         ),
     ),
+    kinds_by_name={
+        # The inside of google-genai's public method, traced once more with the same usage.
+        "Models._generate_content*": ReportKind.NONE,
+        "AsyncModels._generate_content*": ReportKind.NONE,
+    },
     first_token_events=("mlflow.chunk.item.0",),
     json_quoted=True,
 )

@@ -159,11 +159,12 @@ OPENINFERENCE: Final = Dialect(
     name="openinference",
     layer=Layer.CLIENT,
     evidence=_EVIDENCE,
-    scenarios=("openinference-openai", "openinference-anthropic"),
+    scenarios=("openinference-openai", "openinference-anthropic", "openinference-google-genai"),
     scopes=("openinference.*", "@arizeai/openinference-*"),
     markers=("llm.token_count.", "openinference."),
     keys=OPENINFERENCE_KEYS,
     blobs=OPENINFERENCE_BLOBS,
     provider_in_scope=True,
+    stream_names=("GenerateContentStream", "AsyncGenerateContentStream"),
     first_token_events=FIRST_TOKEN,
 )

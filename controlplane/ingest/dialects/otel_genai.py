@@ -44,6 +44,7 @@ OTEL_KEYS: Final[Keys] = {
         "gen_ai.usage.details.cache_read_tokens",
         "gen_ai.usage.details.cache_read_input_tokens",
         "gen_ai.usage.details.cached_tokens",
+        "gen_ai.usage.details.cached_content_tokens",
         "gen_ai.usage.input_tokens.cached",
         "gen_ai.usage.input_token_details.cached",
     ),
@@ -61,6 +62,7 @@ OTEL_KEYS: Final[Keys] = {
         sc.REASONING_TOKENS,
         "gen_ai.usage.reasoning_tokens",
         "gen_ai.usage.details.reasoning_tokens",
+        "gen_ai.usage.details.thoughts_tokens",
     ),
     Field.INPUT_AUDIO_TOKENS: (
         "gen_ai.usage.audio.input_tokens",

@@ -31,6 +31,7 @@ _SPELLINGS: Final = {
         "google_ai_studio",
         "google.generative-ai",
         "google_genai",
+        "google-gla",
         "gcp.gen_ai",
     ),
     "gcp.vertex_ai": (
@@ -38,6 +39,7 @@ _SPELLINGS: Final = {
         "vertexai",
         "google.vertex.chat",
         "google_vertexai",
+        "google-vertex",
         "gcp.anthropic",
         "vertex_ai_beta",
     ),

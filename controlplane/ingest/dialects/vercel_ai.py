@@ -8,6 +8,7 @@ from typing import Final
 
 from controlplane.ingest.dialects.dialect import Blob, Dialect, Field
 from controlplane.ingest.dialects.otel_genai import OTEL_KEYS, STREAM_KEYS
+from controlplane.ingest.dialects.wire_usage import usage_paths, usage_totals
 from controlplane.signals.vocabulary import Layer
 
 VERCEL_LEGACY: Final = Dialect(
@@ -48,25 +49,17 @@ VERCEL_LEGACY: Final = Dialect(
         ),
     },
     blobs=(
+        # What the provider said, which version 5 passes on as it is: Anthropic's input without
+        # cached tokens, Gemini's output without thoughts.
         Blob(
             key="ai.response.providerMetadata",
+            overrides=True,
             paths=(
-                (
-                    Field.CACHE_CREATION_INPUT_TOKENS,
-                    ("anthropic", "usage", "cache_creation_input_tokens"),
-                ),
-                (
-                    Field.CACHE_CREATION_1H_TOKENS,
-                    ("anthropic", "usage", "cache_creation", "ephemeral_1h_input_tokens"),
-                ),
-                (
-                    Field.CACHE_CREATION_INPUT_TOKENS,
-                    ("anthropic", "cacheCreationInputTokens"),
-                ),
-                (Field.CACHED_INPUT_TOKENS, ("openai", "cachedPromptTokens")),
-                (Field.REASONING_TOKENS, ("openai", "reasoningTokens")),
+                *usage_paths("anthropic", "usage"),
+                *usage_paths("google", "usageMetadata"),
                 (Field.SERVICE_TIER, ("openai", "serviceTier")),
             ),
+            totals=(*usage_totals("anthropic", "usage"), *usage_totals("google", "usageMetadata")),
         ),
     ),
     millisecond_keys=frozenset({"ai.response.msToFirstChunk", "ai.stream.msToFirstChunk"}),

@@ -35,7 +35,8 @@ def test_every_dialect_says_where_to_check_it_and_its_recordings_exist() -> None
 NOT_IN_CORPUS = {
     *("google-adk", "instructor-openinference+openai", "langfuse-3.0", "langfuse-langchain"),
     *("litellm-proxy-v2", "logfire-3", "logfire-anthropic", "openinference-litellm"),
-    *("openinference-llama-index", "openlit-anthropic", "otel-js-openai", "strands"),
+    *("mlflow-others", "openinference-google-genai", "openinference-llama-index"),
+    *("openlit-anthropic", "otel-js-openai", "strands"),
     *("otel-openai-v2-latest", "pydantic-ai-old", "smolagents-openinference+openai"),
     *("traceloop-langchain+openai", "traceloop-openai-0.40", "vercel-ai5"),
 }
