@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from controlplane.agent.clock import AgentClock
+from controlplane.agent.keyring import AgentKeys
 from controlplane.agent.log import say
 from controlplane.agent.node_api import NodeApi
 from controlplane.agent.node_server import serve_socket
@@ -35,6 +36,9 @@ class AgentIds:
 
 def build_agent(settings: AgentSettings) -> Agent:
     """Put an agent together from this machine's clock, ids and pinned keys."""
+    if settings.policy_root:
+        keys = AgentKeys(settings)
+        return Agent(settings, clock=AgentClock(), ids=AgentIds(), verify=keys.verify, keys=keys)
     verifier = Verifier(settings.policy_keys)
     return Agent(settings, clock=AgentClock(), ids=AgentIds(), verify=verifier.verify)
 

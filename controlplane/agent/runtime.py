@@ -19,6 +19,7 @@ import msgspec
 from controlplane.agent.admission import Admission, Waiting
 from controlplane.agent.clock import THIS_MACHINE, Machine
 from controlplane.agent.holder import Holder
+from controlplane.agent.keyring import AgentKeys
 from controlplane.agent.lease import Instant
 from controlplane.agent.puller import UNPREDICTABLE, Puller, Verify
 from controlplane.agent.settings import AgentSettings
@@ -52,8 +53,10 @@ class Agent:
         clock: Clock,
         ids: IdFactory,
         verify: Verify,
+        keys: AgentKeys | None = None,
         surroundings: Surroundings = HERE,
     ) -> None:
+        self._keys = keys
         self.settings = settings
         self._surroundings = surroundings
         self.clock = clock
@@ -123,6 +126,9 @@ class Agent:
                 asyncio.create_task(self.stream.run(self._changed), name="policy-stream"),
                 asyncio.create_task(self.syncer.run(self.puller), name="lease-sync"),
             ]
+            if self._keys is not None:
+                running = self._keys.run(self._client)
+                self._tasks.append(asyncio.create_task(running, name="policy-keys"))
         if self.puller.applied is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(

@@ -47,6 +47,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Envoy's cluster for requests that no route rule chooses for."""
     envoy_provider: str = ""
     """`gen_ai.provider.name` behind Envoy, where the host's name does not tell it."""
+    policy_root: dict[str, str] = {}
+    """The offline key that signs sets of policy keys, pinned as they are; empty: only those pinned."""
     without_policy: Annotated[str, msgspec.Meta(pattern="^(deny|allow)$")] = "deny"
 
     def __repr__(self) -> str:
@@ -68,7 +70,7 @@ def load_agent_settings(
     for name, text in env.items():
         if name.startswith(ENV_PREFIX) and name != CONFIG_ENV:
             key = name.removeprefix(ENV_PREFIX).lower()
-            tree[key] = _pairs(text) if key == "policy_keys" else text
+            tree[key] = _pairs(text) if key in {"policy_keys", "policy_root"} else text
     try:
         settings = msgspec.convert(tree, AgentSettings, strict=False, dec_hook=_to_path)
     except msgspec.ValidationError as wrong:
@@ -85,7 +87,7 @@ def _checked(settings: AgentSettings) -> AgentSettings:
         raise ConfigError("agent.server_url", "is not a URL", "Write http(s)://host:port")
     if not settings.policy_keys:
         raise ConfigError("agent.policy_keys", "is empty", "Pin the server's key: kid=<base64>")
-    for kid, text in settings.policy_keys.items():
+    for kid, text in (settings.policy_keys | settings.policy_root).items():
         try:
             size = len(base64.b64decode(text, validate=True))
         except binascii.Error:

@@ -11,6 +11,8 @@ UP_LOCK: Final = "up.lock"
 COLLECTOR_LOCK: Final = "collector.lock"
 
 SIGNING_KEY: Final = "signing-key"
+NEXT_SIGNING_KEY: Final = "signing-key.next"
+INSTANCE_ID: Final = "instance-id"
 SPOOL_KEY: Final = "spool-key"
 SUBJECT_KEY: Final = "subject-key"
 """Names erased people: with another key they would come back."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from controlplane.cli.options import Json, group, print_json, print_text
+from controlplane.cli.policy_keys import policy_keys_app
 
 app = typer.Typer()
 policy_app = group("Policy files: plan, apply, history, roll-out, roll back.")
@@ -16,6 +17,7 @@ rollout_app = group("The staged roll-out of new rules.")
 app.add_typer(policy_app, name="policy")
 app.add_typer(epoch_app, name="epoch")
 policy_app.add_typer(rollout_app, name="rollout")
+policy_app.add_typer(policy_keys_app, name="keys")
 
 CHANGES_PENDING = 3
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from controlplane.policy.keyset import SignedKeySet
 from controlplane.policy.rollout import Rollout
 from controlplane.policy.rules import PolicyRules
 from controlplane.policy.wire import CallCounts, Generation, Nack
@@ -164,6 +165,18 @@ class PolicyStore(Protocol):
         Raises:
             ConflictError: somebody else moved it first; nothing was kept.
         """
+        ...
+
+    def add_key_set(self, signed: SignedKeySet) -> None:
+        """Keep a set of policy keys.
+
+        Raises:
+            ConflictError: its version is taken.
+        """
+        ...
+
+    def key_set(self) -> SignedKeySet | None:
+        """Return the newest set of policy keys; None when no root key is in use."""
         ...
 
     def propose(self, proposal: Proposal) -> None:

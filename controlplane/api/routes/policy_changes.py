@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
-from litestar import Controller, get, post, put
+from litestar import Controller, Response, get, post, put
 from litestar.params import FromPath, JSONBody
 
 from controlplane.api import params as p
-from controlplane.api.describe import RULES, documented
+from controlplane.api.describe import BINARY, RULES, documented
 from controlplane.api.guards import ApiRequest, Injected, needs
 from controlplane.api.policy_views import (
     Comment,
@@ -111,6 +111,24 @@ class PolicyChangeController(Controller):
         """Answer the JSON Schema of authored rules."""
         p.read(request.query_params.multi_items(), params=())
         return json_schema()
+
+    @get(
+        "/keys",
+        **needs(Scope.POLICY_PULL, 404),
+        sync_to_thread=True,
+        operation_class=documented(answer=BINARY),
+    )
+    def keys(self, request: ApiRequest, services: Injected) -> Response[bytes]:
+        """Answer the newest set of policy keys, signed by the offline root key; 404: none is used."""
+        p.read(request.query_params.multi_items(), params=())
+        signed = services.publishing.policies.key_set()
+        if signed is None:
+            raise NotFoundError("set of policy keys", "newest", "Sign one: policy keys sign")
+        return Response(
+            signed.body,
+            media_type="application/octet-stream",
+            headers={"etag": f'"{signed.version}"', "policy-signature": signed.signature},
+        )
 
     @get(
         "/diff",

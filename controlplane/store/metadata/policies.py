@@ -17,6 +17,7 @@ from controlplane.policy.history import (
     Serving,
     SignedGeneration,
 )
+from controlplane.policy.keyset import SignedKeySet
 from controlplane.policy.rollout import Rollout, RolloutState
 from controlplane.policy.rules import PolicyRules
 from controlplane.policy.wire import CallCounts, Generation, Nack
@@ -25,6 +26,7 @@ from controlplane.store.metadata.tables import (
     UtcMicros,
     node_state,
     policy_generation,
+    policy_key_set,
     policy_proposal,
     policy_rollout,
     policy_rules,
@@ -143,6 +145,23 @@ class PolicyRepository:
         """
         with writing(self._engine) as connection:
             _save_rollout(connection, rollout)
+
+    def add_key_set(self, signed: SignedKeySet) -> None:
+        """Keep a set of policy keys.
+
+        Raises:
+            ConflictError: its version is taken.
+        """
+        row = {"version": signed.version, "body": signed.body, "signature": signed.signature}
+        with writing(self._engine) as connection:
+            connection.execute(insert(policy_key_set), row)
+
+    def key_set(self) -> SignedKeySet | None:
+        """Return the newest set of policy keys; None when no root key is in use."""
+        query = select(policy_key_set).order_by(policy_key_set.c.version.desc()).limit(1)
+        with reading(self._engine) as connection:
+            row = connection.execute(query).first()
+        return SignedKeySet(row.version, row.body, row.signature) if row else None
 
     def propose(self, proposal: Proposal) -> None:
         """Keep a proposal.

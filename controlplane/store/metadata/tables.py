@@ -237,6 +237,14 @@ policy_rollout: Final = Table(
     Column("body", Text, nullable=False),
 )
 
+policy_key_set: Final = Table(
+    "policy_key_set",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("signature", Text, nullable=False),
+)
+
 policy_proposal: Final = Table(
     "policy_proposal",
     metadata,
