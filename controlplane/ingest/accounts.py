@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from controlplane.ingest.columns import Column, Int64s, contiguous
@@ -45,11 +44,18 @@ class Accounts:
         arrived, starts = (_micros(spans.column(name)) for name in ("received_at", "start_time"))
         late = starts < arrived - LATE // _US
         ahead = starts > arrived + AHEAD // _US
-        for key_id, service, rows in _groups(spans.column("key_id"), service_names):
+        emitters, of_row = _emitters(spans.column("key_id"), service_names)
+        counts, late_counts, ahead_counts = (
+            np.bincount(of_row[rows], minlength=len(emitters)).tolist()
+            for rows in (np.ones_like(late), late, ahead)
+        )
+        for (key_id, service), count, is_late, is_ahead in zip(
+            emitters, counts, late_counts, ahead_counts, strict=True
+        ):
             emitter: _Emitter = (tenants[key_id], key_id, service, "traces")
-            self._received[emitter] += int(rows.size)
-            self._late[emitter] += int(late[rows].sum())
-            self._ahead[emitter] += int(ahead[rows].sum())
+            self._received[emitter] += count
+            self._late[emitter] += is_late
+            self._ahead[emitter] += is_ahead
         for (position, service, reason), count in decoded.refused.items():
             emitter = _emitter(entries[position], service, "traces")
             self._received[emitter] += count
@@ -98,20 +104,17 @@ class Accounts:
         )
 
 
-def _groups(key_ids: Column, service_names: Column) -> list[tuple[str, str, npt.NDArray[np.intp]]]:
-    """Split rows by (key, service)."""
+def _emitters(key_ids: Column, service_names: Column) -> tuple[list[tuple[str, str]], Int64s]:
+    """List the (key, service) pairs there are, and which of them each row is from."""
     keys = contiguous(key_ids).dictionary_encode()
     names = contiguous(service_names).dictionary_encode()
     width = max(len(names.dictionary), 1)
-    codes = _codes(keys) * width + _codes(names)
-    return [
-        (
-            keys.dictionary[code // width].as_py(),
-            names.dictionary[code % width].as_py(),
-            np.flatnonzero(codes == code),
-        )
-        for code in np.unique(codes).tolist()
+    codes, of_row = np.unique(_codes(keys) * width + _codes(names), return_inverse=True)
+    pairs = [
+        (keys.dictionary[code // width].as_py(), names.dictionary[code % width].as_py())
+        for code in codes.tolist()
     ]
+    return pairs, of_row.astype(np.int64)
 
 
 def _codes(encoded: Column) -> Int64s:
