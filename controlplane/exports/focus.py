@@ -95,7 +95,7 @@ def correction_rows(
             "x_CorrectsPeriodStart": one.corrects,
             "x_RoundingCost": Decimal(0),
             # Of neither is anything said in a correction.
-            **dict.fromkeys(("PricingUnit", "PricingCategory", "SkuMeter", "x_UsageBucket")),
+            **dict.fromkeys(("PricingUnit", "PricingCategory", "x_UsageBucket")),
         }
 
 

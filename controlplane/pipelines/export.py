@@ -12,8 +12,14 @@ from controlplane.core.calendar import Period, Window, windows
 from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.exports import focus_schema
-from controlplane.exports.charges import UNPRICED_KEYS, Charges, charges_of
-from controlplane.exports.focus import Layout, focus_rows, to_table
+from controlplane.exports.charges import OWNERS, SKU, UNPRICED_KEYS, Charges, charges_of
+from controlplane.exports.focus import (
+    Correction,
+    Layout,
+    correction_rows,
+    focus_rows,
+    to_table,
+)
 from controlplane.exports.manifest import Manifest
 from controlplane.exports.statement import BY, SharedRule, StatementPlan
 from controlplane.exports.traces import to_csv, to_parquet, totals
@@ -160,6 +166,7 @@ def _focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) -
     if charges.charges.height > MAX_CHARGES:
         raise LimitExceededError("charges of an export", MAX_CHARGES, charges.charges.height)
     yield from _charge_parts(charges, layout, request, book=sources.book)
+    yield from _correction_parts(layout, request, sources)
     yield _unpriced_part(charges, layout, request)
     yield Part(name=METADATA_NAME, body=_metadata(request, stamp))
 
@@ -193,6 +200,33 @@ def _charge_parts(
             rows=some.height,
             total_nusd=part.total_nusd(),
         )
+
+
+def _correction_parts(
+    layout: Layout, request: ExportRequest, sources: ExportSources
+) -> Iterator[Part]:
+    """Yield what was booked in the window about closed periods; no file where that is nothing."""
+    booked = sources.reader.corrections((request.tenant,), request.window).to_pylist()
+    if not booked:
+        return
+    corrections = [
+        Correction(
+            booked_at=row["applied_at"],
+            corrects=layout.billing_period(row["day"]).start,
+            delta_nusd=row["delta_nusd"],
+            owners={name: row[name] for name in OWNERS},
+            sku={name: row[name] for name in SKU if name in row},
+            reason=f"re-rated at price version {row['price_version']} ({row['run_id']})",
+        )
+        for row in booked
+    ]
+    rows = list(correction_rows(corrections, layout, sources.book))
+    yield Part(
+        name=f"focus-corrections.{request.file_format}",
+        body=FOCUS_WRITERS[request.file_format](to_table(rows)),
+        rows=len(rows),
+        total_nusd=sum(one.delta_nusd for one in corrections),
+    )
 
 
 def _unpriced_part(charges: Charges, layout: Layout, request: ExportRequest) -> Part:

@@ -79,6 +79,10 @@ class SpanReader(Protocol):
         """Answer the CALL_SCHEMA row of a call; none if there is no such call of the tenants."""
         ...
 
+    def corrections(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """Answer CORRECTION_SCHEMA rows that were booked in a window, in one fixed order."""
+        ...
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """Answer SPAN_SCHEMA rows plus `call_id` and `suppressed_reason` (NULL if neither)."""
         ...

@@ -116,6 +116,24 @@ CALL: Final[list["pa.Field[Any]"]] = [
 CALL_SCHEMA: Final = pa.schema(CALL)
 """One row per call: the billing report's facts, enriched by the reports it suppressed."""
 
+CORRECTION: Final[list["pa.Field[Any]"]] = [
+    pa.field("applied_at", TIMESTAMP, nullable=False),  # when it was booked
+    pa.field("run_id", pa.string(), nullable=False),
+    pa.field("price_version", pa.string(), nullable=False),
+    pa.field("day", TIMESTAMP, nullable=False),  # UTC day of the calls that it is about
+    *[
+        pa.field(name, pa.string())
+        for name in (
+            *("tenant", "team", "project", "feature", "customer", "api_key", "environment"),
+            *("region", "provider", "billing_model", "operation", "price_id", "cost_state"),
+        )
+    ],
+    pa.field("calls", pa.int64(), nullable=False),
+    pa.field("delta_nusd", pa.int64(), nullable=False),  # new less old; unknown counts as 0
+]
+CORRECTION_SCHEMA: Final = pa.schema(CORRECTION)
+"""What re-rates changed about calls of closed periods, which stay as they were."""
+
 SUPPRESSED: Final[list["pa.Field[Any]"]] = [
     pa.field("call_id", pa.string(), nullable=False),
     pa.field("trace_hi", pa.uint64(), nullable=False),

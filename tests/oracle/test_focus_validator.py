@@ -19,6 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.core.calendar import Window
+from controlplane.core.fiscal import GREGORIAN
+from controlplane.exports.focus import Correction, Layout, correction_rows, to_table
 from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
@@ -53,7 +55,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def focus(span_rows: Callable[..., pa.Table], tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    """A FOCUS table from drawn calls, with contracts, tiers, free and failed calls."""
+    """A FOCUS table from drawn calls: contracts, tiers, free and failed ones, and a correction."""
     own = [{"provider": "openai", "model": "gpt-4o", "usd": {"input_uncached": "2.10",
             "cache_read": "1", "cache_write_5m": "2.10", "output_text": "9"}},
            {"provider": "self-hosted", "model": "house-13b", "usd": {"input_uncached": "0",
@@ -70,7 +72,17 @@ def focus(span_rows: Callable[..., pa.Table], tmp_path_factory: pytest.TempPathF
         key=Ed25519PrivateKey.from_private_bytes(bytes(32)),
         stamp=Stamp(export_id="exp_1", created_at=WINDOW.end, software="test 1"),
     )
-    return pq.read_table(out / "focus-00000.parquet")
+    correction = Correction(
+        booked_at=WINDOW.start,
+        corrects=datetime(2026, 9, 1, tzinfo=UTC),
+        delta_nusd=-1_234_567,
+        owners={"tenant": "acme", "team": "search", "region": None},
+        sku={"provider": "openai", "billing_model": "gpt-4o", "cost_state": "priced"},
+        reason="re-rated",
+    )
+    layout = Layout(window=WINDOW, periods=(WINDOW,), zone="UTC", calendar=GREGORIAN)
+    corrections = to_table(list(correction_rows([correction], layout, book)))
+    return pa.concat_tables([pq.read_table(out / "focus-00000.parquet"), corrections])
 
 
 def failing(table: pa.Table, folder: Path) -> tuple[set[str], int]:

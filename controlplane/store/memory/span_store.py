@@ -31,7 +31,13 @@ from controlplane.signals.queries import (
     Granularity,
     TraceQuery,
 )
-from controlplane.signals.schema import CALL_SCHEMA, SPAN_SCHEMA, SUPPRESSED_SCHEMA, TIMESTAMP
+from controlplane.signals.schema import (
+    CALL_SCHEMA,
+    CORRECTION_SCHEMA,
+    SPAN_SCHEMA,
+    SUPPRESSED_SCHEMA,
+    TIMESTAMP,
+)
 from controlplane.store.memory.cost_sums import sum_costs
 from controlplane.store.memory.duplicate_sums import sum_duplicates
 from controlplane.store.memory.erasure import bury, forget, is_of
@@ -203,6 +209,11 @@ class MemorySpanStore:
         row = self._calls.get(call_id)
         found = [row] if row is not None and row["tenant"] in tenants else []
         return pa.Table.from_pylist(found, schema=CALL_SCHEMA)
+
+    def corrections(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SpanReader.corrections`: nothing is re-rated here."""
+        del tenants, window
+        return CORRECTION_SCHEMA.empty_table()
 
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""

@@ -96,6 +96,10 @@ class DuckDbSpanStore:
         """See `SpanReader.call`."""
         return self._reader.call(tenants, call_id)
 
+    def corrections(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SpanReader.corrections`."""
+        return self._reader.corrections(tenants, window)
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""
         return self._reader.trace(query)

@@ -12,6 +12,7 @@ from controlplane.core.calendar import Window
 from controlplane.signals.queries import MAX_BATCH_ROWS, CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import (
     CALL_SCHEMA,
+    CORRECTION_SCHEMA,
     DUPLICATES_SCHEMA,
     SPAN_SCHEMA,
     SUPPRESSED_SCHEMA,
@@ -124,6 +125,12 @@ class SpanTableReader:
                 if found.num_rows:
                     return found
         return CALL_SCHEMA.empty_table()
+
+    def corrections(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SpanReader.corrections`."""
+        asked = {"tenants": list(tenants), "start": window.start, "end": window.end}
+        with self._database.reading() as connection:
+            return _table(connection.execute(read_sql("corrections"), asked), CORRECTION_SCHEMA)
 
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""

@@ -1,0 +1,85 @@
+"""A closed month stays as it was; what a re-rate finds wrong in it is a correction row of now."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from controlplane.core.calendar import Window
+from controlplane.exports.manifest import Manifest, public_pem
+from controlplane.exports.verify import verify_export
+from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.rerate import apply_rerate
+from controlplane.pipelines.settle import settle_tick
+from controlplane.pipelines.signed_directory import Stamp
+from controlplane.pricing.overrides import compile_overrides
+from controlplane.pricing.price_book import PriceBook
+from controlplane.pricing.rerate import RerateOrder
+from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+from tests.priced_calls import priced
+
+OCTOBER = Window(datetime(2026, 10, 1, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
+NOVEMBER = Window(OCTOBER.end, datetime(2026, 12, 1, tzinfo=UTC))
+NOW = datetime(2026, 11, 20, 9, tzinfo=UTC)
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+STAMP = Stamp(export_id="exp_1", created_at=NOW, software="test 1")
+
+
+def _book(usd: str) -> PriceBook:
+    own = [{"provider": "openai", "model": "gpt-4o", "usd": {"input_uncached": usd,
+            "output_text": usd}}]  # fmt: skip
+    return PriceBook("book", [], overrides=compile_overrides(own))
+
+
+def _export(store: DuckDbSpanStore, book: PriceBook, out: Path, window: Window) -> Manifest:
+    request = ExportRequest(tenant="acme", window=window, kind="focus")
+    return write_export(ExportSources(store, book), request, out, key=KEY, stamp=STAMP)
+
+
+def test_a_closed_month_is_the_same_bytes_and_its_correction_a_row_of_now(
+    span_rows: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    """1,000 tokens in October from 2 to 5 USD a million: 0.003 more, booked on 20 November."""
+    old, new = _book("2"), _book("5")
+    call = {"tenant": "acme", "billing_model": "gpt-4o", "team": "search", "input_tokens": 1_000,
+            "input_uncached": 1_000, "output_tokens": None}  # fmt: skip
+    calls = [
+        {**call, "trace_lo": 1, "span_id": 1, "start_time": OCTOBER.end - timedelta(days=3)},
+        {**call, "trace_lo": 2, "span_id": 2, "start_time": NOVEMBER.start + timedelta(days=3)},
+    ]
+    store = DuckDbSpanStore(None)
+    store.write(priced(span_rows, calls, old), batch_id="b")
+    settle_tick(store, now=NOW - timedelta(days=1), ledger=None)
+    _export(store, old, tmp_path / "before", OCTOBER)
+    order = RerateOrder(
+        run_id="run_1",
+        window=Window(OCTOBER.start, NOVEMBER.end),
+        price_version=new.version,
+        closed_before=OCTOBER.end,
+    )
+    assert 1 == apply_rerate(store.rerates, order, new, now=NOW).corrections
+
+    _export(store, old, tmp_path / "after", OCTOBER)
+    for path in (tmp_path / "before").iterdir():
+        assert path.read_bytes() == (tmp_path / "after" / path.name).read_bytes(), path.name
+
+    manifest = _export(store, new, tmp_path / "november", NOVEMBER)
+    assert (
+        5_000_000 + 3_000_000 == manifest.total_nusd
+    )  # nano-USD: its own call, and the correction
+    files = {path.name: path.read_bytes() for path in (tmp_path / "november").iterdir()}
+    assert verify_export(files, trusted_key=public_pem(KEY.public_key())).ok
+    (row,) = pq.read_table(tmp_path / "november" / "focus-corrections.parquet").to_pylist()
+    assert ("Usage", "Correction", Decimal("0.003")) == (
+        row["ChargeCategory"],
+        row["ChargeClass"],
+        row["BilledCost"],
+    )
+    assert (NOVEMBER.start, NOVEMBER.end) == (row["BillingPeriodStart"], row["BillingPeriodEnd"])
+    assert OCTOBER.start == row["x_CorrectsPeriodStart"]
+    assert {None} == {row[name] for name in ("PricingQuantity", "ListUnitPrice", "ConsumedUnit")}
+    assert '{"team":"search"}' == row["Tags"]
