@@ -26,6 +26,7 @@ from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.change import ChangeController
 from controlplane.api.routes.completeness import CompletenessController
 from controlplane.api.routes.costs import CostController
+from controlplane.api.routes.currencies import CurrencyController
 from controlplane.api.routes.erasures import ErasureController
 from controlplane.api.routes.exports import ExportController
 from controlplane.api.routes.gpu import GpuController
@@ -64,6 +65,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     PolicyController,
     PolicyChangeController,
     PriceController,
+    CurrencyController,
     RerateController,
     WhatIfController,
     QualityController,

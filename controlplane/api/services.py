@@ -22,6 +22,7 @@ from controlplane.pipelines.ports import SubjectStore
 from controlplane.pipelines.publish import PublishTools
 from controlplane.pipelines.reconcile import ReconciliationReport
 from controlplane.pipelines.sync import SyncTools
+from controlplane.pricing.currency import ExchangeRates
 from controlplane.pricing.gpu_pool import GpuPool
 from controlplane.pricing.gpu_ports import GpuPools
 from controlplane.pricing.history import PriceHistory
@@ -163,6 +164,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     rules: RulesHistory
     price_history: PriceHistory
     rerates: RerateRuns
+    exchange_rates: ExchangeRates
     budgets: Budgets
     exports: ExportJobs
     metrics: BusinessMetrics

@@ -62,6 +62,7 @@ from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
 from controlplane.store.metadata.attribution import RulesRepository
 from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.metadata.currencies import ExchangeRateRepository
 from controlplane.store.metadata.finance import FinanceRepository
 from controlplane.store.metadata.gpu_pools import GpuPoolRepository
 from controlplane.store.metadata.keys import KeyRepository
@@ -200,6 +201,7 @@ def build_services(
         rules=RulesRepository(stores.engine),
         price_history=PriceRepository(stores.engine),
         rerates=RerateRepository(stores.engine),
+        exchange_rates=ExchangeRateRepository(stores.engine),
         budgets=stores.budgets,
         exports=export_jobs(settings, ExportSources(stores.spans, book)),
         metrics=stores.finance,

@@ -48,6 +48,7 @@ from controlplane.signals.queries import CallQuery, CostQuery, TraceQuery
 from controlplane.signals.schema import SPAN_SCHEMA
 from controlplane.store.metadata.attribution import RulesRepository
 from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.metadata.currencies import ExchangeRateRepository
 from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.finance import FinanceRepository
 from controlplane.store.metadata.gpu_pools import GpuPoolRepository
@@ -377,6 +378,7 @@ def services(
         rules=RulesRepository(metadata),
         price_history=PriceRepository(metadata),
         rerates=RerateRepository(metadata),
+        exchange_rates=ExchangeRateRepository(metadata),
         exports=exports,
         metrics=FinanceRepository(metadata),
         reconciliations=FinanceRepository(metadata),

@@ -343,3 +343,14 @@ gpu_pool: Final = Table(
     Column("changed_by", Text, nullable=False),
     Column("changed_at", UtcMicros, nullable=False),
 )
+
+exchange_rate: Final = Table(
+    "exchange_rate",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("currency", Text, nullable=False, index=True),
+    Column("day", Text, nullable=False),
+    Column("usd_per_unit", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("recorded_at", UtcMicros, nullable=False),
+)

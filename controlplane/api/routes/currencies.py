@@ -1,0 +1,153 @@
+"""Costs in another currency, each day at its own dated rate."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+import msgspec
+from litestar import Controller, get, post
+from litestar.params import JSONBody
+
+from controlplane.api import params as p
+from controlplane.api.describe import documented
+from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
+from controlplane.auth.roles import Scope
+from controlplane.core.errors import InvalidInputError
+from controlplane.core.money import format_usd
+from controlplane.pricing.currency import ExchangeRate, RateTable, check_rate
+from controlplane.signals.queries import CostQuery, Granularity
+
+CURRENCY = p.Param("currency", "ISO 4217 code that has rates", "EUR")
+MAX_RATES = 10_000
+
+
+class RateIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """USD for one unit of a currency on a day."""
+
+    currency: str
+    day: date
+    usd_per_unit: str
+
+
+class RatesIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rates and where they are from."""
+
+    source: str
+    rates: tuple[RateIn, ...]
+
+
+class RateList(msgspec.Struct, frozen=True):
+    """Rates of a currency, oldest record first; of a day the last one holds."""
+
+    rates: list[ExchangeRate]
+
+
+class ConvertedDay(msgspec.Struct, frozen=True, kw_only=True):
+    """One day's cost with the rate it was converted at; no rate, no amount."""
+
+    day: date
+    cost_usd: str
+    amount: str | None
+    usd_per_unit: str | None
+    rate_day: date | None
+    rate_source: str | None
+
+
+class ConvertedCosts(msgspec.Struct, frozen=True, kw_only=True):
+    """Days of a window in another currency; `amount` sums the days that have a rate."""
+
+    start: datetime
+    end: datetime
+    zone: str
+    currency: str
+    cost_usd: str
+    amount: str
+    days_without_rate: int
+    days: list[ConvertedDay]
+
+
+class CurrencyController(Controller):
+    """`/api/v1/currencies`."""
+
+    path = "/api/v1/currencies"
+    tags: Sequence[str] | None = ("costs",)
+
+    @get(
+        "/rates",
+        **needs(Scope.COSTS_READ),
+        sync_to_thread=True,
+        operation_class=documented((CURRENCY,)),
+    )
+    def rates(self, request: ApiRequest, services: Injected) -> RateList:
+        """List the dated rates of a currency."""
+        given = p.read(request.query_params.multi_items(), params=(CURRENCY,))
+        return RateList(services.exchange_rates.of(_currency(given)))
+
+    @post("/rates", **needs(Scope.PRICES_WRITE, operator=True), sync_to_thread=True)
+    def add(self, data: JSONBody[RatesIn], services: Injected) -> RateList:
+        """Append dated rates; a later record of a day replaces the earlier one, which stays."""
+        if not data.source or not 0 < len(data.rates) <= MAX_RATES:
+            raise InvalidInputError("rates", f"not 1 to {MAX_RATES} with a source")
+        now = services.clock.now()
+        rates = [
+            ExchangeRate(
+                currency=one.currency,
+                day=one.day,
+                usd_per_unit=one.usd_per_unit,
+                source=data.source,
+                recorded_at=now,
+            )
+            for one in data.rates
+        ]
+        for rate in rates:
+            check_rate(rate)
+        services.exchange_rates.add(rates)
+        return RateList(rates)
+
+    @get(
+        "/costs",
+        **needs(Scope.COSTS_READ),
+        sync_to_thread=True,
+        operation_class=documented((CURRENCY, *p.WINDOW)),
+    )
+    def costs(self, request: ApiRequest, services: Injected) -> ConvertedCosts:
+        """Answer days of cost in another currency, each with the rate that made it."""
+        given = p.read(request.query_params.multi_items(), params=(CURRENCY, *p.WINDOW))
+        currency, zone = _currency(given), p.zone(given, services.zone)
+        window = p.window(given, now=services.clock.now(), in_zone=zone)
+        tenants = tenants_of(request, services, wanted=given.get("tenant", ()))
+        query = CostQuery(tenants=tenants, window=window, granularity=Granularity.DAY, zone=zone)
+        rows = services.reader.costs(query).to_pylist()
+        table = RateTable(services.exchange_rates.of(currency))
+        days, amount = [], 0
+        for row in rows:
+            day = row["bucket_start"].astimezone(ZoneInfo(zone)).date()
+            made = table.convert(row["cost_nusd"], day)
+            amount += made.amount_nano if made else 0
+            days.append(
+                ConvertedDay(
+                    day=day,
+                    cost_usd=format_usd(row["cost_nusd"]),
+                    amount=format_usd(made.amount_nano) if made else None,
+                    usd_per_unit=made.rate.usd_per_unit if made else None,
+                    rate_day=made.rate.day if made else None,
+                    rate_source=made.rate.source if made else None,
+                )
+            )
+        return ConvertedCosts(
+            start=window.start,
+            end=window.end,
+            zone=zone,
+            currency=currency,
+            cost_usd=format_usd(sum(row["cost_nusd"] for row in rows)),
+            amount=format_usd(amount),
+            days_without_rate=sum(day.amount is None for day in days),
+            days=days,
+        )
+
+
+def _currency(given: p.Given) -> str:
+    code = p.one(given, "currency")
+    if not code:
+        raise InvalidInputError("currency", "missing", "As in currency=EUR")
+    return code.upper()

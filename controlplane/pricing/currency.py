@@ -1,0 +1,90 @@
+"""Other currencies: USD is what is accounted; a converted amount carries its dated rate.
+
+A rate is USD for one unit of a currency on a UTC day. What a day's cost is in a currency is converted
+once, at the newest rate of the latest day up to it, and sums of converted amounts are sums of days:
+nothing is converted twice and no rate is guessed. A day before the first rate has no amount.
+"""
+
+from collections.abc import Iterable
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from re import compile as compile_pattern
+from typing import Final, Protocol
+
+import msgspec
+
+from controlplane.core.errors import InvalidInputError
+from controlplane.core.money import divide_half_even
+
+USD: Final = "USD"
+MAX_RATE: Final = Decimal(1_000_000)
+_CODE: Final = compile_pattern(r"[A-Z]{3}")
+
+
+class ExchangeRate(msgspec.Struct, frozen=True, kw_only=True):
+    """USD for one unit of a currency on a day; a later record of the day replaces it."""
+
+    currency: str
+    day: date
+    usd_per_unit: str
+    """A decimal, as its source writes it."""
+    source: str
+    recorded_at: datetime
+
+
+class Converted(msgspec.Struct, frozen=True):
+    """An amount in another currency, in billionths, and the rate that made it."""
+
+    amount_nano: int
+    rate: ExchangeRate
+
+
+class ExchangeRates(Protocol):
+    """Where rates are kept: appended to, never changed."""
+
+    def add(self, rates: Iterable[ExchangeRate]) -> None:
+        """Append rates."""
+        ...
+
+    def of(self, currency: str) -> list[ExchangeRate]:
+        """Return every rate of a currency, oldest record first."""
+        ...
+
+
+def check_rate(rate: ExchangeRate) -> None:
+    """Check what people or files say.
+
+    Raises:
+        InvalidInputError: no ISO 4217 code, or a rate that is none.
+    """
+    if not _CODE.fullmatch(rate.currency) or rate.currency == USD:
+        raise InvalidInputError("currency", f"{rate.currency!r}", 'An ISO code such as "EUR"')
+    try:
+        usd = Decimal(rate.usd_per_unit)
+    except InvalidOperation:
+        usd = Decimal("NaN")
+    if not usd.is_finite() or not 0 < usd <= MAX_RATE:
+        raise InvalidInputError("usd_per_unit", f"{rate.usd_per_unit!r}", 'Write it like "1.0873"')
+
+
+class RateTable:
+    """The rates of one currency by day."""
+
+    def __init__(self, rates: Iterable[ExchangeRate]) -> None:
+        by_day: dict[date, ExchangeRate] = {}
+        for rate in sorted(rates, key=lambda one: one.recorded_at):
+            by_day[rate.day] = rate
+        self._rates = [by_day[day] for day in sorted(by_day)]
+
+    def on(self, day: date) -> ExchangeRate | None:
+        """Return the rate that holds on a day; None before the first."""
+        return next((rate for rate in reversed(self._rates) if rate.day <= day), None)
+
+    def convert(self, nusd: int, day: date) -> Converted | None:
+        """Convert a day's nano-USD, rounded half-even once; None where no rate holds."""
+        rate = self.on(day)
+        if rate is None:
+            return None
+        exact = nusd / Fraction(rate.usd_per_unit)
+        return Converted(divide_half_even(exact.numerator, exact.denominator), rate)
