@@ -18,7 +18,6 @@ from controlplane.pricing.rates import Rate
 
 NOT_A_PRICE: Final = ("unknown_usage", "impossible_usage", "failed")
 """Reasons that no price list can mend: the usage itself is not known."""
-_TOKENS: Final = ("input_uncached", "output_text")
 
 
 class UnpricedUsage(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,11 +81,11 @@ class RangeEstimator:
         for provider, model in names:
             found = self._book.find(provider, model)
             row = None if isinstance(found, NotFound) else found.at(self._at)
-            both = [row.tiers[0].rates.get(bucket) for bucket in _TOKENS] if row else []
-            if all(rate is not None and rate.numerator for rate in both) and both:
-                for listed, rate in zip(rates, both, strict=True):
-                    if rate is not None:
-                        listed.append(rate)
+            listed = row.tiers[0].rates if row else {}
+            fresh, text = listed.get("input_uncached"), listed.get("output_text")
+            if fresh and text and fresh.numerator and text.numerator:
+                rates[0].append(fresh)
+                rates[1].append(text)
         if not rates[0]:
             return None
         inputs, outputs = (sorted(listed, key=_per_unit) for listed in rates)
