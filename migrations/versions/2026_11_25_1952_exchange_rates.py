@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "exchange_rates"
-down_revision = "lease_holders"
+down_revision = "policy_key_sets"
 branch_labels = None
 depends_on = None
 
