@@ -95,4 +95,5 @@ up: setup ## the whole system with demo data on loopback; Ctrl-C stops it
 bench: setup ## the benchmarks, with the peers that are installed
 	@$(BIN)/controlplane bench ingest --json
 	@$(BIN)/controlplane bench startup --json
+	@$(BIN)/controlplane bench policy --json
 	@$(BIN)/controlplane bench admission --json

@@ -122,7 +122,12 @@ def test_large_document_is_announced_and_fetched(api: Any, proxy: str, admin: st
         first = next(found)
     assert ("changed", ['"1.1"']) == (first.kind, first.data)
     with api.client(proxy) as client:
-        assert 400 == len(decode_document(client.get("/api/v1/policy").content).annotations)
+        fetched = client.get("/api/v1/policy")
+        assert 400 == len(decode_document(fetched.content).annotations)
+        assert "gzip" == fetched.headers["content-encoding"]
+        assert fetched.num_bytes_downloaded < len(fetched.content) / 10
+        plain = client.get("/api/v1/policy", headers={"accept-encoding": "identity"})
+        assert fetched.content == plain.content
 
 
 def test_too_many_at_once_are_told_to_come_back_later(

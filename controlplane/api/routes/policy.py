@@ -1,6 +1,8 @@
 """What proxies run: the signed document, who applied it, and sync."""
 
+import gzip
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from litestar import Controller, Response, get, post
@@ -26,6 +28,7 @@ SCOPE = p.Param("scope", "Which group of proxies; default `default`", "default")
 NODE = p.Param(
     "node", "Who asks: in a staged roll-out the chosen nodes get the new generation first"
 )
+WORTH_PACKING: Final = 8 * 1024
 EVENTS = {"text/event-stream": Schema(type=OpenAPIType.STRING)}
 DEFAULT_HISTORY: Final = 20
 MAX_HISTORY: Final = 500
@@ -60,15 +63,15 @@ class PolicyController(Controller):
         )
         if policy is None:
             return Response(b"", status_code=NOT_MODIFIED)
-        return Response(
-            policy.body,
-            media_type="application/json",
-            headers={
-                "etag": policy.generation.etag(),
-                "policy-signature": policy.signature,
-                "cache-control": "no-cache",
-            },
-        )
+        headers = {
+            "etag": policy.generation.etag(),
+            "policy-signature": policy.signature,
+            "cache-control": "no-cache",
+        }
+        body = policy.body
+        if len(body) > WORTH_PACKING and "gzip" in request.headers.get("accept-encoding", ""):
+            body, headers["content-encoding"] = _packed(body), "gzip"
+        return Response(body, media_type="application/json", headers=headers)
 
     @get(
         "/stream",
@@ -140,6 +143,12 @@ class PolicyController(Controller):
 def scope_of(given: p.Given) -> str:
     """Return the scope that a request is about."""
     return p.one(given, "scope") or DEFAULT_SCOPE
+
+
+@lru_cache(maxsize=16)
+def _packed(body: bytes) -> bytes:
+    """Compress a document once, however many agents fetch it; what is signed is what comes out."""
+    return gzip.compress(body, 6, mtime=0)
 
 
 def scope_to_pull(request: ApiRequest, given: p.Given) -> str:
