@@ -108,7 +108,10 @@ def publish(
 
 
 def republish_due(now: datetime, *, tools: PublishTools) -> list[SignedGeneration]:
-    """Publish again where a budget's window has rolled over; call it every minute.
+    """Publish again where time has changed what is said; call it every minute.
+
+    A window rolls over, an increase ends, or a price that is announced comes within the time that
+    ceilings cover (L4): agents must hold at the dearer one before it takes effect.
 
     Raises:
         PolicyError: a stored policy no longer compiles.
@@ -119,8 +122,8 @@ def republish_due(now: datetime, *, tools: PublishTools) -> list[SignedGeneratio
         newest = tools.policies.newest(scope)
         if newest is None:
             continue
-        document = decode_document(newest.body)
-        if any(clause.window_end <= now for clause in document.budgets):
+        rules = newest.rules or tools.policies.rules(scope)
+        if not _says_the_same(newest, compile_document(rules, now, tools=tools)):
             due.append(publish(scope, now, tools=tools))
     return due
 

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from sqlalchemy import Engine
 
-from controlplane.budgets.budget import Budget
+from controlplane.budgets.budget import Budget, Increase
 from controlplane.core.calendar import Period
 from controlplane.core.errors import ConflictError, PolicyError
 from controlplane.pipelines.publish import (
@@ -114,6 +114,32 @@ def test_windows_that_roll_over_are_published_again(tools: PublishTools) -> None
     assert Generation(1, 2) == again.generation
     assert [midnight] == [clause.window_start for clause in read(again).budgets]
     assert [] == republish_due(midnight, tools=tools)
+
+
+def test_an_increase_that_ends_is_published(tools: PublishTools) -> None:
+    more = Increase(amount_nusd=500, until=LATER)
+    tools.budgets.create(msgspec.structs.replace(BUDGET, increases=(more,)))
+    first = publish("default", NOW, tools=tools, rules=RULES)
+    assert [1_500] == [clause.limit_nusd for clause in read(first).budgets]
+    assert [] == republish_due(LATER - timedelta(microseconds=1), tools=tools)
+    (again,) = republish_due(LATER, tools=tools)
+    assert [1_000] == [clause.limit_nusd for clause in read(again).budgets]
+
+
+def test_a_dearer_price_is_published_before_it_applies(tools: PublishTools) -> None:
+    """As soon as ceilings have to cover it, and not when the next window happens to begin."""
+
+    def dearer_later(now: datetime) -> RateCard:
+        rate = 2 if now < LATER else 3
+        return RateCard({"m": RatePerMillion(input_nusd=1, output_nusd=rate)}, "book-1")
+
+    tools.budgets.create(BUDGET)
+    priced = msgspec.structs.replace(tools, rate_card=dearer_later)
+    publish("default", NOW, tools=priced, rules=RULES)
+    assert [] == republish_due(NOW, tools=priced)
+    (again,) = republish_due(LATER, tools=priced)
+    assert 3 == read(again).rate_card["m"].output_nusd
+    assert [] == republish_due(LATER, tools=priced)
 
 
 def test_a_restored_database_stops_until_its_epoch_is_bumped(

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 from controlplane.budgets.book import LeaseTerms, LedgerBook
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.hold import ChargeReason, Outcome
-from controlplane.budgets.lease import CHARGED_AS_LEASED, Lease, LeaseState
+from controlplane.budgets.lease import CHARGED_AS_LEASED, IN_HAND, Lease, LeaseState
 from controlplane.budgets.ledger import Amounts, Entry, WindowKey
 from controlplane.core.calendar import Period
 from controlplane.policy.wire import LeaseReturn, LeaseWant, Settle
@@ -59,6 +59,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.known_holds: set[str] = set()
         self.holders: dict[str, Holder] = {}
         self.holds: dict[str, Hold] = {}
+        self.lost: set[str] = set()
         self.spent_nusd = 0
         self.serial = 0
 
@@ -110,6 +111,28 @@ class LedgerMachine(RuleBasedStateMachine):
         if lease is not None:
             assert 0 < lease.amount_nusd <= free
             self.holders[lease.id] = Holder(lease, lease.amount_nusd)
+
+    @rule(holder=st.sampled_from(HOLDERS), want=st.integers(1, 500))
+    def lose_grant(self, holder: str, want: int) -> None:
+        """The answer does not arrive: nobody can hold from this lease."""
+        book = self.book()
+        lease = book.grant(LeaseWant("b", want, want), holder=holder, new_id=self.new_id)
+        self.keep(book)
+        if lease is not None:
+            self.lost.add(lease.id)
+
+    @rule(data=st.data())
+    def name_what_arrived(self, data: st.DataObject) -> None:
+        """What the holder does not name is free again, once, whatever became of it meanwhile."""
+        if not self.lost:
+            return
+        lease = self.stored[data.draw(st.sampled_from(sorted(self.lost)))]
+        before = self.amounts.total_nusd
+        book = self.book()
+        is_freed = book.disown(lease)
+        self.keep(book)
+        assert is_freed == (lease.state in IN_HAND)
+        assert self.amounts.total_nusd == before - lease.open_nusd
 
     @rule(data=st.data(), share=st.floats(0, 1))
     def hold(self, data: st.DataObject, share: float) -> None:
