@@ -34,7 +34,8 @@ from controlplane.pricing.history import (
     version_name,
 )
 from controlplane.pricing.overrides import OwnPrice, read_own_prices
-from controlplane.pricing.price_book import Found, Pin, PriceBook
+from controlplane.pricing.price_book import MAX_REMEMBERED, Found, Pin, PriceBook
+from controlplane.pricing.rates import PriceRow
 from controlplane.pricing.rerate import PINNING, RerateRun, RerateRuns
 from controlplane.pricing.seed import seed, seed_version
 from controlplane.settings import Settings
@@ -47,6 +48,8 @@ KEPT_VERSIONS: Final = 4
 MAX_PINS: Final = 10_000
 BY_PROGRAM: Final = "controlplane"
 MAX_RACES: Final = 5
+MAX_EARLIER: Final = 50
+"""Versions before the newest in which the price of an old call is looked for."""
 
 
 class LiveBook(PriceBook):
@@ -72,6 +75,8 @@ class LiveBook(PriceBook):
         self._number = -1
         self._looked_at = 0.0
         self._book: PriceBook = self
+        self._books: dict[int, PriceBook] = {}
+        self._found_earlier: dict[tuple[str | None, str | None, str], PriceRow | None] = {}
 
     @override
     def current(self) -> PriceBook:
@@ -128,6 +133,35 @@ class LiveBook(PriceBook):
     def find(self, provider: str | None, model: str | None) -> Found:
         """See `PriceBook.find`."""
         return self.current().find(provider, model)
+
+    @override
+    def row_of(
+        self, provider: str | None, model: str | None, price_id: str | None
+    ) -> PriceRow | None:
+        """See `PriceBook.row_of`: of an earlier version where the newest has it no more."""
+        newest = self.current()
+        row = newest.row_of(provider, model, price_id)
+        if row is not None or price_id is None:
+            return row
+        with self._lock:
+            return self._earlier((provider, model, price_id))
+
+    def _earlier(self, key: tuple[str | None, str | None, str]) -> PriceRow | None:
+        """Look a price up in earlier versions, newest first; an answer is remembered."""
+        if key not in self._found_earlier:
+            if len(self._found_earlier) >= MAX_REMEMBERED:
+                self._found_earlier.clear()
+            self._found_earlier[key] = next(
+                filter(None, (book.row_of(*key) for book in self._earlier_books())), None
+            )
+        return self._found_earlier[key]
+
+    def _earlier_books(self) -> Iterator[PriceBook]:
+        for number in range(self._number - 1, max(0, self._number - 1 - MAX_EARLIER), -1):
+            if number not in self._books:
+                entries = self._history.entries(number)
+                self._books[number] = build_book(version_name(number), entries)
+            yield self._books[number]
 
     @override
     def listed(self, provider: str | None, model: str | None) -> Found:

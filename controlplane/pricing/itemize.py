@@ -102,13 +102,12 @@ def _groups(
 ) -> Iterator[_Group]:
     """Yield the calls of one price by tier, and where the list's price changes, by that too."""
     provider, model, price_id = key
-    found = book.find(provider, model)
-    row = _row_of(found, price_id)
+    row = book.row_of(provider, model, price_id)
     if row is None:
         return
     total_input, minutes = facts
     # A contract's row is named after the row of the list that it changes, behind which stands a "*".
-    listed_row = _row_of(found, row.price_id.partition("*")[0])
+    listed_row = book.row_of(provider, model, row.price_id.partition("*")[0])
     for number, tier in enumerate(row.tiers):
         chosen = rows[_tier_of(row, total_input[rows]) == number]
         if not row.price_id.startswith("override/"):
@@ -119,12 +118,6 @@ def _groups(
             reached = _tier_of(listed, total_input[part]) if listed else np.zeros(part.size)
             for n, list_tier in enumerate(listed.tiers if listed else (None,)):
                 yield _Group(part[reached == n], tier, list_tier)
-
-
-def _row_of(found: ModelPrices | NotFound, price_id: str | None) -> PriceRow | None:
-    if isinstance(found, NotFound):
-        return None
-    return next((row for row in found.rows if row.price_id == price_id), None)
 
 
 def _tier_of(row: PriceRow, total_input: Integers) -> Integers:

@@ -195,6 +195,14 @@ class PriceBook:
             found = self._remembered[key] = self._find(provider, model)
         return found
 
+    def row_of(
+        self, provider: str | None, model: str | None, price_id: str | None
+    ) -> PriceRow | None:
+        """Return the row of a model that a call names as its price; None if it is not known."""
+        found = self.find(provider, model)
+        rows = () if isinstance(found, NotFound) else found.rows
+        return next((row for row in rows if row.price_id == price_id), None)
+
     def listed(self, provider: str | None, model: str | None) -> Found:
         """Return the public list's rows of a model, the organisation's own prices left aside."""
         if not model:

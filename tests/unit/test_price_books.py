@@ -117,3 +117,21 @@ def test_a_new_version_is_seen_within_two_seconds(settings: Settings, engine: En
     assert ("house", "n") in book.names()
     assert book.is_makers("openai", "gpt-4o")
     engine.dispose()
+
+
+def test_the_price_of_an_old_call_is_found_in_the_version_that_had_it(
+    settings: Settings, engine: Engine
+) -> None:
+    """A changed file gives the model another price; what a call was priced at is still there."""
+    first = open_book(settings, engine)
+    old = _ask(first).price_id
+    assert settings.price_overrides
+    settings.price_overrides.write_text('[{provider: house, model: m, usd: {output_text: "2"}}]')
+    book = open_book(settings, engine)
+    new = _ask(book).price_id
+    assert old is not None
+    assert old != new
+    rows = [book.row_of("house", "m", price_id) for price_id in (old, new, "gone", None)]
+    prices = [row and row.tiers[0].rates["output_text"].cost_nusd(10**6) for row in rows]
+    assert [10**9, 2 * 10**9, None, None] == prices
+    engine.dispose()
