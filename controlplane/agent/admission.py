@@ -177,6 +177,10 @@ class Admission:
         bound, most = request.bound, consulted.cap_choices
         if most is not None and most < bound.choices:
             bound = msgspec.structs.replace(bound, choices=most)
+        asked = request.facts.get("model", "")
+        if (bound.operation, request.provider, asked) in self.desk.demoted:
+            why = "an earlier call used more than its bound"
+            bound = msgspec.structs.replace(bound, unbounded=bound.unbounded or why)
         wanted = claim(
             consulted.document,
             with_parents(consulted.document, consulted.budgets),

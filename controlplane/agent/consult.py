@@ -8,6 +8,7 @@ import msgspec
 from controlplane.agent.admit import Refusal, count_unattributed
 from controlplane.agent.health import Deployments
 from controlplane.agent.lease import Instant
+from controlplane.agent.log import say
 from controlplane.agent.slots import Slot, Slots, trial_of
 from controlplane.agent.ticket import Request
 from controlplane.core.clock import Clock
@@ -64,6 +65,13 @@ class Desk:
         self.slots = Slots(self._throttle)
         self.deployments = Deployments()
         self.refusals: dict[str, int] = {}
+        self.demoted: set[tuple[str, str, str]] = set()
+        """Operation, provider and model of calls that used more than their bound (L3)."""
+
+    def overran(self, operation: str, provider: str, model: str) -> None:
+        """A bound did not hold: such calls have none from now on, until this process ends."""
+        self.demoted.add((operation, provider, model))
+        say("bound_exceeded", operation=operation, provider=provider, model=model)
 
     def consult(
         self, document: PolicyDocument, request: Request, *, standings: Mapping[str, Standing]

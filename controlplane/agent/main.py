@@ -19,7 +19,6 @@ from controlplane.policy.bundle import Verifier
 
 _BASE32: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _ID_CHARACTERS: Final = 26
-STATUS_SECONDS: Final = 60.0
 
 
 class AgentIds:
@@ -71,9 +70,7 @@ async def _serve(agent: Agent) -> None:
 
             await serving.enter_async_context(serve_envoy(agent))
         await agent.ready()
-        while not stop.is_set():
-            say("agent_status", **agent.status())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), STATUS_SECONDS)
+        say("agent_status", **agent.status())
+        await stop.wait()
     await agent.stop()
     say("agent_stopped")

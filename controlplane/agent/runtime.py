@@ -21,9 +21,10 @@ from controlplane.agent.clock import THIS_MACHINE, Machine
 from controlplane.agent.holder import Holder
 from controlplane.agent.keyring import AgentKeys
 from controlplane.agent.lease import Instant
+from controlplane.agent.log import say
 from controlplane.agent.puller import UNPREDICTABLE, Puller, Verify
 from controlplane.agent.settings import AgentSettings
-from controlplane.agent.settle import Ending
+from controlplane.agent.settle import Ending, overran
 from controlplane.agent.stream import PolicyStream
 from controlplane.agent.syncer import Syncer
 from controlplane.agent.ticket import Request, Ticket
@@ -41,6 +42,9 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 HERE: Final = Surroundings()
+
+
+STATUS_SECONDS: Final = 60.0
 
 
 class Agent:
@@ -125,6 +129,7 @@ class Agent:
                 asyncio.create_task(self.puller.run(self._changed), name="policy-poll"),
                 asyncio.create_task(self.stream.run(self._changed), name="policy-stream"),
                 asyncio.create_task(self.syncer.run(self.puller), name="lease-sync"),
+                asyncio.create_task(self._tell(), name="agent-status"),
             ]
             if self._keys is not None:
                 running = self._keys.run(self._client)
@@ -134,6 +139,12 @@ class Agent:
                 await asyncio.wait_for(
                     self.puller.seen.wait(), self.settings.first_policy_wait_seconds
                 )
+
+    async def _tell(self) -> None:
+        """Log how the agent is now and then: open holds that only grow mean a front is broken."""
+        while True:
+            await asyncio.sleep(STATUS_SECONDS)
+            say("agent_status", **self.status())
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call the listener, in the loop of the tasks, when another policy is in force."""
@@ -208,6 +219,7 @@ class Agent:
             "leases": len(self.holder.book.leases),
             "syncs": self.syncer.syncs,
             "sync_failures": self.syncer.failures,
+            "demoted_bounds": len(self.admission.desk.demoted),
             "refusals": dict(self.admission.desk.refusals),
         }
 
@@ -261,6 +273,9 @@ class Agent:
             ended = self.holder.ended(hold_id, ending)
             if ended is None:
                 return False
+            if overran(ended.hold, ending):
+                hold = ended.hold
+                self.admission.desk.overran(hold.operation, hold.provider, hold.model)
             self.holder.tally.errors += ending.status == "error" and ending.was_sent
             if not ended.is_released:
                 self.holder.book.forget_refusal(ended.hold.leases)

@@ -171,6 +171,21 @@ def to_record(hold: Hold) -> Held:
     )
 
 
+def overran(hold: Hold, ending: Ending) -> bool:
+    """Whether a call used more tokens than its hold was made for: its bound does not hold (L3)."""
+    if not ending.usage or hold.rate is None:
+        return False
+    return _most_nusd(hold.rate, ending.usage) > hold.held_nusd
+
+
+def _most_nusd(rate: RatePerMillion, usage: Mapping[str, int]) -> int:
+    return call_ceiling_nusd(
+        rate,
+        input_tokens=sum(usage.get(name, 0) for name in INPUT_BUCKETS),
+        output_tokens=sum(usage.get(name, 0) for name in OUTPUT_BUCKETS),
+    )
+
+
 def unused(hold: Hold, ending: Ending) -> int:
     """Return the nano-USD of its hold that a call certainly did not cost.
 
@@ -183,12 +198,7 @@ def unused(hold: Hold, ending: Ending) -> int:
         return hold.held_nusd if ending.status == "error" else 0
     if hold.rate is None or not ending.usage.keys() <= RATED_BUCKETS:
         return 0
-    most = call_ceiling_nusd(
-        hold.rate,
-        input_tokens=sum(ending.usage.get(name, 0) for name in INPUT_BUCKETS),
-        output_tokens=sum(ending.usage.get(name, 0) for name in OUTPUT_BUCKETS),
-    )
-    return max(0, hold.held_nusd - most)
+    return max(0, hold.held_nusd - _most_nusd(hold.rate, ending.usage))
 
 
 def to_settle(hold: Hold, ending: Ending, *, released: Mapping[str, int]) -> Settle:

@@ -228,7 +228,9 @@ def test_phantom_spend_27639_36926_27735_30522_holds_of_failed_calls_come_back(
             assert "slow down" in str(refused.value)  # the upstream's own, not ours
     _until(lambda: not gate.agent.holder.queue.pending)
     assert 0 == _standing(control_plane)["settled_enforced_nusd"]
-    _until(lambda: limit == _standing(control_plane)["free_nusd"])
+    standing = _standing(control_plane)
+    assert limit == standing["free_nusd"] + standing["leased_nusd"]
+    assert _serve(gate, _request())  # what came back is of use
 
 
 def test_phantom_spend_30460_28247_a_resent_settle_counts_once(
@@ -257,6 +259,22 @@ def test_phantom_spend_22726_20615_29912_no_budget_and_no_price_to_pay(
     with pytest.raises(RefusedError):
         gate.admit_blocking(_request("a"))
     assert gate.admit_blocking(_request("a", model="free")).hold_id is None
+
+
+def test_a_bound_that_an_upstream_breaks_is_no_bound_any_more(
+    control_plane: Any, start_gate: Gates
+) -> None:
+    """An upstream that bills beyond the limit it was given: the next call is not held so (L3)."""
+    control_plane.publish(rate_card=CARD, budgets=[control_plane.budget(limit_nusd=10**12)])
+    gate = start_gate()
+    ticket = gate.admit_blocking(_request())
+    gate.agent.syncer.retire()  # the small ledger of these tests takes no call above its hold
+    _end(gate, ticket, {"output_text": 10_000})
+    with pytest.raises(RefusedError, match="used more than its bound"):
+        gate.admit_blocking(_request())
+    assert gate.admit_blocking(_request("b")).hold_id is None
+    assert 1 == gate.agent.status()["demoted_bounds"]
+    gate.agent.holder.queue.forget_all()
 
 
 # Fail-closed gap: when the counter can not be read, the call goes through.
