@@ -25,7 +25,12 @@ STORAGE_VERSION: Final = "v1.5.0"
 """The pinned release's own format: its string compression writes a span in two thirds of the time
 and of the space of the default, which every release since 1.0 can read."""
 
+MEMORY_LIMIT: Final = "4GB"
+"""Blocks and sorts beyond this go to disk; the default is four fifths of the machine, which the
+other roles share."""
+
 _OPENING: Final = {
+    "memory_limit": MEMORY_LIMIT,
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
@@ -65,6 +70,8 @@ class SpanDatabase:
         config: dict[str, str | bool | int | float | list[str]] = {
             **_OPENING,
             "threads": str(threads),
+            # Beside the file; the default is wherever the process was started.
+            "temp_directory": f"{path}.tmp" if path else "",
         }
         try:
             self._root = duckdb.connect(config=config)
