@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -139,15 +139,33 @@ def _service_name(resource: bytes) -> str:
     return texts_of(pairs).get(SERVICE_NAME, "")
 
 
+def read_messages(handler: Any, bodies: list[bytes]) -> pa.RecordBatch:
+    """Parse messages in native code.
+
+    A message that ends inside a length makes the parser panic, and a panic is no `Exception`: it
+    would end the thread that ingests, for a body that was acknowledged.
+
+    Raises:
+        ValueError: one of them is malformed.
+    """
+    try:
+        batch: pa.RecordBatch = handler.list_to_record_batch(bodies)
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":  # pyo3's; there is no module to import it from
+            raise ValueError("the parser gave up on it") from None
+        raise
+    return batch
+
+
 def _parse_spans(bodies: list[bytes]) -> tuple[pa.Table, Bools]:
     """Parse every span, and tell which could be read; the others are empty messages."""
     readable = np.ones(len(bodies), dtype=np.bool_)
     try:
-        batch = _SPANS.list_to_record_batch(bodies)
+        batch = read_messages(_SPANS, bodies)
     except ValueError:
         singly = [_readable_span(body) for body in bodies]
         readable[:] = [body is not None for body in singly]
-        batch = _SPANS.list_to_record_batch([body or b"" for body in singly])
+        batch = read_messages(_SPANS, [body or b"" for body in singly])
     return pa.Table.from_batches([batch]), readable
 
 
@@ -163,7 +181,7 @@ def _readable_span(body: bytes) -> bytes | None:
 
 def _is_span(body: bytes) -> bool:
     try:
-        _SPANS.list_to_record_batch([body])
+        read_messages(_SPANS, [body])
     except ValueError:
         return False
     return True
@@ -172,9 +190,9 @@ def _is_span(body: bytes) -> bool:
 def _parse_resources(groups: list[tuple[int, SpanGroup]]) -> Column:
     bodies = list(dict.fromkeys(group.resource for _, group in groups))
     try:
-        batch = _RESOURCES.list_to_record_batch(bodies)
+        batch = read_messages(_RESOURCES, bodies)
     except ValueError:
-        batch = _RESOURCES.list_to_record_batch([_readable_resource(body) for body in bodies])
+        batch = read_messages(_RESOURCES, [_readable_resource(body) for body in bodies])
     return batch.column("attributes")
 
 
@@ -182,7 +200,7 @@ def _readable_resource(body: bytes) -> bytes:
     """Repair a resource; one that stays unreadable has no attributes, its spans are kept."""
     try:
         readable = repair_resource(body)
-        _RESOURCES.list_to_record_batch([readable])
+        read_messages(_RESOURCES, [readable])
     except (ValueError, DecodeError):
         return b""
     return readable

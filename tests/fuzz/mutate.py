@@ -41,14 +41,16 @@ class Fuzzer:
         self.seen: set[str] = set()
         self.tried = 0
 
-    def run(self, is_over: Callable[[], bool]) -> Iterator[tuple[bytes, Exception]]:
+    def run(self, is_over: Callable[[], bool]) -> Iterator[tuple[bytes, BaseException]]:
         """Try inputs until it is over; yield each that raises, with what it raised."""
         while not is_over():
             data = self._next()
             self.tried += 1
             try:
                 seen = self.take(data)
-            except Exception as error:  # noqa: BLE001 - finding these is what a fuzzer is for
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - finding these is what a fuzzer is for
                 yield data, error
                 continue
             if not seen <= self.seen:
