@@ -12,6 +12,11 @@ CLIENTS := .venvs/clients
 VERCEL := .venvs/vercel
 CODE := controlplane collectors dashboard
 
+# Environments of programs that pin other libraries than ours.
+ENVIRONMENTS := $(addsuffix /.installed,$(LITELLM) $(FOCUS) $(ENVOY) $(CLIENTS) $(VERCEL))
+# Tests that measure no time and start no servers: two at once.
+PURE := $(addprefix tests/,unit oracle contract api pipelines conformance meta migrations fuzz)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-peers lock fmt lint test prove up bench
 
@@ -81,11 +86,12 @@ lint: setup ## every static check
 	$(BIN)/vulture
 	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md $(CODE) migrations deploy tests
 
-test: lint $(LITELLM)/.installed $(FOCUS)/.installed $(CLIENTS)/.installed $(VERCEL)/.installed ## what CI runs: static checks, then every test at representative size
+test: lint $(ENVIRONMENTS) ## what CI runs: static checks, then every test at representative size
 	@sh tests/provide.sh
-	$(BIN)/pytest --durations=15
+	$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(PURE)
+	$(BIN)/pytest --durations=15 $(addprefix --ignore=,$(PURE))
 
-prove: setup $(LITELLM)/.installed $(FOCUS)/.installed $(CLIENTS)/.installed $(VERCEL)/.installed ## the same tests at full size; figures go to tests/proofs/
+prove: setup $(ENVIRONMENTS) ## the same tests at full size; figures go to tests/proofs/
 	@sh tests/provide.sh
 	CONTROLPLANE_TEST_FULL=1 $(BIN)/pytest -m slow --timeout=7200
 

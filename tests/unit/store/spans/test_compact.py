@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.core.errors import StoreUnavailableError
@@ -47,6 +47,7 @@ def _stored(store: DuckDbSpanStore) -> list[dict[str, Any]]:
     return [row for _, batch in store.batches() for row in batch.to_pylist()]
 
 
+@settings(deadline=None, max_examples=25)
 @given(batches=st.lists(st.lists(_shared, max_size=8), max_size=4))
 def test_every_span_comes_back_as_it_was_written(
     batches: list[list[dict[str, object]]], span_rows: Rows
