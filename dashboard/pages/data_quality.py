@@ -23,9 +23,10 @@ def _findings(asked: Filters) -> None:
             st.caption(asked.say("no_findings"))
         for one in found:
             said = quality.finding_line(one, unknown=asked.say("missing_unknown"))
-            shown = asked.say("finding_line", **said)
-            draw_it = st.warning if one["severity"] == "warning" else st.info
-            draw_it(shown)
+            if one["severity"] == "warning":
+                st.warning(asked.say("finding_line", **said))
+            else:  # nothing of it is missing
+                st.info(asked.say("finding_note", **said))
 
 
 def _accounts(asked: Filters) -> None:

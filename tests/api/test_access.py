@@ -30,7 +30,11 @@ PUBLIC = {
 }
 """Every route that needs no credential; a new one must be added here by hand."""
 
-NEEDED = {"/api/v1/prices": {"provider": "openai", "model": "gpt-4o"}}
+NEEDED = {
+    "/api/v1/prices": {"provider": "openai", "model": "gpt-4o"},
+    "/api/v1/currencies/rates": {"currency": "EUR"},
+    "/api/v1/currencies/costs": {"currency": "EUR"},
+}
 """Parameters without which a route answers nothing."""
 
 

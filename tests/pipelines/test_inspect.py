@@ -67,9 +67,11 @@ def test_gzip_and_json_are_read_as_they_are(inspect: Inspect, tmp_path: Path) ->
     assert 1 == len(inspect(CORPUS / "vercel-ai-otel-json" / "chat.json").calls)
 
 
-def test_metrics_are_recognised_by_name_or_by_signal(inspect: Inspect) -> None:
+def test_metrics_are_recognised_by_name_or_by_signal(inspect: Inspect, tmp_path: Path) -> None:
+    renamed = tmp_path / "chat.pb"
+    renamed.write_bytes((LITELLM / "chat.metrics.pb").read_bytes())
     by_name = inspect(LITELLM / "chat.metrics.pb")
-    by_signal = inspect(CORPUS / "otel-openai-v2" / "chat.pb", signal="metrics")
+    by_signal = inspect(renamed, signal="metrics")
     for report in (by_name, by_signal):
         assert ([], ["metrics_file"], True) == (
             report.calls,
