@@ -168,8 +168,8 @@ class Puller:
             ControlPlaneError: it answered with a document that is refused; `nack` says why.
         """
         asked = Instant.of(self._clock)
-        has = self.applied if not whole else None
-        headers = {"If-None-Match": has.generation.etag()} if has else {}
+        seen = self._newest_seen() if not whole else None
+        headers = {"If-None-Match": seen.etag()} if seen else {}
         response = await self._client.get(
             "/api/v1/policy",
             params={
@@ -181,10 +181,21 @@ class Puller:
             timeout=wait_seconds + self._settings.request_timeout_seconds,
         )
         if response.status_code == httpx.codes.NOT_MODIFIED:
-            self.confirm(asked)
+            if self.applied and seen == self.applied.generation:
+                self.confirm(asked)
             return False
         response.raise_for_status()
         return self.accept(response.content, response.headers, asked)
+
+    def _newest_seen(self) -> Generation | None:
+        """Return the pair to wait for something newer than; one that is refused is not asked for again.
+
+        A server that holds on to what we refuse does not confirm what we have.
+        """
+        if self.applied is None:
+            return None
+        refused = self.nack.generation if self.nack else self.applied.generation
+        return max(self.applied.generation, refused)
 
     def accept(self, body: bytes, headers: Mapping[str, str], asked: Instant) -> bool:
         """Verify, parse, compare, persist, apply, in that order; True when it is new.

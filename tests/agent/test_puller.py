@@ -1,3 +1,4 @@
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -183,3 +184,40 @@ def test_document_fetched_again_leaves_a_refusal_standing(
     assert not _take(puller, _body(5), clock)
     assert puller.nack
     assert Generation(1, 6) == puller.nack.generation
+
+
+def test_what_was_refused_is_not_asked_for_again_and_confirms_nothing(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """A poison rule must not keep its remedy waiting behind retries."""
+    served: dict[str, Any] = {"gen": 5, "fields": {}}
+    asked: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers.get("If-None-Match"))
+        etag = f'"1.{served["gen"]}"'
+        if asked[-1] == etag:
+            return httpx.Response(304)
+        body = _body(served["gen"], **served["fields"])
+        return httpx.Response(200, content=body, headers={SIGNATURE_HEADER: SIGNER.sign(body)})
+
+    settings = AgentSettings(
+        server_url="http://127.0.0.1:1", api_key="k", policy_keys=SIGNER.pinned, state_dir=tmp_path
+    )
+    client = httpx.AsyncClient(base_url="http://x", transport=httpx.MockTransport(answer))
+    puller = Puller(client, settings, clock=clock, verify=Verifier(SIGNER.pinned).verify)
+
+    async def main() -> None:
+        assert await puller.poll(0)
+        served.update(gen=6, fields={"surprise": 1})
+        with pytest.raises(PolicyError):
+            await puller.poll(0)
+        clock.advance(60)
+        before = puller.applied
+        assert not await puller.poll(0)
+        assert before == puller.applied  # confirmed is when the server last served what we have
+        served.update(gen=7, fields={})
+        assert await puller.poll(0)
+
+    asyncio.run(main())
+    assert [None, '"1.5"', '"1.6"', '"1.6"'] == asked

@@ -25,6 +25,7 @@ class Stub(BaseHTTPRequestHandler):
     """Chat completions, streamed or not, and the log."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # heads and bodies are written apart
     lock: ClassVar[threading.Lock] = threading.Lock()
     log: ClassVar[list[dict[str, Any]]] = []
     tries: ClassVar[dict[str, int]] = {}
