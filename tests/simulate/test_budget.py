@@ -51,7 +51,8 @@ def test_the_limit_is_kept_whatever_happens(
     assert calm.utilization_ratio_100_holds is not None
     assert calm.utilization_ratio_100_holds >= 0.95
     assert calm.utilization_ratio_1000_holds is None or calm.utilization_ratio_1000_holds >= 0.99
-    assert figures.false_denial_ratio <= 0.01 + 0.02 * (not full_size)  # few runs spread more
+    # Four in five of the small runs have room for 1 to 20 calls: one refused is 5 % and more.
+    assert figures.false_denial_ratio <= (0.01 if full_size else 0.05)
     assert within or not full_size
 
 

@@ -25,7 +25,7 @@ STORAGE_VERSION: Final = "v1.5.0"
 """The pinned release's own format: its string compression writes a span in two thirds of the time
 and of the space of the default, which every release since 1.0 can read."""
 
-MEMORY_LIMIT: Final = "4GB"
+MEMORY_LIMIT: Final = "1GB"
 """Blocks and sorts beyond this go to disk; the default is four fifths of the machine, which the
 other roles share."""
 
