@@ -10,6 +10,7 @@ FOCUS := .venvs/focus
 PHOENIX := .venvs/phoenix
 CLIENTS := .venvs/clients
 VERCEL := .venvs/vercel
+FUZZ := .venvs/fuzz
 CODE := controlplane collectors dashboard
 
 # Environments of programs that pin other libraries than ours.
@@ -67,6 +68,15 @@ $(VERCEL)/.installed: tests/e2e/vercel/package-lock.json tests/e2e/vercel/live.m
 	@if command -v npm >/dev/null; then npm ci --prefix $(VERCEL) --silent --no-audit --no-fund --ignore-scripts; fi
 	@touch $@
 
+# The fuzzer instruments what it imports, so it has our libraries and our code beside it. It has
+# wheels for few interpreters; without one the full-size fuzz test is a counted skip.
+$(FUZZ)/.installed: tests/fuzz/requirements-fuzz.lock requirements.lock | $(STAMP)
+	@test -x $(FUZZ)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(FUZZ)
+	@if $(UV) pip install --quiet --python $(FUZZ)/bin/python --only-binary atheris --require-hashes -r requirements.lock -r $<; \
+	  then $(UV) pip install --quiet --python $(FUZZ)/bin/python --no-deps --no-build-isolation -e .; \
+	  else rm -r $(FUZZ) && mkdir $(FUZZ) && echo "no Atheris for this Python: the full-size fuzz test is skipped"; fi
+	@touch $@
+
 setup-peers: setup ## install the products that benchmarks compare with (never needed by tests)
 	@test -x $(PHOENIX)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(PHOENIX)
 	@$(UV) pip install --quiet --python $(PHOENIX)/bin/python arize-phoenix rotel
@@ -91,7 +101,7 @@ test: lint $(ENVIRONMENTS) ## what CI runs: static checks, then every test at re
 	$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(PURE)
 	$(BIN)/pytest --durations=15 $(addprefix --ignore=,$(PURE))
 
-prove: setup $(ENVIRONMENTS) ## the same tests at full size; figures go to tests/proofs/
+prove: setup $(ENVIRONMENTS) $(FUZZ)/.installed ## the same tests at full size; figures go to tests/proofs/
 	@sh tests/provide.sh
 	CONTROLPLANE_TEST_FULL=1 $(BIN)/pytest -m slow --timeout=7200
 

@@ -23,6 +23,8 @@ _NANOS: Final = 1_000_000_000
 _NAME: Final = re.compile(r"^(?:# (?:TYPE|HELP|UNIT) )?([A-Za-z_:][A-Za-z0-9_:]*)")
 _SUFFIX: Final = re.compile(r"_(bucket|sum|count|created|total)$")
 _OF_BOUNDS: Final = frozenset({"le", "quantile"})
+_OF_PARSERS: Final = (KeyError, IndexError, OverflowError)
+"""What a bad line raises beside ValueError: in the parsers, and for an endless count."""
 _Key = tuple[tuple[str, str], ...]
 
 
@@ -64,15 +66,10 @@ def read_exposition(
         TooManySamplesError: more than `limit`.
         ValueError: not such a text.
     """
-    families: Iterable[Metric] = (
-        read_openmetrics(text) if is_openmetrics else read_text(_known_lines(text))  # type: ignore[no-untyped-call]
-    )
-    found: dict[str, _Series] = {}
-    for family in families:
-        for sample in family.samples:
-            base, part = _split(sample.name)
-            if base and part != "bucket":
-                found.setdefault(base, _Series()).add(sample, part, family.type)
+    try:
+        found = _series_of(text, is_openmetrics=is_openmetrics)
+    except _OF_PARSERS as wrong:
+        raise ValueError("a line is malformed") from wrong
     if sum(len(series.values) for series in found.values()) > limit:
         raise TooManySamplesError(f"more than {limit} samples")
     metrics = [_metric(name, series, now_nanos) for name, series in found.items()]
@@ -84,6 +81,19 @@ def read_exposition(
             )
         ]
     )
+
+
+def _series_of(text: str, *, is_openmetrics: bool) -> dict[str, _Series]:
+    families: Iterable[Metric] = (
+        read_openmetrics(text) if is_openmetrics else read_text(_known_lines(text))  # type: ignore[no-untyped-call]
+    )
+    found: dict[str, _Series] = {}
+    for family in families:
+        for sample in family.samples:
+            base, part = _split(sample.name)
+            if base and part != "bucket":
+                found.setdefault(base, _Series()).add(sample, part, family.type)
+    return found
 
 
 def _split(name: str) -> tuple[str, str]:

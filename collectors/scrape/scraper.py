@@ -153,7 +153,7 @@ class _JobRun:
             )
         except TooManySamplesError:
             raise ScrapeError("too_many_samples") from None
-        except (ValueError, KeyError, IndexError):  # what the parsers raise for a bad line
+        except ValueError:
             raise ScrapeError("malformed") from None
         body = data.SerializeToString()
         try:

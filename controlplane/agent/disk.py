@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.wire import Generation
 
 _T = TypeVar("_T")
@@ -60,7 +61,7 @@ class PolicyDisk:
 def _read(path: Path, kind: type[_T]) -> _T | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -10,6 +10,7 @@ from controlplane.agent.outcome import error_type, is_free
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError
 from controlplane.agent.usage import usage_buckets
+from controlplane.core.json_errors import UNREADABLE
 
 MAX_KEPT_BYTES: Final = 32 * 2**20
 """A longer JSON answer is passed on unread: its usage is then unknown."""
@@ -86,7 +87,7 @@ class UsageReader:
     def _read(self, data: bytes) -> Mapping[str, object]:
         try:
             said = msgspec.json.decode(data, type=dict[str, object])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return {}  # `[DONE]`, a comment, an error page
         inner = said.get("response") or said.get("message")
         holder = inner if isinstance(inner, dict) else said

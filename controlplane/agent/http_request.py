@@ -7,6 +7,7 @@ import msgspec
 
 from controlplane.agent.bounds import bound_request, limit_choices, shrink
 from controlplane.agent.ticket import Request, Ticket
+from controlplane.core.json_errors import UNREADABLE
 
 OPERATIONS: Final = {
     "/chat/completions": "chat",
@@ -96,7 +97,7 @@ def read_call(
         return None
     try:
         body = msgspec.json.decode(content, type=dict[str, object])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         body = {}
         path = f"{path}/unreadable"
     return HttpCall(

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.wire import LeaseReturn, Settle
 
 COMPACT_ABOVE_BYTES: Final = 8 * 2**20
@@ -160,7 +161,7 @@ def replay(path: Path) -> Remains:
     for line in path.read_bytes().split(b"\n"):
         try:
             record = _decoder.decode(line)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             continue  # only the last write can be torn, and its call was then never sent
         _apply(remains, record)
     return remains

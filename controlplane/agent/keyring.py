@@ -11,6 +11,7 @@ import msgspec
 from controlplane.agent.log import say
 from controlplane.agent.settings import AgentSettings
 from controlplane.core.errors import ControlPlaneError
+from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.bundle import SIGNATURE_HEADER
 from controlplane.policy.keyset import KeyRing, SignedKeySet
 
@@ -63,7 +64,7 @@ class AgentKeys(KeyRing):
     def _load(self) -> None:
         try:
             self.accept(msgspec.json.decode(self._file.read_bytes(), type=SignedKeySet))
-        except (OSError, msgspec.DecodeError, ControlPlaneError):
+        except (OSError, *UNREADABLE, ControlPlaneError):
             return  # absent or not the root's: the pinned keys, until the server has a set
 
 

@@ -27,6 +27,7 @@ from controlplane.agent.runtime import Agent
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError, Request, Ticket
 from controlplane.agent.usage import usage_buckets
+from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.document import Breaker, Downgrade, PolicyDocument
 
 JSON: Final = {"content-type": "application/json"}
@@ -97,7 +98,7 @@ class NodeApi:
                 return await self.admit(self._admit.decode(body))
             if place == "POST /v1/settle":
                 return self.settle(self._settle.decode(body))
-        except msgspec.DecodeError as wrong:
+        except UNREADABLE as wrong:
             return _problem(400, str(wrong))
         reads = {
             "GET /v1/policy": self.policy,

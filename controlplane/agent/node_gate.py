@@ -20,6 +20,7 @@ from controlplane.agent.health import Deployments
 from controlplane.agent.log import say
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError, Request, Ticket
+from controlplane.core.json_errors import UNREADABLE
 
 POLICY_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 5.0
@@ -217,7 +218,7 @@ def _ticket(answer: httpx.Response) -> Ticket:
     policy = answer.headers.get("x-controlplane-policy", "none")
     try:
         error = msgspec.json.decode(answer.content, type=_Refused).error
-    except msgspec.DecodeError:
+    except UNREADABLE:
         error = {}
     wait = answer.headers.get("retry-after", "")
     raise RefusedError(

@@ -16,6 +16,7 @@ from controlplane.agent.log import say
 from controlplane.agent.settings import AgentSettings
 from controlplane.core.clock import Clock
 from controlplane.core.errors import ControlPlaneError, PolicyError
+from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.bundle import SIGNATURE_HEADER, decode_document
 from controlplane.policy.document import PolicyDocument
 from controlplane.policy.wire import Generation, Nack
@@ -281,7 +282,7 @@ def _parse(body: bytes, scope: str) -> PolicyDocument:
 def _peek(body: bytes) -> _Pair:
     try:
         return msgspec.json.decode(body, type=_Pair)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return _Pair()
 
 

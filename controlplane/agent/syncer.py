@@ -17,6 +17,7 @@ from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending
 from controlplane.core.clock import Clock
 from controlplane.core.errors import ControlPlaneError
+from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.wire import (
     Generation,
     LeaseReturn,
@@ -139,7 +140,7 @@ class Syncer:
                     async with self.talking:
                         await self.sync(puller)
                 backoff = MIN_GAP_SECONDS
-            except (httpx.HTTPError, msgspec.DecodeError, ControlPlaneError, OSError) as wrong:
+            except (httpx.HTTPError, *UNREADABLE, ControlPlaneError, OSError) as wrong:
                 self.failures += 1
                 # A slow server needs patience, a lost message does not.
                 self._patience_seconds = min(
@@ -153,7 +154,7 @@ class Syncer:
         """Say what earlier processes of this state directory left, before speaking for ourselves."""
         try:
             await report_dead(self._holder, self._settings, post=self._post, clock=self._clock)
-        except (httpx.HTTPError, msgspec.DecodeError, OSError) as wrong:
+        except (httpx.HTTPError, *UNREADABLE, OSError) as wrong:
             say("recovery_failed", error=type(wrong).__name__, detail=str(wrong)[:200])
 
     def _has_something_to_say(self, puller: Puller) -> bool:

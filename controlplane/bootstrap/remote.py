@@ -17,6 +17,7 @@ from controlplane.core.errors import (
     PolicyError,
     UnavailableError,
 )
+from controlplane.core.json_errors import UNREADABLE
 
 URL_ENV: Final = "CONTROLPLANE_CLIENT_URL"
 KEY_ENV: Final = "CONTROLPLANE_CLIENT_KEY"
@@ -136,7 +137,7 @@ class RemoteApi:
 def _to_error(answer: httpx.Response) -> ControlPlaneError:
     try:
         problem = msgspec.json.decode(answer.content, type=_Problem)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return UnavailableError(f"{answer.request.url.host} answered {answer.status_code}")
     first = problem.errors[0] if problem.errors else None
     if answer.status_code == _UNPROCESSABLE and first:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from controlplane.core.errors import InvalidInputError
+from controlplane.core.json_errors import UNREADABLE
 from controlplane.exports.manifest import (
     FORMAT,
     MANIFEST_NAME,
@@ -82,7 +83,7 @@ def verify_export(files: Mapping[str, bytes], *, trusted_key: bytes | None = Non
         )
     try:
         manifest = msgspec.json.decode(body, type=Manifest)
-    except msgspec.DecodeError as wrong:
+    except UNREADABLE as wrong:
         return _failed(Finding("bad_manifest", "error", str(wrong), MANIFEST_NAME))
     return _compare(manifest, files, key_id(public), pinned=trusted_key is not None)
 

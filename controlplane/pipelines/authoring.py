@@ -26,7 +26,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in forms if tag != BOOLEAN]
     for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(BOOLEAN, re.compile("true|false"), list("tf"))
+_Loader.add_implicit_resolver(BOOLEAN, re.compile("(?:true|false)$"), list("tf"))
 
 
 class Authored(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,6 @@
 from datetime import datetime
 from hashlib import sha256
 from math import isfinite
-from typing import Final
 
 import msgspec
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pyarrow as pa
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.ids import DEFAULT_DOMAIN
 from controlplane.ingest.call_events import MAX_TEXT_CHARS
-from controlplane.signals.hex_ids import parse_trace_hex
+from controlplane.signals.hex_ids import parse_span_hex, parse_trace_hex
 from controlplane.signals.samples import (
     ACCOUNT_SCHEMA,
     EVENT_SCHEMA,
@@ -20,8 +19,6 @@ from controlplane.signals.samples import (
     EventKind,
 )
 from controlplane.signals.signal_ports import SignalBatch, SignalWriter
-
-_SPAN_DIGITS: Final = 16
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,8 +103,6 @@ def _span(text: str | None) -> int:
     if text is None:
         return 0
     try:
-        if len(text) == _SPAN_DIGITS:
-            return int(text, 16)
+        return parse_span_hex(text)
     except ValueError:
-        pass
-    raise InvalidInputError("span_id", "no span id", "Write 16 hex digits")
+        raise InvalidInputError("span_id", "no span id", "Write 16 hex digits") from None

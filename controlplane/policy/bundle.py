@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from controlplane.core.errors import PolicyError
+from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.document import PolicyDocument
 
 SIGNATURE_HEADER: Final = "Policy-Signature"
@@ -111,7 +112,7 @@ def decode_document(body: bytes) -> PolicyDocument:
     """
     try:
         return msgspec.json.decode(body, type=PolicyDocument)
-    except msgspec.DecodeError as wrong:
+    except UNREADABLE as wrong:
         raise PolicyError(
             "document", str(wrong), "Upgrade the reader or publish without it"
         ) from wrong

@@ -11,6 +11,7 @@ from datetime import datetime
 import msgspec
 
 from controlplane.core.errors import PolicyError
+from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.bundle import Signer, Verifier
 from controlplane.policy.document import Closed
 
@@ -59,7 +60,7 @@ def open_key_set(signed: SignedKeySet, root: Verifier) -> KeySet:
     root.verify(signed.body, signed.signature)
     try:
         return msgspec.json.decode(signed.body, type=KeySet)
-    except msgspec.DecodeError as wrong:
+    except UNREADABLE as wrong:
         raise PolicyError("keys", str(wrong), "Upgrade the reader") from wrong
 
 

@@ -1,5 +1,12 @@
 """OTLP ids as the halves we store and as the lowercase hex that people see."""
 
+import re
+from typing import Final
+
+_TRACE: Final = re.compile("[0-9a-fA-F]{32}")
+_SPAN: Final = re.compile("[0-9a-fA-F]{16}")
+"""`int` takes a sign, spaces and underscores for digits; ids have none."""
+
 
 def trace_hex(trace_hi: int, trace_lo: int) -> str:
     """Write a trace id as 32 hex digits."""
@@ -17,7 +24,19 @@ def parse_trace_hex(text: str) -> tuple[int, int]:
     Raises:
         ValueError: not 32 hex digits.
     """
-    if len(text) != 32:  # noqa: PLR2004 - the OTLP trace id is 16 bytes
+    if not _TRACE.fullmatch(text):
         msg = "a trace id has 32 hex digits"
         raise ValueError(msg)
     return int(text[:16], 16), int(text[16:], 16)
+
+
+def parse_span_hex(text: str) -> int:
+    """Read 16 hex digits.
+
+    Raises:
+        ValueError: not 16 hex digits.
+    """
+    if not _SPAN.fullmatch(text):
+        msg = "a span id has 16 hex digits"
+        raise ValueError(msg)
+    return int(text, 16)

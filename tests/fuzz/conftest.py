@@ -1,4 +1,4 @@
-"""The target and the fuzzer, by their full names."""
+"""The targets and the fuzzers, by their full names."""
 
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -15,5 +15,8 @@ def _load(name: str) -> None:
     spec.loader.exec_module(module)
 
 
-_load("target")
+_load("spans")
+_load("targets")
+_load("seeds")
 _load("mutate")
+_load("libfuzzer")
