@@ -1,6 +1,6 @@
 """Answers of the API in the shape that charts and tables draw. Nothing is added up here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -100,6 +100,15 @@ def cost_of(measures: dict[str, Any]) -> str:
     if not measures["unpriced_calls"]:
         return known
     return spoken.UNKNOWN if known == spoken.money("0") else f"≥ {known}"
+
+
+def corrections(meta: Mapping[str, Any]) -> str:
+    """List what a cost answer holds about closed months, as `2026-10 +$0.003`; often nothing."""
+    return ", ".join(
+        f"{one['period']} {'' if one['cost_usd'].startswith('-') else '+'}"
+        f"{spoken.money(one['cost_usd'])}"
+        for one in meta["corrections"]
+    )
 
 
 def group_rows(answer: Table, group_by: str, names: dict[str, str]) -> pa.Table:

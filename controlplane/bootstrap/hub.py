@@ -40,7 +40,7 @@ from controlplane.bootstrap.publishing import (
 )
 from controlplane.bootstrap.reconciling import uploaded_bills
 from controlplane.bootstrap.recording import content_rounds
-from controlplane.bootstrap.rerates import closed_instant, run_waiting
+from controlplane.bootstrap.rerates import closing_of, run_waiting
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import (
     SystemClock,
@@ -277,7 +277,7 @@ def build_rounds(
             RerateRepository(stores.engine),
             book=book,
             ledger=posting,
-            closed_before=closed_instant(settings),
+            closing=closing_of(settings),
             now=CLOCK.now(),
         )
 

@@ -33,6 +33,13 @@ from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 WAITING = (RunState.TO_PREVIEW, RunState.TO_APPLY)
 
 
+class Closing(msgspec.Struct, frozen=True, kw_only=True):
+    """Before which instant periods are closed, and in whose calendar."""
+
+    before: datetime | None
+    zone: str
+
+
 class RerateAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A report as it is shown: money is text."""
 
@@ -87,7 +94,7 @@ def run_waiting(
     *,
     book: LiveBook,
     ledger: LedgerPosting,
-    closed_before: datetime | None,
+    closing: Closing,
     now: datetime,
 ) -> None:
     """Run what was asked for, oldest first; in the settler's thread, between two ticks.
@@ -96,7 +103,7 @@ def run_waiting(
         UnavailableError: the store or the ledger can not answer; the run waits for the next tick.
     """
     for run in reversed(runs.runs(states=WAITING)):
-        order = to_order(run, closed_before=closed_before)
+        order = to_order(run, closing)
         try:
             chosen = book.of_version(run.price_version)
             if run.state is RunState.TO_APPLY:
@@ -114,14 +121,15 @@ def run_waiting(
     post_adjustments(store, ledger, now=now)
 
 
-def to_order(run: RerateRun, *, closed_before: datetime | None) -> RerateOrder:
+def to_order(run: RerateRun, closing: Closing) -> RerateOrder:
     """Return what a run asks of the store."""
     return RerateOrder(
         run_id=run.id,
         window=Window(run.window_start, run.window_end),
         price_version=version_name(run.price_version),
         tenants=run.tenants,
-        closed_before=closed_before,
+        closed_before=closing.before,
+        zone=closing.zone,
     )
 
 
@@ -173,7 +181,7 @@ def rerate(settings: Settings, asked: AskedRerate) -> RerateAnswer:
             runs,
             book=book,
             ledger=ledger,
-            closed_before=closed_instant(settings),
+            closing=closing_of(settings),
             now=now,
         )
         done = runs.get(run.id)
@@ -197,9 +205,11 @@ def settle_all(
         through = done.through
 
 
-def closed_instant(settings: Settings) -> datetime | None:
-    """Return the midnight before which periods are closed, in the organisation's zone."""
-    day = settings.closed_before
+def closing_of(settings: Settings) -> Closing:
+    """Return what is closed: all before a midnight in the organisation's zone."""
+    day, zone = settings.closed_before, settings.zone
     if day is None:
-        return None
-    return datetime.combine(day, time.min, ZoneInfo(settings.zone)).astimezone(UTC)
+        return Closing(before=None, zone=zone)
+    return Closing(
+        before=datetime.combine(day, time.min, ZoneInfo(zone)).astimezone(UTC), zone=zone
+    )

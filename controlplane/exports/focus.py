@@ -7,10 +7,11 @@ Usage without a known price is no row: its cost is unknown, and a row would have
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pyarrow as pa
@@ -59,6 +60,11 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     def billing_period(self, at: datetime) -> Window:
         """Return the organisation's month that holds an instant."""
         return window_at(Period.MONTH, at, zone=self.zone, calendar=self.calendar)
+
+    def closed_period(self, day: datetime) -> Window:
+        """Return the month that holds a local day, told as its midnight in UTC."""
+        noon = day.replace(hour=12, tzinfo=ZoneInfo(self.zone))
+        return self.billing_period(noon.astimezone(UTC))
 
 
 def focus_rows(charges: Charges, layout: Layout, book: PriceBook) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ and a changed cost another. Lines sum to the total, statements of all owners to 
 has no owner is a statement of its own, or is shared out by a stated rule, exactly.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
+from controlplane.core.fiscal import GREGORIAN, FiscalCalendar, month_name
 from controlplane.core.money import format_usd, split_largest_remainder
 from controlplane.exports.charges import OWNERS
 from controlplane.exports.vendors import METERS, vendor
@@ -85,6 +86,7 @@ class StatementPlan(msgspec.Struct, frozen=True, kw_only=True):
     period: str
     zone: str
     shared_rule: SharedRule = SharedRule.NONE
+    calendar: FiscalCalendar = GREGORIAN
 
 
 def statements_of(
@@ -92,17 +94,21 @@ def statements_of(
     unpriced: pl.DataFrame,
     previous: Mapping[str | None, int],
     *,
+    corrections: Iterable[Mapping[str, Any]] = (),
     plan: StatementPlan,
 ) -> list[Statement]:
     """Make a statement for every owner that has cost or usage, by name; the ownerless last.
 
-    `previous` is what each owner's own calls cost in the period before.
+    `previous` is what each owner's own calls cost in the period before; `corrections` are
+    CORRECTION_SCHEMA rows that were booked in the period about closed ones.
     """
     lines: dict[str | None, list[StatementLine]] = {}
     keys = [plan.by, "provider", "billing_model", "bucket"]
     summed = charges.group_by(keys).agg(pl.col("quantity", "calls", "cost_nusd").sum())
     for row in summed.sort(keys, nulls_last=True).iter_rows(named=True):
         lines.setdefault(row[plan.by], []).append(_line(row))
+    for owner, corrected in _corrected(corrections, plan):
+        lines.setdefault(owner, []).append(corrected)
     left_out: dict[str | None, tuple[int, int]] = {}
     for row in unpriced.iter_rows(named=True):
         calls, tokens = left_out.get(row[plan.by], (0, 0))
@@ -142,6 +148,31 @@ def _line(row: Mapping[str, Any]) -> StatementLine:
     )
 
 
+def _corrected(
+    corrections: Iterable[Mapping[str, Any]], plan: StatementPlan
+) -> Iterator[tuple[str | None, StatementLine]]:
+    """Yield a line an owner, model and closed month whose cost was booked now."""
+    sums: dict[tuple[str | None, str | None, str | None, str], int] = {}
+    for row in corrections:
+        month = month_name(row["day"].date(), plan.calendar)
+        key = (row[plan.by], row["provider"], row["billing_model"], month)
+        sums[key] = sums.get(key, 0) + row["delta_nusd"]
+    for key, nusd in sorted(sums.items(), key=lambda item: [(k is None, k or "") for k in item[0]]):
+        owner, provider, model, month = key
+        if nusd:
+            yield (
+                owner,
+                StatementLine(
+                    provider=vendor(price_provider(provider) if provider else None),
+                    model=model or "unknown model",
+                    meter=f"correction of {month}",
+                    quantity=0,
+                    calls=0,
+                    cost_nusd=nusd,
+                ),
+            )
+
+
 def _shared(
     lines: Mapping[str | None, list[StatementLine]], rule: SharedRule
 ) -> dict[str | None, list[StatementLine]]:
@@ -150,7 +181,8 @@ def _shared(
     ownerless = sum(line.cost_nusd for line in lines.get(None, []))
     if rule is SharedRule.NONE or not owners or not ownerless:
         return {}
-    own = [sum(line.cost_nusd for line in lines[owner]) for owner in owners]
+    # A correction can leave an owner below nothing, who then bears no part.
+    own = [max(0, sum(line.cost_nusd for line in lines[owner])) for owner in owners]
     weights = own if rule is SharedRule.PROPORTIONAL and any(own) else [1] * len(owners)
     parts = split_largest_remainder(ownerless, weights)
     given = [*zip(owners, parts, strict=True), (None, -ownerless)]

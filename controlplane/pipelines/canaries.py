@@ -15,7 +15,7 @@ from controlplane.policy.match import value_matches
 from controlplane.policy.rollout import RolloutState
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery
-from controlplane.usage.dimensions import CUBE_DIMENSIONS
+from controlplane.usage.dimensions import CALLS_ONLY, CUBE_DIMENSIONS
 
 HISTORY: Final = 500
 MODEL: Final = "model"
@@ -102,7 +102,12 @@ def _sides(rule: Canary, window: Window, reader: SpanReader) -> dict[str, SideNo
         and key in _DIMENSIONS
         and not any(value.endswith(WILDCARD) for value in values)
     }
-    query = CostQuery(tenants=reader.tenants(), window=window, group_by=(MODEL,), filters=filters)
+    query = CostQuery(
+        tenants=reader.tenants(),
+        window=window,
+        group_by=(MODEL,),
+        filters={**filters, **CALLS_ONLY},
+    )
     sides = {
         row[MODEL] or "": SideNow(
             calls=row["calls"],

@@ -118,7 +118,10 @@ def write_export(
 
 
 def _call_parts(sources: ExportSources, request: ExportRequest, _stamp: Stamp) -> Iterator[Part]:
-    """Yield the calls, oldest first, in files of at most `rows_per_file`; at least one."""
+    """Yield the calls, oldest first, in files of at most `rows_per_file`, at least one.
+
+    What was booked in the window about closed periods is a file of its own, where there is any.
+    """
     write = WRITERS[request.file_format]
     for number, table in enumerate(_in_files(_calls(sources.reader, request), request)):
         total, unpriced = totals(table)
@@ -128,6 +131,15 @@ def _call_parts(sources: ExportSources, request: ExportRequest, _stamp: Stamp) -
             rows=table.num_rows,
             total_nusd=total,
             unpriced_rows=unpriced,
+        )
+    booked = sources.reader.corrections((request.tenant,), request.window)
+    if booked.num_rows:
+        costs = booked.rename_columns({"delta_nusd": "cost_nusd"})
+        yield Part(
+            name=f"corrections.{request.file_format}",
+            body=write(costs),
+            rows=costs.num_rows,
+            total_nusd=totals(costs)[0],
         )
 
 
@@ -181,6 +193,7 @@ def _statement_parts(
         period=name_of(request.window, zone=request.zone, calendar=request.calendar),
         zone=request.zone,
         shared_rule=request.shared_rule,
+        calendar=request.calendar,
     )
     asked = StatementRequest(plan=plan, owner=request.owner)
     return statement_parts(sources.reader, sources.book, asked)
@@ -212,7 +225,7 @@ def _correction_parts(
     corrections = [
         Correction(
             booked_at=row["applied_at"],
-            corrects=layout.billing_period(row["day"]).start,
+            corrects=layout.closed_period(row["day"]).start,
             delta_nusd=row["delta_nusd"],
             owners={name: row[name] for name in OWNERS},
             sku={name: row[name] for name in SKU if name in row},

@@ -50,7 +50,8 @@ def make_statements(
     before = Window(window.start - (window.end - window.start), window.start)
     previous = reader.costs(CostQuery(tenants=(plan.tenant,), window=before, group_by=(plan.by,)))
     costs = {row[plan.by]: row["cost_nusd"] for row in previous.to_pylist()}
-    made = statements_of(found.charges, found.unpriced, costs, plan=plan)
+    corrections = reader.corrections((plan.tenant,), window).to_pylist()
+    made = statements_of(found.charges, found.unpriced, costs, corrections=corrections, plan=plan)
     wanted = request.owner
     return made if wanted is None else [s for s in made if (s.owner or UNATTRIBUTED) == wanted]
 

@@ -73,12 +73,20 @@ class SpanSource(Protocol):
         """Answer everything that `SettleStore.learn` has learned."""
         ...
 
+    def adjustments(self) -> pa.Table:
+        """Answer everything that was booked beside calls, in the order of its booking."""
+        ...
+
 
 class RebuildTarget(SpanWriter, SettleStore, Protocol):
     """An empty store that another is rebuilt into."""
 
     def take_over(self, weak: tuple[WeakEmitter, ...]) -> None:
         """Settle from now on with what another store had learned."""
+        ...
+
+    def take_adjustments(self, adjustments: pa.Table, *, now: datetime) -> None:
+        """Keep what another store's `adjustments` answered, as posted."""
         ...
 
 

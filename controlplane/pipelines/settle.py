@@ -80,13 +80,16 @@ def rebuild(
     now: datetime,
     reprice: Reprice | None = None,
 ) -> int:
-    """Make calls and cube anew from raw spans alone, in an empty store; return the batches read.
+    """Make calls and cube anew from raw spans, in an empty store; return the batches read.
+
+    What was booked about closed periods is in no span: it is taken over as it is.
 
     What the target answers afterwards is what the source must answer: settlement does not depend
     on when reports arrived. The ledger is not posted to again.
     """
     batches = 0
     target.take_over(source.weak_emitters())
+    target.take_adjustments(source.adjustments(), now=now)
     for batch_id, spans in source.batches():
         target.write(spans, batch_id=batch_id)
         batches += 1

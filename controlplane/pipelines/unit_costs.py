@@ -97,7 +97,8 @@ def _counted(reader: SpanReader, query: CostQuery, *, name: str, dimension: str)
         return figure(name, 0, None, reason=f"users are counted over at most {MAX_SCAN_DAYS} days")
     groups = reader.costs(msgspec.structs.replace(query, group_by=(dimension,), buckets=()))
     named = [row for row in groups.to_pylist() if row[dimension] is not None]
-    return figure(name, sum(row["cost_nusd"] for row in named), len(named))
+    present = sum(1 for row in named if row["calls"])  # a correction alone makes nobody active
+    return figure(name, sum(row["cost_nusd"] for row in named), present)
 
 
 def _width(query: CostQuery) -> timedelta:

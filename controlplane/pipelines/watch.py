@@ -21,6 +21,7 @@ from controlplane.pipelines.watch_unpriced import unpriced_findings
 from controlplane.policy.wire import Standing
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery, Granularity
+from controlplane.usage.dimensions import CALLS_ONLY
 
 BUCKET: Final = timedelta(minutes=15)
 HISTORY: Final = timedelta(days=15)
@@ -193,7 +194,11 @@ def _costs(reader: SpanReader, tenant: str, now: datetime) -> list[Finding]:
     end = now - timedelta(seconds=now.timestamp() % BUCKET.total_seconds())
     window = Window(end - HISTORY, end)  # the open bucket would always look cheap
     query = CostQuery(
-        tenants=(tenant,), window=window, granularity=Granularity.QUARTER_HOUR, group_by=("team",)
+        tenants=(tenant,),
+        window=window,
+        granularity=Granularity.QUARTER_HOUR,
+        group_by=("team",),
+        filters=CALLS_ONLY,  # a correction of a closed month is no spike of today
     )
     teams, costs = _matrix(reader.costs(query), window)
     return [
@@ -224,7 +229,7 @@ def _cost_finding(
             tenants=(tenant,),
             window=Window(since, window.end),
             group_by=("model",),
-            filters={"team": (team,)},
+            filters={"team": (team,), **CALLS_ONLY},
         )
     )
     blame = ", ".join(

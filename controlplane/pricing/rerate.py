@@ -49,6 +49,8 @@ class RerateOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Empty is every tenant."""
     closed_before: datetime | None = None
     """Periods before this instant are closed: their calls stay, corrections are booked now."""
+    zone: str = "UTC"
+    """Of the calendar that closes periods: a correction names a day of it."""
 
 
 class RerateGroup(msgspec.Struct, frozen=True, kw_only=True):

@@ -120,7 +120,7 @@ CORRECTION: Final[list["pa.Field[Any]"]] = [
     pa.field("applied_at", TIMESTAMP, nullable=False),  # when it was booked
     pa.field("run_id", pa.string(), nullable=False),
     pa.field("price_version", pa.string(), nullable=False),
-    pa.field("day", TIMESTAMP, nullable=False),  # UTC day of the calls that it is about
+    pa.field("day", TIMESTAMP, nullable=False),  # midnight UTC of the day it is about
     *[
         pa.field(name, pa.string())
         for name in (

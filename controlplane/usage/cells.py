@@ -20,7 +20,7 @@ from controlplane.usage.change import Cell
 UNSPLIT: Final = "call"
 """The bucket of a cost without usage."""
 KIND: Final = ("provider", "model")
-CELL_KEYS: Final = (*KIND, "status", "cost_state", "price_id")
+CELL_KEYS: Final = (*KIND, "status", "cost_state", "price_id", "corrects")
 Rates = Mapping[str, Fraction]
 RatesOf = Callable[[str | None, str | None, str | None], Rates]
 
@@ -59,12 +59,13 @@ def cells_of(
         yield Cell(
             group=tuple(row[name] for name in names),
             kind=tuple(row[name] for name in KIND),
-            status=row["status"],
+            status=row["status"] or "",
             cost_state=row["cost_state"] or "",
             calls=row["calls"],
             used=used,
             spent=split_cost(row["cost_nusd"], used, rates),
             repeats=repeats,
+            is_correction=row["corrects"] is not None,
         )
 
 

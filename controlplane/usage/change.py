@@ -6,7 +6,8 @@ before to the cost after, each step changing one thing and leaving those not yet
 
     volume        calls that succeeded, at the old mix
     mix           shares of the kinds among them; a kind that is new or gone is all mix
-    recognition   calls whose cost was not known and now is, or the other way round; estimates
+    recognition   calls whose cost was not known and now is, or the other way round; estimates;
+                  corrections of closed periods
     input_size    input tokens a call
     cache         which input tokens were cache reads, cache writes or neither (and other kinds)
     output_size   output and reasoning tokens a call
@@ -53,6 +54,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     used: Mapping[str, int]
     spent: Mapping[str, int]
     repeats: bool = False
+    is_correction: bool = False
+    """Cost that was booked in this window about a closed period; no calls."""
 
     @property
     def cost_nusd(self) -> int:
@@ -103,12 +106,15 @@ class _Side(msgspec.Struct):
     retries: int = 0
     repeats: int = 0
     estimated: int = 0
+    corrections: int = 0
     kinds: dict[Key, _Kind] = {}
 
     def add(self, cell: Cell) -> None:
         self.calls += cell.calls
         self.total += cell.cost_nusd
-        if cell.repeats:
+        if cell.is_correction:
+            self.corrections += cell.cost_nusd
+        elif cell.repeats:
             self.repeats += cell.cost_nusd
         elif cell.status == Status.ERROR:
             self.retries += cell.cost_nusd
@@ -154,13 +160,16 @@ def _by_size(change: Change) -> tuple[int, tuple[str, ...]]:
 def _explain(group: Key, old: _Side, new: _Side) -> Change:
     delta = new.total - old.total
     terms = dict.fromkeys(TERMS, 0)
-    if not old.calls:
+    if not old.calls and not new.calls:
+        terms["recognition"] = delta
+    elif not old.calls:
         terms["new"] = delta
     elif not new.calls:
         terms["vanished"] = delta
     else:
         terms |= _rounded(_walk(old, new), start=sum(kind.cost() for kind in old.kinds.values()))
         terms["recognition"] += new.estimated - old.estimated
+        terms["recognition"] += new.corrections - old.corrections
         terms["retries"] = new.retries - old.retries
         terms["duplicates"] = new.repeats - old.repeats
     return Change(

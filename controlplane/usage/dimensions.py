@@ -15,7 +15,10 @@ MAX_SCAN_DAYS: Final = 31
 
 
 class Dimension(msgspec.Struct, frozen=True):
-    """One dimension; `columns` are the call's columns, the first that is not NULL is its value."""
+    """One dimension; `columns` are the call's columns, the first that is not NULL is its value.
+
+    One without columns is of corrections only.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -41,6 +44,7 @@ DIMENSIONS: Final[tuple[Dimension, ...]] = (
     Dimension("status", ("status",)),
     Dimension("cost_state", ("cost_state",)),
     Dimension("price_id", ("price_id",)),
+    Dimension("corrects", ()),
     Dimension("user", ("user_id",), in_cube=False),
     Dimension("service", ("service_name",), in_cube=False),
     Dimension("dialect", ("dialect",), in_cube=False),
@@ -48,7 +52,13 @@ DIMENSIONS: Final[tuple[Dimension, ...]] = (
     Dimension("cost_reason", ("cost_reason",), in_cube=False),
     Dimension("request_model", ("request_model",), in_cube=False),
 )
-"""Users are too many for the cube (algorithms I8)."""
+"""Users are too many for the cube (algorithms I8).
+
+`corrects` is the day (`YYYY-MM-DD`) of a closed period that a correction is about; a call has none.
+"""
+
+CALLS_ONLY: Final[dict[str, tuple[str | None, ...]]] = {"corrects": (None,)}
+"""The filter that leaves corrections out, for who asks what is being spent at present."""
 
 BY_NAME: Final = {dimension.name: dimension for dimension in DIMENSIONS}
 CUBE_DIMENSIONS: Final = tuple(d for d in DIMENSIONS if d.in_cube)

@@ -62,6 +62,8 @@ def _tiles(asked: Filters) -> None:
         with tiles[5]:
             _budget_tile(asked)
         st.caption(spoken.plain(_excluded(asked, totals)))
+        if corrected := frames.corrections(meta):
+            st.caption(spoken.plain(say("includes_corrections", corrections=corrected)))
 
 
 def _change(previous: dict[str, Any]) -> str | None:

@@ -1,16 +1,20 @@
 """Sums that agree: any range, six zones, every group-by; rollup, calls, API, page and export.
 
-The truth is the calls as they were made, added up in Python. Clocks change in three of the zones
-while these calls are made, on Lord Howe by half an hour.
+The truth is the calls as they were made and the corrections of those that were closed, added up in
+Python. Clocks change in three of the zones while these calls are made, on Lord Howe by half an hour.
 """
 
+import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
@@ -18,10 +22,15 @@ from hypothesis import strategies as st
 
 from controlplane.core.calendar import Window
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar, Pattern, Weekday
+from controlplane.core.money import format_usd
+from controlplane.exports.statement import BY, UNATTRIBUTED
 from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.rerate import apply_rerate
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
+from controlplane.pricing.overrides import compile_overrides
 from controlplane.pricing.price_book import PriceBook
+from controlplane.pricing.rerate import RerateOrder
 from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
@@ -54,6 +63,13 @@ SAME: Final = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
+CLOSED: Final = datetime(2026, 3, 14, 13, tzinfo=UTC)
+"""Midnight on Lord Howe: the organisation's zone, which names the day of a correction."""
+HOME: Final = "Australia/Lord_Howe"
+BOOKED: Final = datetime(2026, 3, 31, 5, 7, 11, 13, tzinfo=UTC)
+COLUMNS: Final = {"model": "billing_model", "user": "user_id", "service": "service_name"}
+"""Of a call, where a dimension's value is when it is not under its own name."""
+
 Rows = Callable[..., pa.Table]
 Call = dict[str, Any]
 
@@ -73,20 +89,64 @@ def book() -> PriceBook:
 
 
 @pytest.fixture(scope="module")
-def calls(span_rows: Rows, book: PriceBook) -> list[Call]:
+def dearer() -> PriceBook:
+    """What two models should have cost, one of them cheaper, and one that had no price."""
+    own = [
+        {"provider": provider, "model": model, "usd": {"input_uncached": usd, "output_text": usd}}
+        for provider, model, usd in (
+            ("openai", "gpt-4o", "1.1"),
+            ("anthropic", "claude-sonnet-4-5", "77.7"),
+            ("openai", "no-such-model", "3"),
+        )
+    ]
+    return PriceBook(seed_version(), listed_providers(), overrides=compile_overrides(own))
+
+
+@pytest.fixture(scope="module")
+def made(span_rows: Rows, book: PriceBook) -> list[Call]:
     return priced(span_rows, draw_calls(11, 1_200, SPAN, tenants=TENANTS), book).to_pylist()
 
 
 @pytest.fixture(scope="module")
-def store(span_rows: Rows, calls: list[Call]) -> Iterator[DuckDbSpanStore]:
-    """Most buckets rolled up; the last third arrived late and its buckets still move."""
+def calls(span_rows: Rows, made: list[Call], dearer: PriceBook) -> list[Call]:
+    """The calls, and what was booked about the closed ones."""
+    rated = priced(span_rows, draw_calls(11, 1_200, SPAN, tenants=TENANTS), dearer).to_pylist()
+    booked = [
+        {
+            **new,
+            **dict.fromkeys((*SUMMED, "status", "error_type", "service_name", "dialect")),
+            "start_time": BOOKED,
+            "corrects": f"{old['start_time'].astimezone(ZoneInfo(HOME)):%Y-%m-%d}",
+            "cost_nusd": (new["cost_nusd"] or 0) - (old["cost_nusd"] or 0),
+        }
+        for old, new in zip(made, rated, strict=True)
+        if old["start_time"] < CLOSED and old["cost_nusd"] != new["cost_nusd"]
+    ]
+    assert len(booked) > 100
+    return [*({**call, "corrects": None} for call in made), *booked]
+
+
+@pytest.fixture(scope="module")
+def store(span_rows: Rows, made: list[Call], dearer: PriceBook) -> Iterator[DuckDbSpanStore]:
+    """Most buckets rolled up; the last third arrived late and its buckets still move.
+
+    What closed before the middle of March was re-rated and corrected at its end.
+    """
     store = DuckDbSpanStore(None)
-    early, late = calls[:800], calls[800:]
+    early, late = made[:800], made[800:]
     store.write(span_rows(*early), batch_id="early")
     for hours in range(3):
         settle_tick(store, now=SPAN.end + timedelta(hours=hours), ledger=None)
     store.write(span_rows(*late), batch_id="late")
     settle_tick(store, now=SPAN.end + timedelta(hours=3), ledger=None)
+    order = RerateOrder(
+        run_id="r",
+        window=Window(SPAN.start, CLOSED),
+        price_version="dearer",
+        closed_before=CLOSED,
+        zone=HOME,
+    )
+    apply_rerate(store.rerates, order, dearer, now=BOOKED)
     yield store
     store.close()
 
@@ -154,6 +214,42 @@ def test_groups_sum_to_the_calls_for_every_group_by(
 
 @pytest.mark.slow
 @SAME
+@given(window=ranges(most_days=31), group=st.sampled_from([d.name for d in DIMENSIONS]))
+def test_each_group_is_the_sum_of_its_own(
+    store: DuckDbSpanStore, calls: list[Call], window: Window, group: str
+) -> None:
+    """Not only the total: every value of every dimension has its own cost and no other's."""
+    column = COLUMNS.get(group, group)
+    expected: Counter[str | None] = Counter()
+    for call in calls:
+        if window.contains(call["start_time"]):
+            expected[call[column]] += call["cost_nusd"] or 0
+    answer = store.costs(CostQuery(tenants=TENANTS, window=window, group_by=(group,)))
+    costs = zip(answer[group].to_pylist(), answer["cost_nusd"].to_pylist(), strict=True)
+    assert {v: c for v, c in expected.items() if c} == {v: c for v, c in costs if c}
+
+
+@pytest.mark.slow
+def test_a_correction_is_rolled_up_as_it_is_read(store: DuckDbSpanStore, calls: list[Call]) -> None:
+    """By its day, read from what was booked and then from the cube."""
+    window = Window(BOOKED.replace(minute=0, second=0, microsecond=0), SPAN.end)
+    query = CostQuery(tenants=TENANTS, window=window, group_by=("corrects", "model"))
+    expected: Counter[tuple[str, str]] = Counter()
+    for call in calls:
+        if call["corrects"]:
+            expected[call["corrects"], call["billing_model"]] += call["cost_nusd"]
+    for _ in range(2):
+        rows = [row for row in store.costs(query).to_pylist() if row["corrects"]]
+        assert {(r["corrects"], r["model"]): r["cost_nusd"] for r in rows} == {
+            key: nusd for key, nusd in expected.items() if nusd
+        }
+        assert {(0, 0, 0)} == {(r["calls"], r["unpriced_calls"], r["output_tokens"]) for r in rows}
+        assert "2026-03-14" == max(expected)[0]  # the last day that was over on Lord Howe
+        store.roll_up(now=SPAN.end + timedelta(days=1))
+
+
+@pytest.mark.slow
+@SAME
 @given(window=ranges(), tenant=st.sampled_from(TENANTS))
 def test_rollups_and_calls_are_the_same_calls(
     store: DuckDbSpanStore, calls: list[Call], window: Window, tenant: str
@@ -162,16 +258,23 @@ def test_rollups_and_calls_are_the_same_calls(
     batches = list(store.call_batches(CallQuery(tenants=(tenant,), window=window)))
     read = [row for table in batches for row in table.select(list(SUMMED)).to_pylist()]
     summed = {name: sum(row[name] or 0 for row in read) for name in SUMMED}
+    booked = store.corrections((tenant,), window)["delta_nusd"].to_pylist()
+    summed["cost_nusd"] += sum(nusd for nusd in booked if nusd is not None)
     cube = store.costs(CostQuery(tenants=(tenant,), window=window, buckets=BUCKETS))
     assert truth(calls, window, tenant=tenant) == summed == added(cube)
 
 
 @pytest.mark.slow
 @settings(SAME, max_examples=100 if FULL else 8)
-@given(window=ranges(), zone=st.sampled_from(ZONES), group=st.sampled_from(("team", "model")))
+@given(
+    window=ranges(),
+    zone=st.sampled_from(ZONES),
+    group=st.sampled_from([d.name for d in DIMENSIONS if d.in_cube]),
+    by=st.sampled_from(BY),
+)
 def test_api_page_and_export_say_the_same(
     api: Any, admin: str, tmp_path_factory: pytest.TempPathFactory, *, calls: list[Call],
-    store: DuckDbSpanStore, book: PriceBook, window: Window, zone: str, group: str,
+    store: DuckDbSpanStore, book: PriceBook, window: Window, zone: str, group: str, by: str,
 ) -> None:  # fmt: skip
     """One range, one tenant, one zone: the number on a page is the number in a file (UX-C06)."""
     asked = {
@@ -181,17 +284,36 @@ def test_api_page_and_export_say_the_same(
     with api.client(admin) as client:
         page = read_table(client.get("/api/v1/costs", params=asked, headers=ARROW).content)
         answer = client.get("/api/v1/costs", params={**asked, "granularity": "month"}).json()
+        of_owner = client.get("/api/v1/costs", params={**asked, "group_by": by}).json()
     expected = truth(calls, window, tenant="acme")["cost_nusd"]
+    booked = [call for call in calls if call["corrects"] and call["tenant"] == "acme"]
+    if window.contains(BOOKED):
+        nusd = str(sum(call["cost_nusd"] for call in booked))
+        assert [("2026-03", nusd)] == [
+            (one["period"], one["cost_nusd"]) for one in page.meta["corrections"]
+        ]
+    else:
+        assert [] == page.meta["corrections"]
     assert expected == added(page.rows, ("cost_nusd",))["cost_nusd"]
     assert str(expected) == page.meta["totals"]["cost_nusd"]
     assert expected == sum(int(row["cost_nusd"]) for row in answer["rows"])
     out: Path = tmp_path_factory.mktemp("export")
-    for kind in ("calls", "focus"):
+    for kind in ("calls", "focus", "statement"):
         manifest = write_export(
             ExportSources(store, book),
-            ExportRequest(tenant="acme", window=window, kind=kind, zone=zone),
+            ExportRequest(tenant="acme", window=window, kind=kind, zone=zone, by=by),
             out / kind,
             key=Ed25519PrivateKey.from_private_bytes(bytes(32)),
             stamp=Stamp(export_id="e", created_at=SPAN.end, software="test"),
         )
         assert expected == manifest.total_nusd, kind
+    owners: Counter[str | None] = Counter()
+    for path in (out / "calls").glob("*.parquet"):
+        for row in pq.read_table(path, columns=[by, "cost_nusd"]).to_pylist():
+            owners[row[by]] += row["cost_nusd"] or 0
+    said = {row[by]: int(row["cost_nusd"]) for row in of_owner["rows"]}
+    assert {k: v for k, v in owners.items() if v} == {k: v for k, v in said.items() if v}
+    index = json.loads((out / "statement" / "statements.json").read_text())
+    assert {k or UNATTRIBUTED: format_usd(v) for k, v in owners.items() if v} == {
+        one["owner"]: one["total_usd"] for one in index if float(one["total_usd"])
+    }

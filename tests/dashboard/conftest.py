@@ -103,6 +103,7 @@ class FakeApi:
         ]
         self.broken: set[str] = set()
         self.alerts = [ALERT]
+        self.corrections: list[dict[str, str]] = []
         self.data_through: str | None = NOW.isoformat()
         self.asked: list[tuple[str, list[tuple[str, str]]]] = []
         self.sign_in_tokens = {"once"}
@@ -167,6 +168,7 @@ class FakeApi:
             "start": (NOW - timedelta(days=7)).isoformat(), "end": NOW.isoformat(),
             "zone": "UTC", "granularity": step, "data_through": self.data_through, "totals": totals,
             "previous": {"totals": totals, "change_usd": "1.5", "change_ratio": 0.25},
+            "corrections": self.corrections,
         }  # fmt: skip
         return pa.table(table), meta
 

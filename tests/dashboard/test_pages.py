@@ -46,9 +46,21 @@ def test_spend_tile_is_the_number_of_the_api(api: Any, open_page: OpenPage) -> N
 
 
 def test_spend_says_what_it_excludes(open_page: OpenPage) -> None:
-    assert "Spend excludes 338 unpriced requests / 1,521,000 tokens." in words(
-        open_page("overview")
-    )
+    shown = words(open_page("overview"))
+    assert "Spend excludes 338 unpriced requests / 1,521,000 tokens." in shown
+    assert "Includes corrections" not in shown
+
+
+def test_corrections_of_closed_months_are_named_where_they_are_in_a_sum(
+    api: Any, open_page: OpenPage
+) -> None:
+    api.corrections = [
+        {"period": "2026-09", "cost_usd": "12.5", "cost_nusd": "12500000000"},
+        {"period": "2026-10", "cost_usd": "-0.003", "cost_nusd": "-3000000"},
+    ]
+    said = "Includes corrections of closed periods, booked in this range: 2026-09 +$12.50, 2026-10 -$0.0030"
+    for page in ("overview", "cost_explorer"):
+        assert said in words(open_page(page)).replace("\\", ""), page
 
 
 def test_a_group_without_any_price_is_unknown_and_not_zero(open_page: OpenPage) -> None:

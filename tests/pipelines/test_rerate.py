@@ -244,6 +244,10 @@ def test_nothing_is_applied_while_the_ledger_is_behind(
         apply_rerate(store.rerates, _order(), NEW, now=NOW)
 
 
+def _by(costs: pa.Table, name: str) -> dict[Any, Any]:
+    return dict(zip(costs[name].to_pylist(), costs["cost_nusd"].to_pylist(), strict=True))
+
+
 def _lone(number: int, **said: Any) -> dict[str, Any]:
     base = _span(random.Random(number), number)
     return {
@@ -322,3 +326,22 @@ def test_closed_periods_stay_and_are_corrected_in_the_open_one(
     third = run("r3", _book("third", 6))
     assert (2, 1, 30) == (third.calls, third.corrections, third.moved_nusd)
     assert 180 == ledger.total()
+    by_day = CostQuery(tenants=TENANTS, window=Window(WINDOW.start, NOW + timedelta(hours=1)),
+                       group_by=("corrects",))  # fmt: skip
+    day = f"{closed - timedelta(hours=1):%Y-%m-%d}"
+    assert {None: 45 + 90, day: 45} == _by(store.costs(by_day), "corrects")
+    # The first prices again: the corrections are taken back, and nobody's cost is left over.
+    fourth = run("r4", OLD)
+    assert (2, 1, -90) == (fourth.calls, fourth.corrections, fourth.moved_nusd)
+    assert 90 == ledger.total()
+    assert {None: 90} == _by(store.costs(by_day), "corrects")
+    assert 0 == run("r5", OLD).calls
+    run("r6", NEW)
+    rebuilt = DuckDbSpanStore(None)
+    rebuild(store, rebuilt, now=NOW)
+    assert {None: 45 + 75, day: 30} == _by(rebuilt.costs(by_day), "corrects")
+    assert store.corrections(TENANTS, by_day.window).equals(
+        rebuilt.corrections(TENANTS, by_day.window)
+    )
+    assert (0, 0) == (rebuilt.rerates.unposted()[0], rebuilt.rerates.unposted()[1].num_rows)
+    rebuilt.close()

@@ -1,9 +1,10 @@
 """Cost and usage over time and dimensions."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 from litestar import Controller, Response, get
 
@@ -16,7 +17,9 @@ from controlplane.api.tables import respond, rfc3339
 from controlplane.auth.roles import Scope
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError, LimitExceededError
+from controlplane.core.fiscal import month_name
 from controlplane.core.money import divide_half_even, format_usd
+from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import MAX_CHART_ROWS, CostQuery, Granularity
 from controlplane.usage.dimensions import BY_NAME, MEASURES, dimension
 
@@ -68,6 +71,8 @@ class CostController(Controller):
         Rows have `bucket_start` (unless granularity is total), the group-by columns (null is
         unattributed) and the measures; `meta.totals` sums them over the whole answer and
         `cost_usd` excludes `unpriced_calls`. List prices, USD.
+        Cost that was booked in the window about a closed period is in all sums: rows grouped by
+        `corrects` name its day, `meta.corrections` its month.
         """
         given = p.read(request.query_params.multi_items(), params=PARAMS, dimensions=tuple(BY_NAME))
         tenants = tenants_of(request, services, wanted=given.get("tenant", ()))
@@ -76,6 +81,7 @@ class CostController(Controller):
         if table.num_rows > MAX_CHART_ROWS:
             raise LimitExceededError("rows of a cost answer", MAX_CHART_ROWS, table.num_rows)
         meta = _meta(query, table, services.reader.data_through(tenants))
+        meta["corrections"] = corrections_of(services.reader, query)
         if p.one(given, "compare"):
             meta["previous"] = _previous(query, services, now_nusd=totals(table)["cost_nusd"])
         return respond(request, table, meta=meta)
@@ -124,6 +130,25 @@ def check_window(window: Window, granularity: Granularity, *, prefix: str = "") 
             f"{granularity.value} serves at most {most} days",
             "Use a coarser one or a shorter window",
         )
+
+
+def corrections_of(reader: SpanReader, query: CostQuery) -> list[dict[str, str]]:
+    """Say how much of a cost answer was booked in its window about which closed month."""
+    if not reader.corrections(query.tenants, query.window).num_rows:
+        return []
+    total = msgspec.structs.replace(
+        query, granularity=Granularity.TOTAL, group_by=("corrects",), buckets=()
+    )
+    months: dict[str, int] = {}
+    for row in reader.costs(total).to_pylist():
+        if row["corrects"] is not None:
+            month = month_name(date.fromisoformat(row["corrects"]), query.calendar)
+            months[month] = months.get(month, 0) + row["cost_nusd"]
+    return [
+        {"period": month, "cost_usd": format_usd(nusd), "cost_nusd": str(nusd)}
+        for month, nusd in sorted(months.items())
+        if nusd
+    ]
 
 
 def _group_by(given: p.Given) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from controlplane.pipelines.completeness import measure_completeness
 from controlplane.signals.meanings import Meaning
 from controlplane.signals.queries import LATENCY_BOUNDS_US, CostQuery
 from controlplane.signals.samples import VIOLATIONS
+from controlplane.usage.dimensions import CALLS_ONLY
 
 EPOCH: Final = datetime(2020, 1, 1, tzinfo=UTC)
 """Counters count from here: before any trace of ours."""
@@ -84,7 +85,9 @@ class _Read:
 
 def _usage(services: Services, tenants: tuple[str, ...]) -> list[Metric]:
     window = Window(EPOCH, align_up(services.clock.now() + QUARTER_HOUR))
-    query = CostQuery(tenants=tenants, window=window, group_by=("model", "operation"))
+    query = CostQuery(
+        tenants=tenants, window=window, group_by=("model", "operation"), filters=CALLS_ONLY
+    )
     tokens = CounterMetricFamily(
         "ai_tokens", "Tokens of calls; types do not overlap.", labels=("model", "type", "endpoint")
     )

@@ -23,6 +23,7 @@ from controlplane.ingest.settlement import (
     Unsettled,
 )
 from controlplane.ingest.subjects import Erased, Subject
+from controlplane.pricing.rerate import ADJUSTMENT_SCHEMA
 from controlplane.signals.ports import Written
 from controlplane.signals.queries import (
     MAX_BATCH_ROWS,
@@ -129,6 +130,21 @@ class MemorySpanStore:
     def take_over(self, weak: tuple[WeakEmitter, ...]) -> None:
         """See `RebuildTarget.take_over`."""
         self._weak += weak
+
+    def adjustments(self) -> pa.Table:
+        """See `SpanSource.adjustments`: nothing is re-rated here."""
+        return ADJUSTMENT_SCHEMA.empty_table()
+
+    def take_adjustments(self, adjustments: pa.Table, *, now: datetime) -> None:
+        """See `RebuildTarget.take_adjustments`.
+
+        Raises:
+            ValueError: there are any; a store whose answers lack them must not pretend.
+        """
+        del now
+        if adjustments.num_rows:
+            msg = "the store in memory keeps no adjustments"
+            raise ValueError(msg)
 
     def erase(self, subject: Subject, *, now: datetime, apply: bool) -> Erased:
         """See `SubjectStore.erase`."""

@@ -25,7 +25,7 @@ MAX_SINGLE: Final = 4
 def cost_answer(
     connection: duckdb.DuckDBPyConnection, query: CostQuery, plan: CostPlan
 ) -> pa.Table:
-    """Sum what the plan names; one row per period and group that has calls."""
+    """Sum what the plan names; one row per period and group that has calls or cost."""
     schema = answer_schema(query, plan)
     if not query.tenants or query.window.start >= query.window.end:
         return schema.empty_table()
@@ -58,9 +58,10 @@ def repeated_answer(
         "tenants": list(query.tenants),
     }
     sql = read_sql("repeated_calls").format(
-        groups="".join(f"{value_of(group)} AS {group.name}, " for group in plan.groups),
+        groups=_named(plan),
         sums=call_sums(plan.measures),
-        filters=filter_sql(plan.filters, parameters),
+        filters=filter_sql(plan.filters, parameters, of_booked=True),
+        booked=read_sql("booked"),
     )
     found = connection.execute(sql, parameters).to_arrow_table()
     rows = found.filter(
@@ -77,6 +78,10 @@ def answer_schema(query: CostQuery, plan: CostPlan) -> pa.Schema:
     columns += [(group.name, pa.string()) for group in plan.groups]
     columns += [(measure, pa.int64()) for measure in plan.measures]
     return pa.schema(columns)
+
+
+def _named(plan: CostPlan) -> str:
+    return "".join(f"{value_of(group, of_booked=True)} AS {group.name}, " for group in plan.groups)
 
 
 def _from_cube(
@@ -111,9 +116,10 @@ def _from_calls(
     sql = read_sql("call_answer").format(
         bucket="$bucket" if is_one else "bucket_of(start_time)",
         is_outside="false" if is_one else "start_time < $cube_start OR start_time >= $cube_end",
-        groups="".join(f"{value_of(group)} AS {group.name}, " for group in plan.groups),
+        groups=_named(plan),
         sums=call_sums(plan.measures),
-        filters=filter_sql(plan.filters, parameters),
+        filters=filter_sql(plan.filters, parameters, of_booked=True),
+        booked=read_sql("booked"),
     )
     return connection.execute(sql, parameters).to_arrow_table()
 
@@ -157,7 +163,7 @@ def _fold_sql(query: CostQuery, plan: CostPlan) -> str:
         [
             f"SELECT {bucket}{groups}{cube_sums(plan.measures)}",
             f"FROM {source}",
-            "GROUP BY ALL HAVING sum(calls) > 0",
+            "GROUP BY ALL HAVING sum(calls) > 0 OR sum(cost_nusd) <> 0",
             f"ORDER BY {', '.join(order)}",
         ]
     )

@@ -8,9 +8,9 @@ from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.usage.dimensions import CUBE_DIMENSIONS, MEASURES, Dimension
 
 _MEASURE_SQL: Final = {
-    "calls": "count(*)",
+    "calls": "coalesce(sum(counted), 0)",
     "errors": "count(*) FILTER (status = 'error')",
-    "unpriced_calls": "count(*) FILTER (cost_state = 'unpriced')",
+    "unpriced_calls": "coalesce(sum(counted) FILTER (cost_state = 'unpriced'), 0)",
     "unpriced_tokens": (
         "coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0))"
         " FILTER (cost_state = 'unpriced'), 0)"
@@ -36,20 +36,24 @@ _SUMS: Final = {
 }
 
 
-def value_of(dimension: Dimension) -> str:
-    """Write the expression of a dimension's value on a call."""
+def value_of(dimension: Dimension, *, of_booked: bool = False) -> str:
+    """Write the expression of a dimension's value on a call, or on a row of `booked.sql`."""
+    if not dimension.columns:
+        return dimension.name if of_booked else "NULL::VARCHAR"
     if len(dimension.columns) == 1:
         return dimension.columns[0]
     return f"coalesce({', '.join(dimension.columns)})"
 
 
-CALL_DIMENSIONS_SQL: Final = ", ".join(f"{value_of(d)} AS {d.name}" for d in CUBE_DIMENSIONS)
+CALL_DIMENSIONS_SQL: Final = ", ".join(
+    f"{value_of(d, of_booked=True)} AS {d.name}" for d in CUBE_DIMENSIONS
+)
 CALL_MEASURES_SQL: Final = ", ".join(f"{sql} AS {name}" for name, sql in _SUMS.items())
-"""Of calls, all the cube's sums."""
+"""Of booked rows, all the cube's sums."""
 
 
 def call_sums(measures: Iterable[str]) -> str:
-    """Write, of calls, the sums that a cost answer needs."""
+    """Write, of booked rows, the sums that a cost answer needs."""
     return ", ".join(f"{_SUMS[name]} AS {name}" for name in measures)
 
 

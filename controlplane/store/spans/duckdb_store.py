@@ -156,6 +156,14 @@ class DuckDbSpanStore:
         """See `RebuildTarget.take_over`."""
         self._tables.weak.add(weak)
 
+    def adjustments(self) -> pa.Table:
+        """See `SpanSource.adjustments`."""
+        return self._reader.adjustments()
+
+    def take_adjustments(self, adjustments: pa.Table, *, now: datetime) -> None:
+        """See `RebuildTarget.take_adjustments`."""
+        self.rerates.take_adjustments(adjustments, now=now)
+
     def erase(self, subject: Subject, *, now: datetime, apply: bool) -> Erased:
         """See `SubjectStore.erase`."""
         return self._erasure.erase(subject, now=now, apply=apply)

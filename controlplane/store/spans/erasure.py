@@ -135,9 +135,9 @@ class Erasure:
     ) -> None:
         for statement in ("bury_traces", "erase_content", "erase_spans", "erase_attributes"):
             connection.execute(read_sql(statement))
-        for table in ("grouped_call", "replaced_call"):
+        for table in ("grouped_call", "replaced_call", "adjustment"):
             connection.execute(
-                f"UPDATE {table} SET user_id = NULL WHERE tenant = $tenant AND user_id = $user_id",  # noqa: S608 - one of two names
+                f"UPDATE {table} SET user_id = NULL WHERE tenant = $tenant AND user_id = $user_id",  # noqa: S608 - one of three names
                 parameters,
             )
         connection.execute(

@@ -12,11 +12,12 @@ def filter_sql(
     parameters: dict[str, Any],
     *,
     of_cube: bool = False,
+    of_booked: bool = False,
 ) -> str:
     """Write ` AND …` conditions and put their values into `parameters`; None is unattributed."""
     text = ""
     for dimension, values in filters:
-        column = dimension.name if of_cube else value_of(dimension)
+        column = dimension.name if of_cube else value_of(dimension, of_booked=of_booked)
         name = f"only_{dimension.name}"
         parameters[name] = [value for value in values if value is not None]
         condition = f"{column} = ANY(${name})"

@@ -132,6 +132,12 @@ class SpanTableReader:
         with self._database.reading() as connection:
             return _table(connection.execute(read_sql("corrections"), asked), CORRECTION_SCHEMA)
 
+    def adjustments(self) -> pa.Table:
+        """See `SpanSource.adjustments`."""
+        with self._database.reading() as connection:
+            found = connection.execute("FROM adjustment ORDER BY posting, call_id")
+            return found.to_arrow_table()
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""
         parameters: dict[str, Any] = {

@@ -26,6 +26,12 @@ from controlplane.pricing.rerate import (
     RerateOrder,
 )
 from controlplane.signals.schema import PRICED, SPAN_SCHEMA
+from controlplane.store.spans.adjustments import (
+    Booking,
+    book_adjustments,
+    due_corrections,
+    take_adjustments,
+)
 from controlplane.store.spans.compact import CONTEXT_NAMES
 from controlplane.store.spans.database import load, read_sql, transaction
 from controlplane.store.spans.settle_tables import SettleTables
@@ -43,10 +49,6 @@ _RESETTLED: Final = read_sql("resettled").format(
         if name != "call_id"
     )
     + ", call_id"
-)
-_CORRECTED: Final = (
-    "SELECT call_id, arg_max(new_cost_nusd, posting) AS cost_nusd FROM adjustment"
-    " WHERE is_correction AND start_time >= $start AND start_time < $end GROUP BY call_id"
 )
 _BOOKED: Final = {
     "start_time": "CASE WHEN is_correction THEN applied_at ELSE start_time END AS start_time",
@@ -137,7 +139,7 @@ class RerateTables:
                 self._tables.resettle(settled, now=now)
                 made.append(_typed(self._connection.execute(_RESETTLED).to_arrow_table()))
             adjustments = pa.concat_tables(made)
-            self._keep(adjustments, order, now=now)
+            book_adjustments(self._connection, adjustments, _booking(order, now))
             self._mark(lone, now=now)
         return adjustments
 
@@ -159,6 +161,11 @@ class RerateTables:
         """Note that the ledger has every adjustment up to a posting."""
         with transaction(self._connection):
             self._connection.execute("UPDATE adjustment_state SET posted = ?", [posting])
+
+    def take_adjustments(self, adjustments: pa.Table, *, now: datetime) -> None:
+        """See `pipelines.ports.RebuildTarget.take_adjustments`."""
+        with transaction(self._connection):
+            take_adjustments(self._connection, adjustments, now=now)
 
     def _repriced(
         self, order: RerateOrder, day: Window, reprice: Reprice
@@ -190,43 +197,28 @@ class RerateTables:
             {"now": now},
         )
 
-    def _keep(self, adjustments: pa.Table, order: RerateOrder, *, now: datetime) -> None:
-        if not adjustments.num_rows:
-            return
-        load(self._connection, adjusted=adjustments)
-        self._connection.execute(
-            "INSERT INTO adjustment BY NAME SELECT *, $run_id AS run_id,"
-            " $price_version AS price_version, $now::TIMESTAMPTZ AS applied_at,"
-            " (SELECT nextval('adjustment_posting')) AS posting FROM adjusted",
-            {"run_id": order.run_id, "price_version": order.price_version, "now": now},
-        )
-
     def _correct(
         self, order: RerateOrder, day: Window, reprice: Reprice, *, now: datetime
     ) -> pa.Table:
         """Book what a closed day's calls should have cost as corrections of now."""
         corrections = self.preview(order, day, reprice)
         with transaction(self._connection):
-            self._keep(corrections, order, now=now)
+            book_adjustments(self._connection, corrections, _booking(order, now))
         return corrections
 
     def _as_booked(self, adjustments: pa.Table, order: RerateOrder, day: Window) -> pa.Table:
-        """Mark a closed day's rows as corrections, leaving out what was corrected before."""
+        """Return an open day's adjustments as they are, a closed day's as corrections."""
         if order.closed_before is None or day.start >= order.closed_before:
             return adjustments
-        found = self._connection.execute(_CORRECTED, {"start": day.start, "end": day.end})
-        corrected = dict(found.fetchall())
-        rows = []
-        for row in adjustments.to_pylist():
-            if row["call_id"] in corrected:
-                row["old_cost_nusd"] = corrected[row["call_id"]]
-            if row["old_cost_nusd"] != row["new_cost_nusd"]:
-                rows.append({**row, "is_correction": True})
-        return pa.Table.from_pylist(rows, schema=ADJUSTMENT_SCHEMA)
+        return due_corrections(self._connection, adjustments, day, tenants=order.tenants)
 
     def _number(self, query: str) -> int:
         row = self._connection.execute(query).fetchone()
         return int(row[0]) if row else 0
+
+
+def _booking(order: RerateOrder, now: datetime) -> Booking:
+    return Booking(run_id=order.run_id, price_version=order.price_version, zone=order.zone, now=now)
 
 
 def _changed_rows(before: pa.Table, after: pa.Table) -> Column:

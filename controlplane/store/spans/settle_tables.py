@@ -32,7 +32,7 @@ _DAY: Final = timedelta(days=1)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FILL_CUBE: Final = read_sql("fill_cube").format(
-    dimensions=CALL_DIMENSIONS_SQL, measures=CALL_MEASURES_SQL
+    dimensions=CALL_DIMENSIONS_SQL, measures=CALL_MEASURES_SQL, booked=read_sql("booked")
 )
 _UNPOSTED: Final = read_sql("unposted").format(columns=", ".join(CHANGE_SCHEMA.names))
 

@@ -103,6 +103,18 @@ def test_failed_attempts_and_repeats_are_terms_of_their_own() -> None:
     assert {"retries": -14} == moved([cell(), failed], [cell()])
 
 
+def test_a_correction_of_a_closed_period_is_recognition() -> None:
+    """No calls and no volume; of a group without calls too."""
+    booked = cell(is_correction=True, status="", calls=0, used={}, spent={"call": -7}, kind=OTHER)
+    assert {"recognition": -7} == moved([cell()], [cell(), booked])
+    assert {"recognition": 7} == moved([cell(), booked], [cell()])
+    assert {"recognition": -7} == moved([], [booked])
+    assert {"volume": 300_000, "recognition": -7} == moved(
+        [cell()], [cell(calls=200, used={"input_uncached": 200_000, "output_text": 20_000},
+                        spent={"input_uncached": 400_000, "output_text": 200_000}), booked]
+    )  # fmt: skip
+
+
 def test_groups_that_come_and_go_are_new_and_vanished() -> None:
     """Nothing is divided by what was not there."""
     ours, theirs = cell(), cell(group=(None,))
@@ -123,6 +135,11 @@ BUCKETS = ("input_uncached", "cache_read", "output_text", "web_searches", "call"
 
 @st.composite
 def cells(draw: st.DrawFn) -> Cell:
+    if draw(st.integers(0, 4)) == 0:
+        return cell(
+            group=(draw(st.sampled_from(["a", "b", None])),), is_correction=True, calls=0, used={},
+            spent={"call": draw(st.integers(-(2**50), 2**50))},
+        )  # fmt: skip
     state = draw(st.sampled_from(["priced", "free", "unpriced", "estimated"]))
     used = draw(st.dictionaries(st.sampled_from(BUCKETS), st.integers(1, 2**40), max_size=4))
     known = state in {"priced", "estimated"}

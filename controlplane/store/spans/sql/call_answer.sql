@@ -8,7 +8,7 @@ FROM (
         bucket, {groups}{sums}
     FROM (
         SELECT *, {bucket} AS bucket
-        FROM call
+        FROM ({booked})
         WHERE start_time >= $scan_start AND start_time < $scan_end
             AND tenant = ANY($tenants){filters}
     ) AS scanned

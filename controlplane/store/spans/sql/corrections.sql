@@ -1,6 +1,10 @@
--- What re-rates booked about closed periods, by day of the calls and by whose they are.
+-- What was booked about closed periods, by day of the calls (in the zone that closed them) and by
+-- whose they are.
 SELECT
-    applied_at, run_id, price_version, make_timestamptz(day_of(start_time) * 86400000000) AS day,
+    applied_at, run_id, price_version, coalesce(
+        make_timestamptz(epoch_us(strptime(corrects, '%Y-%m-%d'))),
+        make_timestamptz(day_of(start_time) * 86400000000)
+    ) AS day,
     tenant, team, project, feature, customer, api_key, environment, region, provider,
     coalesce(billing_model, response_model, request_model) AS billing_model, operation,
     new_price_id AS price_id, new_cost_state AS cost_state,

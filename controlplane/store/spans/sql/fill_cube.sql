@@ -3,7 +3,7 @@ SELECT
     bucket_of(start_time) AS bucket,
     {dimensions},
     {measures}
-FROM call
+FROM ({booked})
 WHERE start_time >= $start AND start_time < $end
     AND (tenant, bucket_of(start_time)) IN (SELECT (tenant, bucket) FROM due)
 GROUP BY ALL
