@@ -1,17 +1,26 @@
-"""Re-rates: run by the hub's settler when asked for over HTTP, or by the command on a file at rest."""
+"""Re-rates: run by the hub's settler when asked for, or by the command on a file at rest."""
 
-from datetime import UTC, datetime, time
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
+from sqlalchemy import Engine
 
 from controlplane.bootstrap.metadata import open_metadata
 from controlplane.bootstrap.offline import parse_instant
 from controlplane.bootstrap.places import SPANS_FILE
 from controlplane.bootstrap.price_books import LiveBook, open_book
+from controlplane.bootstrap.remote import RemoteApi
 from controlplane.bootstrap.system import SystemClock, UlidIds
 from controlplane.core.calendar import Window
-from controlplane.core.errors import ControlPlaneError, InvalidInputError, UnavailableError
+from controlplane.core.errors import (
+    ControlPlaneError,
+    InvalidInputError,
+    StoreUnavailableError,
+    UnavailableError,
+)
 from controlplane.core.money import format_usd
 from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.rerate import (
@@ -31,6 +40,8 @@ from controlplane.store.metadata.rerates import RerateRepository
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
 WAITING = (RunState.TO_PREVIEW, RunState.TO_APPLY)
+POLL_SECONDS = 0.2
+MOST_SECONDS = 1_800.0
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,27 +153,30 @@ class AskedRerate(msgspec.Struct, frozen=True, kw_only=True):
     tenants: tuple[str, ...]
     is_to_apply: bool
 
+    def window(self) -> Window:
+        """Read the window.
+
+        Raises:
+            InvalidInputError: an end that is none.
+        """
+        window = Window(parse_instant(self.start, "start"), parse_instant(self.end, "end"))
+        if window.start >= window.end:
+            raise InvalidInputError("end", "is not after start", "Windows are half-open")
+        return window
+
 
 def rerate(settings: Settings, asked: AskedRerate) -> RerateAnswer:
-    """Re-rate the span store's file; the hub must not be running on it.
+    """Re-rate the span store's file at rest, or have the hub that owns it do so.
 
     Raises:
         InvalidInputError: a wrong option.
         NotFoundError: no such price version.
-        StoreUnavailableError: the hub owns the file: ask its API, `POST /api/v1/rerates`.
+        UnavailableError: the hub did not come to it, or it failed.
     """
-    window = Window(parse_instant(asked.start, "start"), parse_instant(asked.end, "end"))
-    if window.start >= window.end:
-        raise InvalidInputError("end", "is not after start", "Windows are half-open")
-    store = DuckDbSpanStore(settings.data_dir / SPANS_FILE)
+    window = asked.window()
     engine = open_metadata(settings)
     try:
         book, now = open_book(settings, engine), SystemClock().now()
-        ledger = LedgerPosting(
-            LedgerRepository(engine),
-            unenforced_grace_seconds=settings.budgets.unenforced_grace_seconds,
-        )
-        settle_all(store, ledger, book=book, now=now)
         run = RerateRun(
             id=UlidIds().new("rerate"),
             state=RunState.TO_APPLY if asked.is_to_apply else RunState.TO_PREVIEW,
@@ -175,20 +189,99 @@ def rerate(settings: Settings, asked: AskedRerate) -> RerateAnswer:
         )
         book.of_version(run.price_version)
         runs = RerateRepository(engine)
-        runs.add(run)
-        run_waiting(
-            store.rerates,
-            runs,
-            book=book,
-            ledger=ledger,
-            closing=closing_of(settings),
-            now=now,
-        )
-        done = runs.get(run.id)
-        return msgspec.json.decode(done.report or "", type=RerateAnswer)
+        store = _open_unless_owned(settings)
+        runs.add(run)  # a hub that owns the file looks here after every settlement
+        if store is not None:
+            try:
+                _run_here(settings, store, engine, book=book, now=now)
+            finally:
+                store.close()
+        return finished(run.id, lambda: _told(runs.get(run.id)))
     finally:
-        store.close()
         engine.dispose()
+
+
+def _open_unless_owned(settings: Settings) -> DuckDbSpanStore | None:
+    try:
+        return DuckDbSpanStore(settings.data_dir / SPANS_FILE)
+    except StoreUnavailableError:
+        return None
+
+
+def rerate_remotely(api: RemoteApi, asked: AskedRerate) -> RerateAnswer:
+    """Have a running system re-rate; its report is the same.
+
+    Raises:
+        ControlPlaneError: as `rerate`.
+    """
+    window = asked.window()
+    order = {
+        "start": window.start,
+        "end": window.end,
+        "price_version": asked.price_version,
+        "tenants": asked.tenants,
+        "apply": asked.is_to_apply,
+    }
+    run_id = api.post("/rerates", order)["id"]
+
+    def told() -> _Told:
+        view = api.get(f"/rerates/{run_id}")
+        report = view["report"] and msgspec.convert(view["report"], RerateAnswer)
+        return _Told(report, view["problem"])
+
+    return finished(run_id, told)
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What is known of a run; neither while it waits."""
+
+    report: RerateAnswer | None
+    problem: str | None
+
+
+def finished(run_id: str, told: Callable[[], _Told]) -> RerateAnswer:
+    """Wait for a run and return its report.
+
+    Raises:
+        UnavailableError: it failed, or nobody ran it.
+    """
+    tries = int(MOST_SECONDS / POLL_SECONDS)
+    for _ in range(tries):
+        now = told()
+        if now.report is not None:
+            return now.report
+        if now.problem is not None:
+            raise UnavailableError(now.problem)
+        time.sleep(POLL_SECONDS)
+    raise UnavailableError(
+        f"{run_id} still waits for the hub; ask GET /api/v1/rerates/{run_id} for its report"
+    )
+
+
+def _told(run: RerateRun) -> _Told:
+    if run.state in WAITING:
+        return _Told(None, None)
+    if run.state is RunState.FAILED:
+        return _Told(None, run.report or "it failed")
+    return _Told(msgspec.json.decode(run.report or "", type=RerateAnswer), None)
+
+
+def _run_here(
+    settings: Settings, store: DuckDbSpanStore, engine: Engine, *, book: LiveBook, now: datetime
+) -> None:
+    ledger = LedgerPosting(
+        LedgerRepository(engine),
+        unenforced_grace_seconds=settings.budgets.unenforced_grace_seconds,
+    )
+    settle_all(store, ledger, book=book, now=now)
+    run_waiting(
+        store.rerates,
+        RerateRepository(engine),
+        book=book,
+        ledger=ledger,
+        closing=closing_of(settings),
+        now=now,
+    )
 
 
 def settle_all(
@@ -211,5 +304,6 @@ def closing_of(settings: Settings) -> Closing:
     if day is None:
         return Closing(before=None, zone=zone)
     return Closing(
-        before=datetime.combine(day, time.min, ZoneInfo(zone)).astimezone(UTC), zone=zone
+        before=datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(zone)).astimezone(UTC),
+        zone=zone,
     )

@@ -68,11 +68,17 @@ def rerate(  # noqa: PLR0913 - one option each, as the contract has it
     apply: Annotated[bool, typer.Option("--apply", help="Do it; else only say.")] = False,
     data_dir: DataDir = None,
     config: Config = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
-    """Price the calls of a window with a version of the price book; says what moves first."""
+    """Price the calls of a window with a version of the price book; says what moves first.
+
+    Beside a running system on this machine nothing more is needed; --server asks another's API.
+    """
     from controlplane import settings
-    from controlplane.bootstrap.rerates import AskedRerate
+    from controlplane.bootstrap.remote import RemoteApi
+    from controlplane.bootstrap.rerates import AskedRerate, rerate_remotely
     from controlplane.bootstrap.rerates import rerate as run
     from controlplane.bootstrap.text import rerated
 
@@ -83,7 +89,11 @@ def rerate(  # noqa: PLR0913 - one option each, as the contract has it
         tenants=tuple(tenant or ()),
         is_to_apply=apply,
     )
-    answer = run(settings.load(config, overrides={"data_dir": data_dir}), asked)
+    if server is None:
+        answer = run(settings.load(config, overrides={"data_dir": data_dir}), asked)
+    else:
+        with RemoteApi.from_environment(server=server, key_file=key_file) as api:
+            answer = rerate_remotely(api, asked)
     print_json(answer) if json else print_text(rerated(answer))
 
 
