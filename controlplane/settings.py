@@ -125,6 +125,13 @@ class ContentSettings(_Section, frozen=True, kw_only=True):
     retention_days: Annotated[int, msgspec.Meta(ge=0, le=3_650)] = 7  # 0 forgets all there is
 
 
+class GatewayAddress(_Section, frozen=True, kw_only=True):
+    """One address of a gateway of the organisation's own, as its clients call it."""
+
+    address: Annotated[str, msgspec.Meta(min_length=1)]  # host, host:port or URL
+    service: str = ""  # service.name of the gateway's own spans; those without count as one
+
+
 class FiscalSettings(_Section, frozen=True, kw_only=True):
     """The organisation's months, quarters and years."""
 
@@ -150,6 +157,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     closed_before: date | None = None  # first day of the oldest open period; earlier ones stay
     attribution_rules: Path | None = None  # YAML list of rules put before the built-in ones
     gpu_pools: Path | None = None  # YAML list of GPU node pools and what they cost
+    gateways: tuple[GatewayAddress, ...] = ()  # whose calls may come without ids or traces
     settle_interval_seconds: Seconds = 0.5
     collector: CollectorSettings = CollectorSettings()
     api: ApiSettings = ApiSettings()

@@ -17,6 +17,7 @@ from controlplane.bootstrap.recording import content_policy
 from controlplane.bootstrap.scraping import load_scrape_jobs
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
+from controlplane.ingest.gateways import Gateway
 from controlplane.ingest.limits import Limits
 from controlplane.ingest.ports import SpoolBatch
 from controlplane.pipelines.ingest import IngestOutcome, ingest_batch
@@ -65,6 +66,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
     book, rules = open_book(settings, engine), open_rules(settings, engine)
 
     content = content_policy(settings.content)
+    gateways = [Gateway(one.address, one.service) for one in settings.gateways]
 
     def ingest(batch: SpoolBatch) -> IngestOutcome:
         return ingest_batch(
@@ -74,6 +76,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
             limits=limits,
             writer=writer,
             content=content,
+            gateways=gateways,
         )
 
     loop = IngestLoop(spool, ingest=ingest)

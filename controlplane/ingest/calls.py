@@ -17,6 +17,7 @@ from controlplane.ingest.settlement import (
     CONTEXT_COLUMNS,
     EDGE_SCHEMA,
     IDENTITY_SCHEMA,
+    IS_CONTEXT,
     JOIN_FLAGS,
     MAX_CHOICES_DIGITS,
     MEMBER_SCHEMA,
@@ -57,7 +58,7 @@ _READ: Final = (
     *("domain", "trace_hi", "trace_lo", "span_id", "duration_us", "content_hash", "layer"),
     *("key_role", "scope_name", "response_id", "gateway_call_id", "status", "usage_state"),
     *("input_tokens", "output_tokens", "billing_model", "cost_nusd", "cost_state"),
-    *("tenant", "service_name", "key_id", "choices"),
+    *("tenant", "service_name", "key_id", "choices", "gateway"),
     *_DETAILS,
 )
 
@@ -73,15 +74,38 @@ def settle(unsettled: Unsettled, *, reprice: Reprice | None = None) -> Settled:
             without it such calls are unpriced.
     """
     grouped = unsettled.grouped
-    counted = count_once(_reports(grouped), _parents(unsettled.edges)) if grouped.num_rows else []
+    counted = _counted(unsettled)
     names: Column = call_ids(grouped) if grouped.num_rows else pa.array([], pa.string())
     return Settled(
         through=unsettled.through,
         calls=_calls(grouped, counted, names, version=unsettled.through, reprice=reprice),
         suppressed=_members(grouped, counted, names),
-        examined=grouped.select(IDENTITY_SCHEMA.names),
+        examined=_examined(grouped, counted),
         split_calls=sum(call.was_split for call in counted),
     )
+
+
+def _counted(unsettled: Unsettled) -> list[CountedCall]:
+    """Count, and leave out the calls of which not everything is known."""
+    grouped = unsettled.grouped
+    if not grouped.num_rows:
+        return []
+    is_context = grouped.column(IS_CONTEXT).to_pylist()
+    return [
+        call
+        for call in count_once(_reports(grouped), _parents(unsettled.edges))
+        if not all(is_context[row] for row in call.members)
+    ]
+
+
+def _examined(grouped: pa.Table, counted: Sequence[CountedCall]) -> pa.Table:
+    """Return the identity of each report, revisions too, whose call is known."""
+    identities = grouped.select(IDENTITY_SCHEMA.names)
+    if True not in grouped.column(IS_CONTEXT).to_pylist():
+        return identities
+    names = list(zip(*(column.to_pylist() for column in identities.columns), strict=True))
+    known = {names[row] for call in counted for row in call.members}
+    return identities.filter(pa.array([name in known for name in names], pa.bool_()))
 
 
 def _call_table(billing: pa.Table, made: dict[str, Column]) -> pa.Table:
@@ -113,8 +137,8 @@ def _reports(table: pa.Table) -> list[Report]:
         *(read[name] for name in ("billing_model", "cost_nusd", "cost_state", "tenant")),
         *(read[name] for name in ("service_name", "key_id")),
         [used or 0 for used in read["input_tokens"]],
-        *(read[name] for name in _FLAGS[3:]),
-        read["choices"],
+        *(read[name] for name in _FLAGS[3:5]),
+        *(read[name] for name in ("choices", "gateway", "cell_joins")),
     ]
     return [Report(*row) for row in zip(range(table.num_rows), *columns, strict=True)]
 

@@ -7,7 +7,8 @@ order of arrival changes nothing (requirements/algorithms C1-C6, C9). Reports jo
 1. the gateway's call id, or the response's id: across layers, near in time or in one trace;
 2. an ancestor edge in one trace: across layers, one to one, no ids that contradict;
 3. declared pairs inside the client layer (`declared_pairs`): by id, ancestry, or side by side;
-4. a failed call's pairs across traces (`failed_pairs`).
+4. a failed call's pairs across traces (`failed_pairs`);
+5. what a registered gateway and its clients say alike, of calls without both (`gateway_pairs`).
 
 The strongest edges join first; a join that would put two reports of one layer into a call without
 being declared is refused, so identical parallel calls stay apart. Equal numbers alone never join.
@@ -25,6 +26,7 @@ from controlplane.ingest.attempts import Attempts
 from controlplane.ingest.billing import is_agent, rank, reason
 from controlplane.ingest.declared_pairs import reports_beside, wraps
 from controlplane.ingest.failed_pairs import failed_pairs, may_pair
+from controlplane.ingest.gateway_pairs import gateway_pairs
 from controlplane.ingest.halves import halves, may_be_halves
 from controlplane.ingest.report import (
     REACH_US,
@@ -131,6 +133,7 @@ def count_once(reports: Iterable[Report], parents: Parents) -> list[CountedCall]
     }
     if too_large:
         calls = _join(spans, _inside_traces(edges, too_large), requests)
+    _join_gateways(spans, calls, requests)
     attempts = Attempts(spans, above, calls)
     homes = {min(members): members for members in calls.values()}
     return [
@@ -154,6 +157,23 @@ def _join(spans: Mapping[Identity, Report], edges: Iterable[_Edge], requests: _R
         for identity in theirs:
             calls[identity] = ours
     return calls
+
+
+def _join_gateways(spans: Mapping[Identity, Report], calls: Calls, requests: _Requests) -> None:
+    """Join the calls that only gateways told of with those that only their clients did."""
+
+    def may_be_one(one: Report, other: Report) -> bool:
+        return _may_be_one(spans, calls[one.identity], calls[other.identity], requests=requests)
+
+    if all(report.gateway is None for report in spans.values()):
+        return
+    known = {min(members): members for members in calls.values()}
+    found = [[spans[identity] for identity in members] for _, members in sorted(known.items())]
+    for one, other in list(gateway_pairs(found, may_be_one=may_be_one)):
+        ours, theirs = calls[one.identity], calls[other.identity]
+        ours.extend(theirs)
+        for identity in theirs:
+            calls[identity] = ours
 
 
 def _inside_traces(edges: Iterable[_Edge], too_large: set[Identity]) -> list[_Edge]:

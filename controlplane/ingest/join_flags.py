@@ -1,6 +1,6 @@
 """Which keys of which reports may join them, over a set of reports that never was stored."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Sequence
 from typing import Any, Final
 
@@ -14,18 +14,19 @@ from controlplane.ingest.join_keys import (
     MAX_SHARERS,
     MINUTE_US,
     WeakEmitter,
+    gateway_cell,
     is_join_key,
 )
 from controlplane.ingest.report import join_id
-from controlplane.ingest.settlement import JOIN_FLAGS, JOINABLE_SCHEMA
+from controlplane.ingest.settlement import IS_CONTEXT, JOIN_FLAGS, JOINABLE_SCHEMA
 from controlplane.ingest.span_hash import start_micros
-from controlplane.signals.vocabulary import Layer, Status, UsageState
+from controlplane.signals.vocabulary import KeyRole, Layer, Status, UsageState
 
 Row = dict[str, Any]
 _READ: Final = (
     *("domain", "tenant", "key_id", "key_role", "service_name", "scope_name", "layer", "status"),
     *("trace_hi", "trace_lo", "response_id", "gateway_call_id", "input_tokens", "duration_us"),
-    "usage_state",
+    *("usage_state", "gateway", "billing_model", "output_tokens"),
 )
 
 
@@ -51,10 +52,12 @@ def with_join_flags(reports: pa.Table, weak: Collection[WeakEmitter] = ()) -> pa
         _few([(row["domain"], row["trace_hi"], row["trace_lo"]) for row in rows], MAX_IN_TRACE),
         _few([_request_cell(row) for row in rows], MAX_IN_REQUEST),
         _few([_pair_cell(row) for row in rows], MAX_IN_TRACE),
+        _few_alike([_gateway_cells(row) for row in rows]),
     ]
     for field, values in zip(JOIN_FLAGS, flags, strict=True):
         reports = reports.append_column(field, pa.array(values, pa.bool_()))
-    return reports.cast(JOINABLE_SCHEMA)
+    never = pa.repeat(pa.scalar(value=False), reports.num_rows)
+    return reports.append_column(IS_CONTEXT, never).cast(JOINABLE_SCHEMA)
 
 
 def _are_ids_usable(row: Row, since: dict[tuple[str, str, str], int]) -> bool:
@@ -84,6 +87,23 @@ def _few(cells: Sequence[Hashable | None], most: int) -> list[bool]:
     for cell in cells:
         counts[cell] += 1
     return [cell is not None and counts[cell] <= most for cell in cells]
+
+
+def _few_alike(cells: Sequence[Sequence[Hashable]]) -> list[bool]:
+    """Like `_few`, of rows that lie in several cells and are judged by their first."""
+    counts = Counter(cell for those in cells for cell in those)
+    return [bool(those) and counts[those[0]] <= MAX_IN_TRACE for those in cells]
+
+
+def _gateway_cells(row: Row) -> Sequence[Hashable]:
+    """Return the minute that a report is matched in; a gateway's may have begun in the one before."""
+    is_gateway = row["key_role"] == KeyRole.PROXY or row["layer"] == Layer.PROXY
+    if row["gateway"] is None or not (is_gateway or row["layer"] == Layer.CLIENT):
+        return ()
+    used, made = (row[name] or 0 for name in ("input_tokens", "output_tokens"))
+    alike = (*(row[n] for n in ("domain", "gateway", "billing_model", "status")), used, used + made)
+    cell, hour = gateway_cell(row["start_us"], is_gateway=is_gateway), row["start_us"] // HOUR_US
+    return [(*alike, at, hour) for at in ((cell, cell - 1) if is_gateway else (cell,))]
 
 
 def _emitter(row: Row) -> tuple[Hashable, ...]:

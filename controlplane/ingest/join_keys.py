@@ -15,10 +15,14 @@ libraries report one call; what more share is a constant, a cache's or a caller'
 side that start at the same microsecond are one request's, and one sharer."""
 
 MAX_IN_TRACE: Final = 2_000
-"""Reports of one trace that ancestry is worked out for, and of one minute that pairs are."""
+"""Reports of one trace that ancestry is worked out for, and of one minute that pairs are: failed
+ones, halves of streams, alike ones of a gateway and its clients."""
 
 MAX_IN_REQUEST: Final = 1_024
 """Spans of one engine that may be one request within one UTC hour."""
+
+CLOCKS_APART_US: Final = 1_000_000
+"""How much a gateway's clock may be behind that of its client."""
 
 MIN_OWN_CHARACTERS: Final = 8
 HOUR_US: Final = 3_600_000_000
@@ -33,6 +37,15 @@ def is_join_key(value: str | None) -> bool:
     are a counter or a small random number (Ollama sends 0-999), which repeat within minutes.
     """
     return bool(value) and len(_VENDOR_PREFIX.sub("", value or "")) >= MIN_OWN_CHARACTERS
+
+
+def gateway_cell(start_us: int, *, is_gateway: bool) -> int:
+    """Return the minute in which a client's or a gateway's report is matched (`gateway_pairs`).
+
+    A gateway's begins after the client's, clocks permitting: the minute is its own or the one
+    before, once the clocks are allowed for.
+    """
+    return (start_us + (CLOCKS_APART_US if is_gateway else 0)) // MINUTE_US
 
 
 class WeakEmitter(msgspec.Struct, frozen=True, order=True):

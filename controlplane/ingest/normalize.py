@@ -68,6 +68,7 @@ def normalize(decoded: Decoded, *, limits: Limits = DEFAULT_LIMITS) -> pa.Table:
     columns["dialect"] = _per_dialect([dialect.name for dialect in DIALECTS], claims)
     columns["layer"] = _per_dialect([dialect.layer.value for dialect in DIALECTS], claims)
     columns |= _facts(spans, attributes=attributes, reader=reader, claims=claims)
+    columns["gateway"] = pa.nulls(spans.num_rows, pa.string())  # of settings: `mark_gateways`
     columns["reported_cost_nusd"] = _column(reader.nusd(Field.REPORTED_COST), pa.int64())
     columns["attributes"] = tail_map(
         attributes,

@@ -58,6 +58,8 @@ class Report(NamedTuple):
     sequence_joins: bool = True
     pair_joins: bool = True
     choices: int | None = None
+    gateway: str | None = None
+    cell_joins: bool = True
 
     @property
     def identity(self) -> Identity:

@@ -24,9 +24,15 @@ JOIN_FLAGS: Final[list["pa.Field[Any]"]] = [
     pa.field("trace_joins", pa.bool_(), nullable=False),
     pa.field("sequence_joins", pa.bool_(), nullable=False),
     pa.field("pair_joins", pa.bool_(), nullable=False),
+    pa.field("cell_joins", pa.bool_(), nullable=False),
 ]
-JOINABLE_SCHEMA: Final = pa.schema([*REPORT_SCHEMA, *JOIN_FLAGS])
-"""A report with which of its ids may join it to others (`join_keys`)."""
+IS_CONTEXT: Final = "is_context"
+JOINABLE_SCHEMA: Final = pa.schema(
+    [*REPORT_SCHEMA, *JOIN_FLAGS, pa.field(IS_CONTEXT, pa.bool_(), nullable=False)]
+)
+"""A report with which of its ids may join it to others (`join_keys`), and whether it is there only
+for what it takes from others: a call of such reports alone is not known in full, and stays as it
+was."""
 
 EDGE: Final[list["pa.Field[Any]"]] = [
     pa.field("domain", pa.string(), nullable=False),

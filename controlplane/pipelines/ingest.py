@@ -4,6 +4,7 @@ Measurements, events and each emitter's account go beside the spans, in a transa
 under the same batch id: what a crash between the two leaves open, the replay of the batch closes.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -15,6 +16,7 @@ from controlplane.ingest.accounts import Accounts
 from controlplane.ingest.call_events import decode_logs, events_of_spans
 from controlplane.ingest.columns import contiguous
 from controlplane.ingest.content import ContentPolicy, contents_of
+from controlplane.ingest.gateways import ADDRESS_KEYS, Gateway, mark_gateways
 from controlplane.ingest.limits import Limits
 from controlplane.ingest.metrics import decode_metrics
 from controlplane.ingest.normalize import normalize
@@ -45,7 +47,7 @@ class IngestOutcome(msgspec.Struct, frozen=True):
     """Spans whose claim to a reserved value was dropped, by reservation."""
 
 
-def ingest_batch(
+def ingest_batch(  # noqa: PLR0913 - a batch and all that it is read by
     batch: SpoolBatch,
     *,
     book: PriceBook,
@@ -53,6 +55,7 @@ def ingest_batch(
     limits: Limits,
     writer: BatchWriter,
     content: ContentPolicy | None = None,
+    gateways: Sequence[Gateway] = (),
 ) -> IngestOutcome:
     """Decode, normalise, attribute, price and store one spooled batch exactly once.
 
@@ -69,8 +72,9 @@ def ingest_batch(
         received_at=[entry.received_at for entry in entries],
         limits=limits,
     )
-    needing = msgspec.structs.replace(limits, needed_attributes=rules.attributes)
-    spans = normalize(decoded, limits=needing)
+    needed = rules.attributes | (ADDRESS_KEYS if gateways else frozenset())
+    spans = normalize(decoded, limits=msgspec.structs.replace(limits, needed_attributes=needed))
+    spans = mark_gateways(spans, gateways)
     service_names = contiguous(spans.column("service_name"))
     events = events_of_spans(decoded.spans, service_names, senders=senders)
     spans = attribute(spans, rules, senders=senders)

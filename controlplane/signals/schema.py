@@ -45,6 +45,7 @@ NORMALIZED: Final[list["pa.Field[Any]"]] = [
     pa.field("billing_model", pa.string()),  # the deployed model: what the price is looked up by
     pa.field("response_id", pa.string()),  # join key across layers
     pa.field("gateway_call_id", pa.string()),  # litellm.call_id
+    pa.field("gateway", pa.string()),  # registered one that a client called or that made the span
     pa.field("is_stream", pa.bool_()),
     pa.field("status", pa.string(), nullable=False),  # Status
     pa.field("error_type", pa.string()),  # ErrorType
@@ -109,7 +110,7 @@ CALL: Final[list["pa.Field[Any]"]] = [
     pa.field("enforced", pa.bool_(), nullable=False),  # an agent settled it
     pa.field("duration_us", pa.int64(), nullable=False),
     pa.field("service_name", pa.string(), nullable=False),
-    *[f for f in NORMALIZED if f.name not in {"report_kind", "layer", "attributes"}],
+    *[f for f in NORMALIZED if f.name not in {"report_kind", "layer", "gateway", "attributes"}],
     *ATTRIBUTED,
     *PRICED,
 ]

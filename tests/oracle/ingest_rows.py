@@ -367,6 +367,7 @@ def models_of(row: Row, *, operation: str | None, failed: bool) -> dict[str, Any
         "billing_model": path or answered or requested,
         "response_id": response_id,
         "gateway_call_id": call_id,
+        "gateway": None,
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ DEPTH = {NATIVE: 0, INSTRUMENTOR: 1, FRAMEWORK: 2}
 ORDER = ["proxy", "agent", "client", "engine"]
 
 Row = dict[str, Any]
+Fits = Callable[[Row, Row], bool]
 
 
 def identity(row: Row) -> tuple[Any, ...]:
@@ -265,6 +266,75 @@ def may_share(a: Row, b: Row, requests: list[list[Row]]) -> bool:
     return bool(is_half(a) and is_half(b) and depths == {0, 1} and apart)
 
 
+def by_gateway(row: Row) -> bool:
+    return "proxy" in {row["layer"], row["key_role"]}
+
+
+def speaker_of(call: list[Row]) -> Row | None:
+    """Who speaks for a call that only a gateway, or only its client, told of."""
+    sides = [
+        [row for row in call if by_gateway(row)],
+        [row for row in call if row["layer"] == "client" and not by_gateway(row)],
+    ]
+    told = [row for row in sides[0] or sides[1] if row["gateway"] is not None]
+    return billing_report(told) if told and not all(sides) else None
+
+
+def alike(row: Row) -> tuple[Any, ...]:
+    usage = [row[name] or 0 for name in ("input_tokens", "output_tokens")]
+    return (row["domain"], row["gateway"], row["billing_model"], row["status"], *usage)
+
+
+def may_be_answered(client: Row, proxy: Row) -> bool:
+    second = timedelta(seconds=1)
+    ids = [len((row["response_id"] or "").split("-")[-1]) >= 8 for row in (client, proxy)]
+    in_time = client["start_time"] - second <= proxy["start_time"] <= end(client) + second
+    return in_time and not all(ids)
+
+
+def matches(clients: list[Row], proxies: list[Row], fits: Fits) -> list[tuple[Row, Row]]:
+    """The k-th with the k-th; if that leaves more than need be, those that end first."""
+    ways = []
+    for order in (identity, lambda row: (end(row), identity(row))):
+        left = sorted(clients, key=order)
+        pairs: list[tuple[Row, Row]] = []
+        for proxy in sorted(proxies, key=identity):
+            fitting = [client for client in left if fits(client, proxy)]
+            if fitting:
+                left.remove(fitting[0])
+                pairs.append((fitting[0], proxy))
+        ways.append(pairs)
+    return max(ways, key=len)
+
+
+def gateway_joins(calls: list[list[Row]], fits: Fits) -> list[tuple[Row, Row]]:
+    minute, second = timedelta(minutes=1), timedelta(seconds=1)
+    spoken = [row for call in calls if (row := speaker_of(call)) is not None]
+    joined: list[tuple[Row, Row]] = []
+    for group in {alike(row) for row in spoken}:
+        mates = [row for row in spoken if alike(row) == group]
+        first = min(row["start_time"] for row in mates).replace(second=0, microsecond=0)
+
+        def in_minute(row: Row, first: datetime = first) -> int:
+            moved = row["start_time"] + (second if by_gateway(row) else timedelta(0))
+            return int((moved - first) // minute)
+
+        def side(n: int, *, gateway: bool, mates: list[Row] = mates) -> list[Row]:
+            used = [row for pair in joined for row in pair]  # noqa: B023 - as it is by then
+            return [
+                row
+                for row in mates
+                if in_minute(row) == n and by_gateway(row) is gateway and row not in used
+            ]
+
+        minutes = range(max(map(in_minute, mates)) + 2)
+        for n in minutes:
+            joined += matches(side(n, gateway=False), side(n, gateway=True), fits)
+        for n in minutes:
+            joined += matches(side(n, gateway=False), side(n + 1, gateway=True), fits)
+    return joined
+
+
 def reference(rows: list[Row]) -> set[tuple[tuple[Any, ...], frozenset[tuple[Any, ...]]]]:
     """Calls as (identity that bills, identities of all members)."""
     reports = last_words([row for row in rows if row["report_kind"] == "call"])
@@ -278,6 +348,18 @@ def reference(rows: list[Row]) -> set[tuple[tuple[Any, ...], frozenset[tuple[Any
         if all(may_share(x, y, requests) for x in ours for y in theirs):
             calls.remove(theirs)
             ours += theirs
+
+    def call_of(row: Row) -> list[Row]:
+        return next(call for call in calls if row in call)
+
+    def fits(client: Row, proxy: Row) -> bool:
+        pairs = product(call_of(client), call_of(proxy))
+        return may_be_answered(client, proxy) and all(may_share(x, y, requests) for x, y in pairs)
+
+    for client, proxy in gateway_joins(calls, fits):
+        theirs = call_of(proxy)
+        calls.remove(theirs)
+        call_of(client).extend(theirs)
     return {
         (identity(billing_report(call)), frozenset(identity(row) for row in call)) for call in calls
     }
@@ -324,6 +406,7 @@ span = st.fixed_dictionaries(
         "cost_state": st.sampled_from(["priced", "priced", "free", "unpriced"]),
         "cached_input_tokens": st.sampled_from([None, 3]),
         "billing_model": st.sampled_from(["m", "m", "n"]),
+        "gateway": st.sampled_from([None, "", "", "gate"]),
     }
 )
 Rows = Callable[..., pa.Table]

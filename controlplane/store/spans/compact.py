@@ -31,7 +31,7 @@ CONTEXT_NAMES: Final = (
         "api_key",
     ),
     *("environment", "region", "attributed_by", "cost_state", "cost_reason", "price_id"),
-    "price_provenance",
+    *("price_provenance", "gateway"),
 )
 """Columns of few values. Those that name a person, a customer or a span's subject are not among
 them: combinations must stay few."""

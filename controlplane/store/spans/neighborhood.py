@@ -22,6 +22,7 @@ MAX_ROUNDS: Final = 32
 rounds close the set. Reached, the rest joins when it is touched again."""
 
 NEW_KEYS: Final = read_sql("new_keys").format(**KEY_SQL)
+_NO_REPORTS: Final = " (trace_lo UBIGINT, span_id UBIGINT, start_time TIMESTAMPTZ)"
 _WINDOW_DAYS: Final = "SELECT DISTINCT day_of(start_time) FROM window_report"
 _GROUPED: Final = read_sql("grouped").format(columns=", ".join(REPORT_SCHEMA.names), **KEY_SQL)
 
@@ -62,6 +63,39 @@ def grouped_again(
 
 
 def _close(connection: duckdb.DuckDBPyConnection, days: set[int]) -> Sequence[Window]:
+    """Find what the new reports can join, and what that depends on; return where it may lie.
+
+    Reports of a gateway and its clients are matched minute by minute (`ingest.gateway_pairs`): a
+    new one can change matches in its own minute and beside it, and these depend on one minute more.
+    What is found only there is context: it is read, and stays as it is. Were minutes followed on
+    and on like other keys, a health check every few seconds would be one chain for ever.
+    """
+    connection.execute("CREATE OR REPLACE TEMP TABLE context" + _NO_REPORTS)
+    reach = _closed(connection, days)
+    if _follow_cells(connection, reach):
+        reach = _closed(connection, days)
+        if _follow_cells(connection, reach):
+            connection.execute("CREATE OR REPLACE TEMP TABLE known AS FROM member")
+            reach = _closed(connection, days)
+            connection.execute(
+                "INSERT INTO context SELECT trace_lo, span_id, start_time FROM member"
+                " ANTI JOIN known USING (trace_lo, span_id, start_time)"
+            )
+    return reach
+
+
+def _follow_cells(connection: duckdb.DuckDBPyConnection, reach: Sequence[Window]) -> int:
+    """Follow the minutes of gateways that are known so far, and those beside them."""
+    connection.execute("CREATE OR REPLACE TEMP TABLE cell_of_member (key_hash UBIGINT)")
+    if _count(connection, "SELECT count(*) FROM member WHERE NOT is_new"):
+        for window in reach:
+            connection.execute(read_sql("member_cells"), {"start": window.start, "end": window.end})
+    connection.execute(read_sql("more_cells"))
+    connection.execute("INSERT INTO followed FROM more")
+    return _count(connection, "SELECT count(*) FROM more")
+
+
+def _closed(connection: duckdb.DuckDBPyConnection, days: set[int]) -> Sequence[Window]:
     """Follow keys until no further report is found; return where the reports may lie."""
     for _ in range(MAX_ROUNDS):
         reach = reach_of(days)

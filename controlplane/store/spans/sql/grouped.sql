@@ -41,5 +41,10 @@ SELECT
     {is_half_of_pair} AND NOT EXISTS (
         FROM crowded
         WHERE kind = 4 AND crowded.hour = grouped.hour AND key_hash = {pair_key}
-    ) AS pair_joins
+    ) AS pair_joins,
+    {is_of_gateway} AND NOT EXISTS (
+        FROM crowded
+        WHERE kind = 5 AND crowded.hour = grouped.hour AND key_hash = {cell_key}
+    ) AS cell_joins,
+    (trace_lo, span_id, start_time) IN (FROM context) AS is_context
 FROM grouped

@@ -1,4 +1,4 @@
--- The keys of settled members found.
+-- The keys of settled members found; minutes of gateways are not followed on and on (cells).
 INSERT INTO key_of_member
 SELECT DISTINCT report_key.key_hash
 FROM report_key
@@ -7,4 +7,5 @@ SEMI JOIN member
     AND report_key.span_id = member.span_id
     AND report_key.start_time = member.start_time
     AND NOT member.is_new
+    AND report_key.kind <> 5
 WHERE report_key.start_time >= $start AND report_key.start_time < $end

@@ -8,4 +8,4 @@ CREATE OR REPLACE TEMP TABLE followed AS
 SELECT DISTINCT key_hash
 FROM report_key
 SEMI JOIN window_report USING (trace_lo, span_id, start_time)
-WHERE start_time >= $start AND start_time < $end;
+WHERE start_time >= $start AND start_time < $end AND kind <> 5;

@@ -53,6 +53,20 @@ def failures(pairs: int) -> list[Row]:
     ]
 
 
+def alike(reports: int) -> list[Row]:
+    """Reports of one minute that a gateway and its clients make; a third are of the next one."""
+    return [
+        {
+            "span_id": n + 1,
+            "trace_lo": n + 1,
+            "gateway": "gate",
+            "layer": ("client", "proxy")[n % 2],
+            "start_time": AT + timedelta(seconds=(0, 0, 2)[n % 3]),
+        }
+        for n in range(reports)
+    ]
+
+
 def confusable(seed: int) -> list[Row]:
     rng = random.Random(seed)
     return [
@@ -64,6 +78,7 @@ def confusable(seed: int) -> list[Row]:
             "layer": rng.choice(["client", "proxy", "engine"]),
             "scope_name": rng.choice([NATIVE, "openinference.instrumentation.openai", "vllm"]),
             "status": rng.choice(["ok", "error"]),
+            "gateway": rng.choice([None, "", "gate"]),
             "input_tokens": rng.choice([1, 2, None]),
             "response_id": rng.choice(
                 [None, "", "chatcmpl-7", "chatcmpl-12345678", "cmpl-12345678", "cmpl-12345678-1"]
@@ -81,6 +96,7 @@ CASES = [
     *(pytest.param(crowded_at_the_limit(n), id=f"{n} sharers") for n in (2, 16, 17)),
     *(pytest.param(one_engine_request(n), id=f"{n} sequences") for n in (2, 128, 1_024, 1_025)),
     *(pytest.param(failures(n), id=f"{n} failures") for n in (1, 1_000, 1_001)),
+    *(pytest.param(alike(n), id=f"{n} alike") for n in (6, 2_000, 2_401)),
     *(pytest.param(confusable(seed), id=f"seed {seed}") for seed in range(5)),
 ]
 
