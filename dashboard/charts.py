@@ -104,30 +104,34 @@ def waterfall(
 
 
 def budget_bar(
-    parts: Sequence[dict[str, Any]], *, colors: dict[str, str], titles: dict[str, str]
+    parts: Sequence[dict[str, Any]],
+    *,
+    colors: dict[str, str],
+    titles: dict[str, str],
+    is_money: bool = True,
 ) -> AnyChart:
-    """Draw where a budget's money is as one bar whose parts are the terms of the sentence."""
+    """Draw where a budget's limit is as one bar whose parts are the terms of the sentence."""
     bar: AnyChart = (
         alt.Chart(alt.InlineData(values=list(parts)))
         .mark_bar(height=26)
         .encode(
             x=alt.X(
-                "usd:Q",
+                "size:Q",
                 stack="zero",
                 title=None,
                 scale=alt.Scale(nice=False),
-                axis=alt.Axis(format="$,.4~r", tickCount=5),
+                axis=alt.Axis(format="$,.4~r" if is_money else ",.4~r", tickCount=5),
             ),
             color=alt.Color(
                 "part:N",
                 title=None,
                 scale=alt.Scale(domain=list(colors), range=list(colors.values())),
-                legend=alt.Legend(orient="bottom", columns=5, labelLimit=0),
+                legend=alt.Legend(orient="bottom", columns=6, labelLimit=0),
             ),
             order=alt.Order("rank:Q"),
             tooltip=[
                 alt.Tooltip("part:N", title=titles["part"]),
-                alt.Tooltip("cost:N", title=titles["cost"]),
+                alt.Tooltip("amount:N", title=titles["amount"]),
             ],
         )
         .properties(height=120)

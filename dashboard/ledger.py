@@ -14,7 +14,7 @@ PARTS: Final = (
     "leased",
     "free",
 )
-"""Where money can be; their sum is limit plus debt (algorithms L5)."""
+"""Where a limit can be; with what was restated, their sum is limit plus debt (algorithms L5)."""
 NEAR_LIMIT: Final = 0.9
 WARM: Final = 0.8
 GENERATION_COLUMNS: Final = ("generation", "created", "rules", "budgets", "book")
@@ -22,13 +22,24 @@ NODE_COLUMNS: Final = ("node", "node_state", "applied", "seen", "why")
 
 
 def sentence(standing: Mapping[str, Any], say: Callable[..., str]) -> str:
-    """Say in words where a budget's money is; every figure is the API's own."""
+    """Say in words where a budget's limit is; every figure is the API's own."""
+    unit = standing["unit"]
+    is_restated = standing["restated"] != "0"
     return say(
-        "standing",
-        limit=spoken.money(standing["limit_usd"]),
-        debt=spoken.money(standing["debt_usd"]),
-        **{part: spoken.money(standing[f"{part}_usd"]) for part in PARTS},
+        "standing_restated" if is_restated else "standing",
+        limit=amount(unit, standing["limit"], say),
+        **{
+            part: amount(unit, standing[part], say)
+            for part in ("debt", *PARTS, *(("restated",) if is_restated else ()))
+        },
     )
+
+
+def amount(unit: str, written: str, say: Callable[..., str]) -> str:
+    """Write an amount of a budget as people read it."""
+    if unit == "usd":
+        return spoken.money(written)
+    return say(f"amount_{unit}", count=spoken.count(int(written)))
 
 
 def facts(budget: Mapping[str, Any], say: Callable[..., str]) -> str:
@@ -36,6 +47,8 @@ def facts(budget: Mapping[str, Any], say: Callable[..., str]) -> str:
     zone = budget["zone"]
     counted = [budget["tenant"]]
     counted += [f"{name} = {', '.join(values)}" for name, values in budget["match"].items()]
+    if budget["window"] != "calendar":
+        counted.append(say(f"window_{budget['window']}", every=budget["every"]))
     return say(
         "budget_facts",
         counted=" · ".join(counted),
@@ -67,16 +80,21 @@ def near_limit(budgets: Sequence[dict[str, Any]]) -> int:
     return sum((budget["standing"]["used_ratio"] or 0) >= NEAR_LIMIT for budget in budgets)
 
 
-def parts(standing: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Turn a standing into the parts of one bar; `usd` is a float because a pixel is."""
+def parts(
+    standing: Mapping[str, Any], names: Mapping[str, str], *, say: Callable[..., str]
+) -> list[dict[str, Any]]:
+    """Turn a standing into the parts of one bar; `size` is a float because a pixel is.
+
+    What re-rates took off the past is in free already, and has no length of its own.
+    """
     return [
         {
             "part": names[part],
-            "usd": float(standing[f"{part}_usd"]),
-            "cost": spoken.money(standing[f"{part}_usd"]),
+            "size": max(0.0, float(standing[part])),
+            "amount": amount(standing["unit"], standing[part], say),
             "rank": rank,
         }
-        for rank, part in enumerate(PARTS)
+        for rank, part in enumerate(names)
     ]
 
 

@@ -18,6 +18,7 @@ from controlplane.core.ids import IdFactory
 from controlplane.policy.decide import Decision
 from controlplane.policy.document import Mode, StaleMode
 from controlplane.policy.match import matches
+from controlplane.policy.units import BudgetUnit
 
 NO_POLICY: Final = "none"
 
@@ -126,7 +127,7 @@ class Admission:
                     exhausted(
                         waiting.consulted.budgets,
                         self._syncer.standings,
-                        wanted.held_nusd,
+                        wanted.amounts,
                         now=self._clock.now(),
                         may_free=self._holder.queue.is_busy,
                     )
@@ -206,6 +207,7 @@ class Admission:
             held_nusd=wanted.held_nusd,
             amounts={k: v for k, v in wanted.amounts.items() if v != wanted.held_nusd},
             rate=wanted.rate,
+            units={k: v for k, v in wanted.units.items() if v is not BudgetUnit.USD},
             started=now,
             provider=request.provider,
             model=request.facts.get("model", ""),

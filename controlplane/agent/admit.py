@@ -13,9 +13,11 @@ import msgspec
 
 from controlplane.agent.bounds import Bound
 from controlplane.core.money import format_usd
+from controlplane.core.tokens import MAX_QUANTITY
 from controlplane.policy.ceiling import call_ceiling_nusd, output_tokens_within
 from controlplane.policy.document import BudgetClause, Mode, PolicyDocument, RatePerMillion
 from controlplane.policy.match import matches
+from controlplane.policy.units import Amount, BudgetUnit, say_amount
 from controlplane.policy.wire import Standing
 
 USEFUL_OUTPUT_TOKENS: Final = 16
@@ -51,31 +53,46 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _budget_body(budget: BudgetClause, standing: Standing | None) -> dict[str, object]:
+    unit = budget.unit
+
+    def written(amount: int) -> object:
+        return format_usd(amount) if unit is BudgetUnit.USD else amount
+
     body: dict[str, object] = {
         "id": budget.id,
         "name": budget.name,
         "owner": budget.owner,
-        "limit_usd": format_usd(budget.limit_nusd),
-        "resets_at": budget.window_end.isoformat(),
+        "unit": unit.value,
+        f"limit_{unit.value}": written(budget.limit_nusd),
+        "resets_at": resets_at(budget, standing).isoformat(),
     }
+    if budget.rolling:
+        body["rolling"] = budget.rolling
     if standing:
         spent = (
             standing.settled_enforced_nusd
             + standing.settled_unproven_nusd
             + standing.observed_unenforced_nusd
+            + standing.restated_nusd
         )
-        body["spent_usd"] = format_usd(spent)
-        body["held_usd"] = format_usd(standing.leased_nusd)
-        body["free_usd"] = format_usd(standing.free_nusd)
+        body[f"spent_{unit.value}"] = written(spent)
+        body[f"held_{unit.value}"] = written(standing.leased_nusd)
+        body[f"free_{unit.value}"] = written(standing.free_nusd)
     return body
+
+
+def resets_at(budget: BudgetClause, standing: Standing | None) -> datetime:
+    """Return when the budget starts anew; a rolling one, when something may come free next."""
+    return standing.window_end if budget.rolling and standing else budget.window_end
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """What a call must hold, and how far it may be cut; no budgets: nothing to hold."""
 
-    amounts: dict[str, int] = {}  # budget id → its hold
+    amounts: dict[str, int] = {}  # budget id → its hold, in its unit
     least: dict[str, int] = {}  # the same with the output cut to what is still useful
-    held_nusd: int = 0
+    units: dict[str, BudgetUnit] = {}
+    held_nusd: int = 0  # of budgets in USD
     output_tokens: int = 0
     bound: Bound | None = None
     rate: RatePerMillion | None = None
@@ -91,20 +108,19 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         Args:
             fits: by budget, the largest hold that it could take.
         """
-        if self.bound is None or self.rate is None:
+        if self.bound is None:
             return None
         if any(fits.get(budget_id, 0) < least for budget_id, least in self.least.items()):
             return None
-        output = output_tokens_within(
-            self.rate,
-            min(fits[budget_id] for budget_id in self.amounts),
-            input_tokens=self.bound.input_tokens,
-            choices=self.bound.choices,
-        )
-        output = min(output, self.output_tokens)
-        held = _ceiling(self.rate, self.bound, output)
+        within = [
+            _output_within(unit, self.rate, self.bound, fits=fits[budget_id])
+            for budget_id, unit in self.units.items()
+        ]
+        output = min(self.output_tokens, *within)
+        held = _hold(self.units, self.rate, self.bound, output_tokens=output)
+        money = [amount for key, amount in held.items() if self.units[key] is BudgetUnit.USD]
         return msgspec.structs.replace(
-            self, amounts=dict.fromkeys(self.amounts, held), held_nusd=held, output_tokens=output
+            self, amounts=held, held_nusd=max(money, default=0), output_tokens=output
         )
 
 
@@ -135,15 +151,17 @@ def dearest_rate(
 
 
 def dearest_of_provider(
-    rate_card: Mapping[str, RatePerMillion], candidates: tuple[tuple[str, ...], ...]
+    document: PolicyDocument, candidates: tuple[tuple[str, ...], ...]
 ) -> RatePerMillion | None:
-    """Return the ceiling of everything that the candidates' providers have a rate for.
+    """Return the ceiling of everything that the candidates' providers have a price for.
 
-    A candidate that names no provider with a rate may be anybody's: then of the whole card.
+    A candidate that names no provider with a price may be anybody's: then of all providers.
     """
-    named = {name.partition("/")[0] for names in candidates for name in names if "/" in name}
-    of_provider = tuple((name,) for name in rate_card if name.partition("/")[0] in named)
-    return dearest_rate(rate_card, of_provider or tuple((name,) for name in rate_card))
+    card = document.provider_ceilings
+    named = [{name.partition("/")[0] for name in names if "/" in name} for names in candidates]
+    known = [providers & card.keys() for providers in named]
+    found = set().union(*known) if known and all(known) else card.keys()
+    return dearest_rate(card, tuple((name,) for name in found))
 
 
 def with_parents(
@@ -205,51 +223,97 @@ def claim(
     hard = [budget for budget in budgets if budget.mode is Mode.HARD]
     if not hard:
         return Claim()
-    if bound.unbounded:
+    rate = dearest_rate(document.rate_card, candidates)
+    sized = [budget for budget in hard if budget.unit is not BudgetUnit.REQUESTS]
+    if bound.unbounded and sized:
         return Refusal(
             code="budget_unbounded_request",
             reason=f"the cost of this request has no bound ({bound.unbounded}) "
-            f"and budget {hard[0].name!r} is hard",
-            budget=hard[0],
+            f"and budget {sized[0].name!r} is hard",
+            budget=sized[0],
         )
-    rate = dearest_rate(document.rate_card, candidates)
-    if rate is None:
-        hard = [budget for budget in hard if budget.unpriced != "allow"]
-        if not hard:
-            return Claim()
-        if all(budget.unpriced == "ceiling" for budget in hard):
-            rate = dearest_of_provider(document.rate_card, candidates)
-    if rate is None:
-        blocking = next((budget for budget in hard if budget.unpriced == "block"), hard[0])
-        name = candidates[0][0] if candidates else "this model"
-        return Refusal(
-            code="budget_unpriced_model",
-            reason=f"budget {blocking.name!r} blocks models without a price; {name} has none",
-            budget=blocking,
-        )
+    found = _priced(document, hard, rate, candidates=candidates)
+    if isinstance(found, Refusal):
+        return found
+    rate, hard = found
+    if not hard:
+        return Claim()
     limits = (bound.output_tokens, cap_tokens)
     said = [limit for limit in limits if limit is not None]
-    output = min(said) if said else rate.max_output_tokens
-    if not said and not output:
+    output = min(said) if said else (rate.max_output_tokens if rate else 0)
+    sized = [budget for budget in hard if budget.unit is not BudgetUnit.REQUESTS]
+    if sized and not said and not output:
         return Refusal(
             code="budget_no_output_limit",
-            reason=f"budget {hard[0].name!r} is hard: set max_tokens on this request",
-            budget=hard[0],
+            reason=f"budget {sized[0].name!r} is hard: set max_tokens on this request",
+            budget=sized[0],
         )
+    units = {budget.id: budget.unit for budget in hard}
+    held = _hold(units, rate, bound, output_tokens=output)
+    if BudgetUnit.USD in units.values() and not _cost(rate, bound, output):
+        # A free call has no money to hold, however little of it is left.
+        held = {key: amount for key, amount in held.items() if units[key] is not BudgetUnit.USD}
     useful = min(output, USEFUL_OUTPUT_TOKENS) if bound.can_shrink else output
-    held, least = _ceiling(rate, bound, output), _ceiling(rate, bound, useful)
-    holding = hard if held else ()  # a free call has nothing to hold, however little is left
+    least = _hold(units, rate, bound, output_tokens=useful)
+    money = [amount for key, amount in held.items() if units[key] is BudgetUnit.USD]
     return Claim(
-        amounts={budget.id: held for budget in holding},
-        least={budget.id: least for budget in holding},
-        held_nusd=held,
+        amounts=held,
+        least={budget_id: least[budget_id] for budget_id in held},
+        units={budget_id: units[budget_id] for budget_id in held},
+        held_nusd=max(money, default=0),
         output_tokens=output,
         bound=bound,
         rate=rate,
     )
 
 
-def _ceiling(rate: RatePerMillion, bound: Bound, output_tokens: int) -> int:
+def _priced(
+    document: PolicyDocument,
+    hard: list[BudgetClause],
+    rate: RatePerMillion | None,
+    *,
+    candidates: tuple[tuple[str, ...], ...],
+) -> tuple[RatePerMillion | None, list[BudgetClause]] | Refusal:
+    """Return the rate to hold at, and the budgets to hold against: a model may have no price."""
+    money = [budget for budget in hard if budget.unit is BudgetUnit.USD]
+    if rate is not None or not money:
+        return rate, hard
+    hard = [one for one in hard if one.unit is not BudgetUnit.USD or one.unpriced != "allow"]
+    money = [budget for budget in hard if budget.unit is BudgetUnit.USD]
+    if not money:
+        return None, hard
+    if all(budget.unpriced == "ceiling" for budget in money):
+        rate = dearest_of_provider(document, candidates)
+    if rate is not None:
+        return rate, hard
+    blocking = next((budget for budget in money if budget.unpriced == "block"), money[0])
+    name = candidates[0][0] if candidates else "this model"
+    return Refusal(
+        code="budget_unpriced_model",
+        reason=f"budget {blocking.name!r} blocks models without a price; {name} has none",
+        budget=blocking,
+    )
+
+
+def _hold(
+    units: Mapping[str, BudgetUnit],
+    rate: RatePerMillion | None,
+    bound: Bound,
+    *,
+    output_tokens: int,
+) -> dict[str, int]:
+    """Return what a call of so much output holds of each budget, in its unit."""
+    amount = Amount(
+        _cost(rate, bound, output_tokens),
+        bound.input_tokens + output_tokens * bound.choices,
+        1,
+    )
+    return {budget_id: amount.of(unit) or 0 for budget_id, unit in units.items()}
+
+
+def _cost(rate: RatePerMillion | None, bound: Bound, output_tokens: int) -> int:
+    if rate is None:  # only where no budget is in USD
+        return 0
     return call_ceiling_nusd(
         rate,
         input_tokens=bound.input_tokens,
@@ -257,39 +321,58 @@ def _ceiling(rate: RatePerMillion, bound: Bound, output_tokens: int) -> int:
     )
 
 
+def _output_within(
+    unit: BudgetUnit, rate: RatePerMillion | None, bound: Bound, *, fits: int
+) -> int:
+    """Return the largest output per choice that so much of the unit pays for."""
+    if unit is BudgetUnit.TOKENS:
+        return max(0, (fits - bound.input_tokens) // bound.choices)
+    if unit is BudgetUnit.REQUESTS or rate is None:
+        return MAX_QUANTITY
+    return output_tokens_within(rate, fits, input_tokens=bound.input_tokens, choices=bound.choices)
+
+
 def exhausted(
     budgets: tuple[BudgetClause, ...],
     standings: Mapping[str, Standing],
-    held_nusd: int,
+    amounts: Mapping[str, int],
     *,
     now: datetime,
     may_free: bool,
 ) -> Refusal:
-    """Name the budget that has the least left for a call of this ceiling.
+    """Name the budget that has the least left for this call.
 
     Args:
         budgets: those that the call counts against, one of them hard.
-        standings: where their money is, as last told.
-        held_nusd: the call's ceiling.
+        standings: where they are, as last told.
+        amounts: by budget, what the call would hold.
         now: aware UTC.
         may_free: whether calls still run whose end may give something back: then it is worth
             while to come again before the window ends.
     """
 
-    def free(budget: BudgetClause) -> int:
+    def fits(budget: BudgetClause) -> float:
         standing = standings.get(budget.id)
-        return standing.free_nusd if standing else 0
+        return standing.free_nusd / max(1, amounts.get(budget.id, 0)) if standing else 0.0
 
     hard = [budget for budget in budgets if budget.mode is Mode.HARD]
-    worst = min(hard, key=free)
+    worst = min(hard, key=fits)
     standing = standings.get(worst.id)
+    until = resets_at(worst, standing)
+    may_take = say_amount(worst.unit, amounts.get(worst.id, 0))
+    when = (
+        f"it counts the last {worst.rolling}"
+        if worst.rolling
+        else f"the budget resets at {until.isoformat()}"
+    )
+    verb = "cost" if worst.unit is BudgetUnit.USD else "take"
     return Refusal(
         code="budget_exhausted",
         reason=f"budget {worst.name!r} (owner {worst.owner}) has no room for this call: it may "
-        f"cost up to ${format_usd(held_nusd)}; the budget resets at {worst.window_end.isoformat()}",
+        f"{verb} up to {may_take}; {when}",
         budget=worst,
         standing=standing,
         retry_after_seconds=REFUND_SECONDS
         if may_free
-        else max(1, math.ceil((worst.window_end - now).total_seconds())),
+        else max(1, math.ceil((until - now).total_seconds())),
     )

@@ -150,6 +150,7 @@ def used_ratio(standing: Standing) -> float:
         standing.settled_enforced_nusd
         + standing.settled_unproven_nusd
         + standing.observed_unenforced_nusd
+        + standing.restated_nusd
     )
     return spent / standing.limit_nusd if standing.limit_nusd else 1.0
 

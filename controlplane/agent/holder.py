@@ -56,8 +56,7 @@ class Holder:
         hold = self.queue.find(hold_id)
         if hold is None:
             return None
-        left_over = unused(hold, ending)
-        released = self.book.release(hold.leases, dict.fromkeys(hold.leases, left_over))
+        released = self.book.release(hold.leases, unused(hold, ending))
         self.queue.ended(hold_id, ending, released=released)
         return Ended(hold, is_released=bool(released))
 

@@ -13,6 +13,7 @@ from controlplane.agent.log import say
 from controlplane.core.tokens import INPUT_BUCKETS, OUTPUT_BUCKETS
 from controlplane.policy.ceiling import call_ceiling_nusd
 from controlplane.policy.document import RatePerMillion
+from controlplane.policy.units import BudgetUnit, used_tokens
 from controlplane.policy.wire import MAX_SYNC_ITEMS, Settle, SyncReply
 
 RATED_BUCKETS: Final = frozenset(
@@ -31,6 +32,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     leases: dict[str, str]
     held_nusd: int
     amounts: dict[str, int] = {}  # budget id → taken from its lease, where not `held_nusd`
+    units: dict[str, BudgetUnit] = {}  # of budgets that are not in USD
     rate: RatePerMillion | None = None  # the ceiling it was held at
     started: Instant
     provider: str
@@ -173,7 +175,13 @@ def to_record(hold: Hold) -> Held:
 
 def overran(hold: Hold, ending: Ending) -> bool:
     """Whether a call used more tokens than its hold was made for: its bound does not hold (L3)."""
-    if not ending.usage or hold.rate is None:
+    if not ending.usage:
+        return False
+    tokens = [hold.held(key) for key, unit in hold.units.items() if unit is BudgetUnit.TOKENS]
+    if tokens and used_tokens(ending.usage) > min(tokens):
+        return True
+    is_money = len(hold.units) < len(hold.leases)
+    if hold.rate is None or not is_money:
         return False
     return _most_nusd(hold.rate, ending.usage) > hold.held_nusd
 
@@ -186,19 +194,28 @@ def _most_nusd(rate: RatePerMillion, usage: Mapping[str, int]) -> int:
     )
 
 
-def unused(hold: Hold, ending: Ending) -> int:
-    """Return the nano-USD of its hold that a call certainly did not cost.
+def unused(hold: Hold, ending: Ending) -> dict[str, int]:
+    """Return by budget what of its hold a call certainly did not use, in its unit.
 
     What is said to be used is priced at the ceiling rates, never below the bill. Usage that is not
     known, and usage in other quantities than text tokens, may have cost all of it.
     """
-    if ending.usage is None:
+    return {
+        budget_id: _unused(hold, budget_id, ending) if ending.usage is not None else 0
+        for budget_id in hold.leases
+    }
+
+
+def _unused(hold: Hold, budget_id: str, ending: Ending) -> int:
+    held, usage = hold.held(budget_id), ending.usage
+    if not usage:
+        return held if ending.status == "error" else 0
+    unit = hold.units.get(budget_id, BudgetUnit.USD)
+    if unit is BudgetUnit.TOKENS:
+        return max(0, held - used_tokens(usage))
+    if unit is BudgetUnit.REQUESTS or hold.rate is None or not usage.keys() <= RATED_BUCKETS:
         return 0
-    if not ending.usage:
-        return hold.held_nusd if ending.status == "error" else 0
-    if hold.rate is None or not ending.usage.keys() <= RATED_BUCKETS:
-        return 0
-    return max(0, hold.held_nusd - _most_nusd(hold.rate, ending.usage))
+    return max(0, held - _most_nusd(hold.rate, usage))
 
 
 def to_settle(hold: Hold, ending: Ending, *, released: Mapping[str, int]) -> Settle:

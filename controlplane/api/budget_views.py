@@ -1,17 +1,22 @@
 """Budgets, their standings and their ledger as the API takes and shows them."""
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from controlplane.budgets.budget import Budget, Increase, Stale, Unattributed, Unpriced
 from controlplane.budgets.ledger import Entry
+from controlplane.budgets.windows import WindowKind
 from controlplane.core.calendar import Period
+from controlplane.core.errors import InvalidInputError
+from controlplane.core.fiscal import FiscalCalendar
 from controlplane.core.money import divide_half_even, format_usd, parse_usd
 from controlplane.policy.document import Mode
+from controlplane.policy.units import BudgetUnit, say_amount, write_amount
 from controlplane.policy.wire import Standing
 
+_ONE_LIMIT: Final = "Give one of limit_usd, limit_tokens and limit_requests"
 RATIO_DIGITS: Final = 10_000
 PARTS: Final = (
     "limit",
@@ -19,27 +24,45 @@ PARTS: Final = (
     "settled_enforced",
     "settled_unproven",
     "observed_unenforced",
+    "restated",
     "leased",
     "free",
 )
 
 
-class IncreaseIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """More money until a moment."""
+class Defaults(msgspec.Struct, frozen=True):
+    """The organisation's own, for a budget that does not say."""
 
-    amount_usd: str
+    zone: str
+    calendar: FiscalCalendar
+
+
+class IncreaseIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """More until a moment: `amount_usd` of a budget in USD, else `amount` in its unit."""
+
+    amount_usd: str | None = None
+    amount: int | None = None
     until: datetime
     reason: str = ""
 
 
 class BudgetIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A new budget; the limit is a decimal string of USD."""
+    """A new budget; one of the limits says its unit: a decimal string of USD, or whole numbers."""
 
     name: str
     owner: str
     tenant: str
-    limit_usd: str
-    period: Period
+    limit_usd: str | None = None
+    limit_tokens: int | None = None
+    """Input and output together."""
+    limit_requests: int | None = None
+    window: WindowKind = WindowKind.CALENDAR
+    period: Period | None = None
+    """Of a calendar window."""
+    every: str | None = None
+    """Length of a fixed or rolling window: hours or days, `6h`, `30d`."""
+    anchor: datetime | None = None
+    """Where the fixed windows start; default `counts_from`."""
     zone: str | None = None
     match: dict[str, tuple[str, ...]] = {}
     mode: Mode = Mode.HARD
@@ -61,6 +84,9 @@ class BudgetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: str | None = None
     owner: str | None = None
     limit_usd: str | None = None
+    limit_tokens: int | None = None
+    limit_requests: int | None = None
+    """The limit of the budget's own unit."""
     mode: Mode | None = None
     unpriced: Unpriced | None = None
     unattributed: Unattributed | None = None
@@ -73,30 +99,43 @@ class BudgetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class StandingView(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the money of the current window is.
+    """Where the limit of the current window is.
 
-    limit + debt = settled_enforced + settled_unproven + observed_unenforced + leased + free, to
-    the nano-dollar; `*_nusd` are strings of integers.
+    limit + debt = settled_enforced + settled_unproven + observed_unenforced + restated + leased +
+    free, exactly. The bare names are in the budget's unit: a decimal of USD, or a whole number.
+    `*_usd` and `*_nusd` (strings of integers) are null for a budget in another unit.
     """
 
     window_start: datetime
     window_end: datetime
-    limit_usd: str
-    debt_usd: str
-    settled_enforced_usd: str
-    settled_unproven_usd: str
-    observed_unenforced_usd: str
-    leased_usd: str
-    free_usd: str
-    limit_nusd: str
-    debt_nusd: str
-    settled_enforced_nusd: str
-    settled_unproven_nusd: str
-    observed_unenforced_nusd: str
-    leased_nusd: str
-    free_nusd: str
+    unit: BudgetUnit
+    limit: str
+    debt: str
+    settled_enforced: str
+    settled_unproven: str
+    observed_unenforced: str
+    restated: str
+    """What re-rates and invoices moved after the fact; below zero where they lowered it."""
+    leased: str
+    free: str
+    limit_usd: str | None
+    debt_usd: str | None
+    settled_enforced_usd: str | None
+    settled_unproven_usd: str | None
+    observed_unenforced_usd: str | None
+    restated_usd: str | None
+    leased_usd: str | None
+    free_usd: str | None
+    limit_nusd: str | None
+    debt_nusd: str | None
+    settled_enforced_nusd: str | None
+    settled_unproven_nusd: str | None
+    observed_unenforced_nusd: str | None
+    restated_nusd: str | None
+    leased_nusd: str | None
+    free_nusd: str | None
     used_ratio: float | None
-    """Settled and observed over the limit, to four decimals; null for a limit of zero."""
+    """Settled, observed and restated over the limit, to four decimals; null for a limit of zero."""
     enforced_ratio: float | None
     """Of what was spent, the part that was held before; null while nothing was spent."""
 
@@ -109,9 +148,15 @@ class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     tenant: str
     match: dict[str, tuple[str, ...]]
-    limit_usd: str
-    limit_nusd: str
-    period: Period
+    unit: BudgetUnit
+    limit: str
+    """In the unit: a decimal of USD, or a whole number."""
+    limit_usd: str | None
+    limit_nusd: str | None
+    window: WindowKind
+    period: Period | None
+    every: str | None
+    anchor: datetime | None
     zone: str
     mode: Mode
     unpriced: Unpriced
@@ -144,15 +189,21 @@ class BudgetList(msgspec.Struct, frozen=True):
 
 
 class EntryView(msgspec.Struct, frozen=True, kw_only=True):
-    """One immutable movement; amounts are changes, decimal strings of USD."""
+    """One immutable movement; amounts are changes in the unit, `*_usd` null where that is not USD."""
 
     key: str
     kind: str
     at: datetime
-    settled_enforced_usd: str
-    settled_unproven_usd: str
-    observed_unenforced_usd: str
-    leased_usd: str
+    settled_enforced: str
+    settled_unproven: str
+    observed_unenforced: str
+    restated: str
+    leased: str
+    settled_enforced_usd: str | None
+    settled_unproven_usd: str | None
+    observed_unenforced_usd: str | None
+    restated_usd: str | None
+    leased_usd: str | None
 
 
 class EntryList(msgspec.Struct, frozen=True):
@@ -163,39 +214,120 @@ class EntryList(msgspec.Struct, frozen=True):
     window_end: datetime
 
 
-def increases_of(said: tuple[IncreaseIn, ...]) -> tuple[Increase, ...]:
+def budget_of(said: BudgetIn, *, budget_id: str, now: datetime, defaults: Defaults) -> Budget:
+    """Read a budget as it was sent.
+
+    Raises:
+        InvalidInputError: no limit, several, or an amount that is none.
+    """
+    if said.counts_from is not None and said.counts_from.tzinfo is None:
+        raise InvalidInputError("counts_from", "has no offset", "Write RFC 3339 with one")
+    found = limit_of(said)
+    if found is None:
+        raise InvalidInputError("limit_usd", "and every other limit is missing", _ONE_LIMIT)
+    unit, limit = found
+    return Budget(
+        id=budget_id,
+        name=said.name,
+        owner=said.owner,
+        tenant=said.tenant,
+        unit=unit,
+        limit_nusd=limit,
+        window_kind=said.window,
+        period=said.period,
+        every=said.every,
+        anchor=said.anchor,
+        counts_from=said.counts_from or now,
+        zone=said.zone or defaults.zone,
+        calendar=defaults.calendar,
+        match=said.match,
+        mode=said.mode,
+        unpriced=said.unpriced,
+        unattributed=said.unattributed,
+        stale=said.stale,
+        parent=said.parent,
+        increases=increases_of(said.increases, unit),
+        thresholds=said.thresholds,
+        forecast_thresholds=said.forecast_thresholds,
+    )
+
+
+def limit_of(said: BudgetIn | BudgetChange) -> tuple[BudgetUnit, int] | None:
+    """Return the unit and the limit that were sent; None: no limit was.
+
+    Raises:
+        InvalidInputError: several, or an amount that is none.
+    """
+    given = [
+        (unit, value)
+        for unit in BudgetUnit
+        if (value := getattr(said, f"limit_{unit.value}")) is not None
+    ]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise InvalidInputError("limit_usd", "is not the only limit", _ONE_LIMIT)
+    unit, value = given[0]
+    return unit, parse_usd(value, field="limit_usd") if unit is BudgetUnit.USD else value
+
+
+def increases_of(said: tuple[IncreaseIn, ...], unit: BudgetUnit) -> tuple[Increase, ...]:
     """Read increases as they were sent.
 
     Raises:
-        InvalidInputError: an amount that is no money.
+        InvalidInputError: an amount that is none, or of another unit.
     """
     return tuple(
-        Increase(
-            amount_nusd=parse_usd(one.amount_usd, field="increases.amount_usd"),
-            until=one.until,
-            reason=one.reason,
-        )
+        Increase(amount_nusd=_increase(one, unit), until=one.until, reason=one.reason)
         for one in said
+    )
+
+
+def _increase(said: IncreaseIn, unit: BudgetUnit) -> int:
+    if unit is BudgetUnit.USD and said.amount_usd is not None and said.amount is None:
+        return parse_usd(said.amount_usd, field="increases.amount_usd")
+    if unit is not BudgetUnit.USD and said.amount is not None and said.amount_usd is None:
+        return said.amount
+    raise InvalidInputError(
+        "increases",
+        f"one is not in {unit.value}",
+        "Give amount_usd for a budget in USD, else amount",
     )
 
 
 def bound_of(budget: Budget, now: Standing, price_book_version: str) -> str:
     """Say what the budget promises, in the words of algorithms L5."""
-    spent = _spent(now)
-    bypassed = f"${format_usd(now.observed_unenforced_nusd)}"
+    spent, unit = _spent(now) - now.restated_nusd, budget.unit
+    bypassed = say_amount(unit, now.observed_unenforced_nusd)
     if spent:
         bypassed += f" ({100 * now.observed_unenforced_nusd / spent:.1f} %)"
     if budget.mode is not Mode.HARD:
-        return f"{budget.mode.value}: nothing is refused; ${format_usd(spent)} was spent."
+        return f"{budget.mode.value}: nothing is refused; {say_amount(unit, spent)} was spent."
+    prices = (
+        f" at prices known when admitted (price book {price_book_version})"
+        if unit is BudgetUnit.USD
+        else ""
+    )
+    restated = (
+        f" Re-rates moved {say_amount(unit, now.restated_nusd)} after the fact, outside this bound."
+        if now.restated_nusd
+        else ""
+    )
+    length = f" in any {budget.every}" if budget.is_rolling else ""
     return (
-        f"Calls admitted through enforcement can not exceed ${format_usd(now.limit_nusd)} at prices "
-        f"known when admitted (price book {price_book_version}). {bypassed} bypassed enforcement "
-        "and is subtracted as soon as it is seen."
+        f"Calls admitted through enforcement can not exceed {say_amount(unit, now.limit_nusd)}"
+        f"{length}{prices}. {bypassed} bypassed enforcement and is subtracted as soon as it is "
+        f"seen.{restated}"
     )
 
 
 def _spent(now: Standing) -> int:
-    return now.settled_enforced_nusd + now.settled_unproven_nusd + now.observed_unenforced_nusd
+    return (
+        now.settled_enforced_nusd
+        + now.settled_unproven_nusd
+        + now.observed_unenforced_nusd
+        + now.restated_nusd
+    )
 
 
 def to_wire(budget: Budget, now: Standing, price_book_version: str) -> BudgetView:
@@ -206,9 +338,14 @@ def to_wire(budget: Budget, now: Standing, price_book_version: str) -> BudgetVie
         owner=budget.owner,
         tenant=budget.tenant,
         match=budget.match,
-        limit_usd=format_usd(budget.limit_nusd),
-        limit_nusd=str(budget.limit_nusd),
+        unit=budget.unit,
+        limit=write_amount(budget.unit, budget.limit_nusd),
+        limit_usd=_usd(budget.unit, budget.limit_nusd),
+        limit_nusd=str(budget.limit_nusd) if budget.unit is BudgetUnit.USD else None,
+        window=budget.window_kind,
         period=budget.period,
+        every=budget.every,
+        anchor=budget.anchor,
         zone=budget.zone,
         mode=budget.mode,
         unpriced=budget.unpriced,
@@ -216,7 +353,12 @@ def to_wire(budget: Budget, now: Standing, price_book_version: str) -> BudgetVie
         stale=budget.stale,
         parent=budget.parent,
         increases=tuple(
-            IncreaseIn(amount_usd=format_usd(one.amount_nusd), until=one.until, reason=one.reason)
+            IncreaseIn(
+                amount_usd=_usd(budget.unit, one.amount_nusd),
+                amount=None if budget.unit is BudgetUnit.USD else one.amount_nusd,
+                until=one.until,
+                reason=one.reason,
+            )
             for one in budget.increases
         ),
         thresholds=budget.thresholds,
@@ -231,25 +373,44 @@ def to_wire(budget: Budget, now: Standing, price_book_version: str) -> BudgetVie
 def _standing(now: Standing) -> StandingView:
     amounts: dict[str, int] = {part: getattr(now, f"{part}_nusd") for part in PARTS}
     used, limit = _spent(now), amounts["limit"]
-    held = used - now.observed_unenforced_nusd
+    held = now.settled_enforced_nusd + now.settled_unproven_nusd
+    seen = held + now.observed_unenforced_nusd
+    is_money = now.unit is BudgetUnit.USD
+    told: dict[str, Any] = {
+        **{part: write_amount(now.unit, amount) for part, amount in amounts.items()},
+        **{f"{part}_usd": _usd(now.unit, amount) for part, amount in amounts.items()},
+        **{f"{part}_nusd": str(nusd) if is_money else None for part, nusd in amounts.items()},
+    }
     return StandingView(
         window_start=now.window_start,
         window_end=now.window_end,
+        unit=now.unit,
         used_ratio=divide_half_even(used * RATIO_DIGITS, limit) / RATIO_DIGITS if limit else None,
-        enforced_ratio=divide_half_even(held * RATIO_DIGITS, used) / RATIO_DIGITS if used else None,
-        **{f"{part}_usd": format_usd(nusd) for part, nusd in amounts.items()},
-        **{f"{part}_nusd": str(nusd) for part, nusd in amounts.items()},
+        enforced_ratio=divide_half_even(held * RATIO_DIGITS, seen) / RATIO_DIGITS if seen else None,
+        **told,
     )
 
 
-def entry_to_wire(entry: Entry) -> EntryView:
+def _usd(unit: BudgetUnit, amount: int) -> str | None:
+    return format_usd(amount) if unit is BudgetUnit.USD else None
+
+
+def entry_to_wire(entry: Entry, unit: BudgetUnit) -> EntryView:
     """Cross to the wire."""
+    change = {
+        "settled_enforced": entry.change.enforced_nusd,
+        "settled_unproven": entry.change.unproven_nusd,
+        "observed_unenforced": entry.change.unenforced_nusd,
+        "restated": entry.change.restated_nusd,
+        "leased": entry.change.leased_nusd,
+    }
+    told: dict[str, Any] = {
+        **{part: write_amount(unit, amount) for part, amount in change.items()},
+        **{f"{part}_usd": _usd(unit, amount) for part, amount in change.items()},
+    }
     return EntryView(
         key=entry.key,
         kind=entry.kind.value,
         at=entry.at,
-        settled_enforced_usd=format_usd(entry.change.enforced_nusd),
-        settled_unproven_usd=format_usd(entry.change.unproven_nusd),
-        observed_unenforced_usd=format_usd(entry.change.unenforced_nusd),
-        leased_usd=format_usd(entry.change.leased_nusd),
+        **told,
     )

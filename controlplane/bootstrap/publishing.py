@@ -16,7 +16,7 @@ from controlplane.pipelines.publish import PublishTools, RateCard
 from controlplane.pipelines.rollout import rollout_tick
 from controlplane.policy.rollout import RolloutState
 from controlplane.policy.wire import Settle
-from controlplane.pricing.ceiling import ceiling_rates
+from controlplane.pricing.ceiling import ceiling_rates, provider_ceilings
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.quote import quote
 from controlplane.signals.ports import SpanReader
@@ -41,12 +41,14 @@ class RateCards:
 
     def _compile(self, hour: datetime, version: str) -> RateCard:
         names = self._book.names()
-        rates = ceiling_rates(self._book, names, at=hour, horizon=timedelta(hours=1) + MAX_CALL)
+        horizon = timedelta(hours=1) + MAX_CALL
+        rates = ceiling_rates(self._book, names, at=hour, horizon=horizon)
+        ceilings = provider_ceilings(rates)
         for provider, model in names:
             own = rates.get(f"{provider}/{model}")
             if own is not None and self._book.is_makers(provider, model):
                 rates.setdefault(model, own)
-        return RateCard(rates, version)
+        return RateCard(rates, version, ceilings)
 
 
 def price_settle(book: PriceBook, settle: Settle) -> int | None:

@@ -7,7 +7,7 @@ import httpx
 
 from controlplane.alerts.ports import AlertStore, Receiver
 from controlplane.bootstrap.system import SystemClock, UlidIds
-from controlplane.budgets.ledger import Balance, standing
+from controlplane.budgets.standing import standing
 from controlplane.notify.alertmanager import AlertmanagerReceiver
 from controlplane.notify.webhook import WebhookReceiver
 from controlplane.pipelines.watch import WatchedBudget, deliver_round, keep_alive, watch_round
@@ -79,9 +79,8 @@ def watched_budgets(budgets: BudgetRepository, now: datetime) -> Sequence[Watche
             owner=budget.owner,
             thresholds=budget.thresholds,
             forecast_thresholds=budget.forecast_thresholds,
-            standing=standing(
-                budget.id, budget.window(now), Balance(budget.limit_at(now), balances[budget.id])
-            ),
+            standing=standing(budget, balances[budget.id], now),
+            is_rolling=budget.is_rolling,
         )
         for budget in active
     ]

@@ -6,6 +6,8 @@ The flow reads leases and balances into a book, tells it what happened, and writ
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Final
 
 import msgspec
 
@@ -25,6 +27,8 @@ from controlplane.budgets.ledger import Amounts, Balance, Entry, EntryKind, Wind
 from controlplane.core.calendar import Window
 from controlplane.policy.document import Mode
 from controlplane.policy.wire import LeaseReturn, LeaseWant, Settle
+
+EMPTY: Final[Mapping[str, Amounts]] = MappingProxyType({})
 
 
 class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +52,25 @@ class LedgerBook:
         now: datetime,
         holders: Mapping[WindowKey, int],
         amounts: Mapping[WindowKey, Amounts],
+        earlier: Mapping[str, Amounts] = EMPTY,
     ) -> None:
+        """Take in what one transaction begins with.
+
+        Args:
+            budgets: every budget, by id.
+            terms: of leases.
+            now: aware UTC.
+            holders: other holders of each window.
+            amounts: of each current window.
+            earlier: of rolling budgets, by id, what the sub-windows before the current one have
+                together.
+        """
         self._budgets = budgets
         self._terms = terms
         self._now = now
         self._holders = holders
         self._amounts = dict(amounts)
+        self._earlier = dict(earlier)
         self._leases: dict[str, Lease] = {}
         self._changed: dict[str, None] = {}
         self.entries: list[Entry] = []
@@ -68,17 +85,23 @@ class LedgerBook:
         """The leases that are new or changed."""
         return [self._leases[lease_id] for lease_id in self._changed]
 
-    def balance(self, budget: Budget, window: Window) -> Balance:
-        """Return a window's balance as of here."""
-        key = WindowKey(budget.id, window.start)
-        return Balance(budget.limit_at(self._now), self._amounts.get(key, Amounts()))
+    def balance(self, budget: Budget) -> Balance:
+        """Return what counts against a budget now, as of here."""
+        return Balance(budget.limit_at(self._now), self.amounts(budget))
+
+    def amounts(self, budget: Budget) -> Amounts:
+        """Return where a budget's current window is as of here."""
+        key = WindowKey(budget.id, budget.window(self._now).start)
+        current = self._amounts.get(key, Amounts())
+        earlier = self._earlier.get(budget.id)
+        return current if earlier is None else current + earlier
 
     def is_leased(self, budget_id: str) -> bool:
         """Whether something of a budget's current window is promised to somebody."""
         budget = self._budgets.get(budget_id)
         if budget is None:
             return False
-        return self.balance(budget, budget.window(self._now)).amounts.leased_nusd > 0
+        return self.amounts(budget).leased_nusd > 0
 
     def span_of(self, said: Settle, *, holder: str) -> Window | None:
         """Return when a hold was taken, by our clock: while its leases lived; None: not known."""
@@ -118,7 +141,7 @@ class LedgerBook:
 
     def _charge(self, said: Settle, budget: Budget, *, outcome: Outcome, holder: str) -> HoldLine:
         lease_id, held = said.leases[budget.id], said.held.get(budget.id, said.held_nusd)
-        charge = outcome.charge(held)
+        charge = outcome.charge(budget.unit, held)
         lease = self._own(lease_id, holder)
         key = f"settle:{said.hold_id}"
         if lease is None or lease.window.budget_id != budget.id:
@@ -161,7 +184,7 @@ class LedgerBook:
         amount = lease_amount(
             want_nusd=max(0, said.want_nusd),
             need_nusd=max(0, said.need_nusd),
-            free_nusd=self.balance(budget, window).free_nusd,
+            free_nusd=self.balance(budget).grantable_nusd,
             holders=self._holders.get(key, 0) + 1,
         )
         if amount <= 0 or amount < said.least_nusd:
@@ -195,5 +218,11 @@ class LedgerBook:
         return True
 
     def _post(self, window: WindowKey, key: str, kind: EntryKind, *, change: Amounts) -> None:
+        budget = self._budgets.get(window.budget_id)
+        if budget is not None and budget.is_rolling:
+            counted = budget.counted_window(self._now)
+            if counted.start <= window.start < budget.window(self._now).start:
+                earlier = self._earlier.get(budget.id, Amounts())
+                self._earlier[budget.id] = earlier + change
         self._amounts[window] = self._amounts.get(window, Amounts()) + change
         self.entries.append(Entry(window=window, key=key, kind=kind, at=self._now, change=change))

@@ -1,22 +1,34 @@
-"""A budget: whose calls it counts, how much they may cost, over which calendar period."""
+"""A budget: whose calls it counts, how much they may come to, over which windows."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from controlplane.budgets.windows import (
+    MAX_FIXED,
+    MAX_ROLLING,
+    WindowKind,
+    fixed_window,
+    parse_every,
+    rolling_window,
+    sub_window,
+)
 from controlplane.core.calendar import Period, Window, window_at
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.money import MAX_NUSD
 from controlplane.policy.document import BudgetClause, Mode
 from controlplane.policy.match import check_selectors
+from controlplane.policy.units import BudgetUnit
 
 TENANT: Final = "tenant"
 MAX_TEXT: Final = 200
 MAX_INCREASES: Final = 20
+NEVER: Final = datetime(2500, 1, 1, tzinfo=UTC)
+"""When a rolling window starts anew."""
 
 
 class Unpriced(StrEnum):
@@ -49,7 +61,7 @@ class Stale(StrEnum):
 
 
 class Increase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """More money until a moment; then the limit is what it was."""
+    """More of the budget's unit until a moment; then the limit is what it was."""
 
     amount_nusd: int
     until: datetime
@@ -59,8 +71,8 @@ class Increase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A limit over calls.
 
-    What it counts (`tenant`, `match`, `period`, `zone`, `calendar`, `counts_from`, `parent`) never
-    changes after it is made: posting compares a call before and after a change, and both must fall to the same budgets.
+    What it counts (COUNTED) never changes after it is made: posting compares a call before and
+    after a change, and both must fall to the same budgets, windows and units.
     """
 
     id: str
@@ -68,8 +80,16 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     owner: str
     tenant: str
     limit_nusd: int
-    period: Period
+    """In `unit`: nano-USD, tokens or requests."""
     counts_from: datetime
+    unit: BudgetUnit = BudgetUnit.USD
+    window_kind: WindowKind = WindowKind.CALENDAR
+    period: Period | None = None
+    """Of a calendar window."""
+    every: str | None = None
+    """Length of a fixed or rolling window: `6h`, `30d`."""
+    anchor: datetime | None = None
+    """Where the fixed windows start; else at `counts_from`."""
     zone: str = "UTC"
     calendar: FiscalCalendar = GREGORIAN
     match: dict[str, tuple[str, ...]] = {}
@@ -86,9 +106,25 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Percent of the limit that the window is on its way to; told once per window each."""
     archived_at: datetime | None = None
 
+    @property
+    def is_rolling(self) -> bool:
+        """Whether more than one window of the ledger counts at once."""
+        return self.window_kind is WindowKind.ROLLING
+
     def window(self, at: datetime) -> Window:
-        """Return the window that `at` falls in."""
-        return window_at(self.period, at, zone=self.zone, calendar=self.calendar)
+        """Return the window that `at` is charged to; of a rolling one, the quarter hour."""
+        if self.is_rolling:
+            return sub_window(at)
+        if self.every is not None:
+            anchor = self.anchor or self.counts_from
+            return fixed_window(parse_every(self.every), anchor=anchor, at=at, zone=self.zone)
+        return window_at(self.period or Period.MONTH, at, zone=self.zone, calendar=self.calendar)
+
+    def counted_window(self, at: datetime) -> Window:
+        """Return all that counts against the limit at `at`; a rolling one is many of `window`."""
+        if self.is_rolling and self.every is not None:
+            return rolling_window(parse_every(self.every), at)
+        return self.window(at)
 
     def limit_at(self, at: datetime) -> int:
         """Return the limit with the increases that hold then."""
@@ -97,14 +133,19 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def clause(self, at: datetime) -> BudgetClause:
         """Return what agents are told of it, its tenant among the selectors."""
         window = self.window(at)
+        rolling = self.every if self.is_rolling else None
+        if rolling is not None:  # a generation every quarter hour would say nothing new
+            window = Window(self.counts_from, NEVER)
         return BudgetClause(
             id=self.id,
             name=self.name,
             owner=self.owner,
             match={**self.match, TENANT: (self.tenant,)},
             limit_nusd=self.limit_at(at),
+            unit=self.unit,
             window_start=window.start,
             window_end=window.end,
+            rolling=rolling,
             mode=self.mode,
             unpriced=self.unpriced.value,
             unattributed=self.unattributed.value,
@@ -113,7 +154,10 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
 
-COUNTED: Final = ("tenant", "match", "period", "zone", "calendar", "counts_from", "parent")
+COUNTED: Final = (
+    *("tenant", "match", "unit", "window_kind", "period", "every", "anchor", "zone", "calendar"),
+    *("counts_from", "parent"),
+)
 """Fields that say what a budget counts."""
 
 
@@ -143,7 +187,31 @@ def check_budget(budget: Budget) -> None:
             raise InvalidInputError(field, "holds a percentage below 1", "Use 1 or more")
     if budget.parent == budget.id:
         raise InvalidInputError("parent", "is the budget itself", "Name the budget above it")
+    _check_windows(budget)
     _check_increases(budget.increases)
+
+
+def _check_windows(budget: Budget) -> None:
+    """Refuse a length where the calendar has one, and the other way round."""
+    if budget.window_kind is WindowKind.CALENDAR:
+        if budget.period is None:
+            raise InvalidInputError("period", "is missing", "Name a period of the calendar")
+        if budget.every is not None or budget.anchor is not None:
+            raise InvalidInputError(
+                "every", "is for fixed and rolling windows", "Set window_kind, or leave it out"
+            )
+        return
+    if budget.period is not None:
+        raise InvalidInputError("period", "is for calendar windows", "Leave it out")
+    if budget.every is None:
+        raise InvalidInputError("every", "is missing", 'Write hours or days: "6h", "3d"')
+    longest = MAX_ROLLING if budget.is_rolling else MAX_FIXED
+    if parse_every(budget.every).length > longest:
+        raise InvalidInputError("every", "is too long", f"At most {longest.days}d")
+    if budget.anchor is not None and (budget.is_rolling or budget.anchor.tzinfo is None):
+        raise InvalidInputError(
+            "anchor", "has no offset, or is of a rolling window", "RFC 3339, for fixed windows only"
+        )
 
 
 def _check_increases(increases: tuple[Increase, ...]) -> None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from controlplane.budgets.ledger import Amounts, WindowKey
+from controlplane.policy.units import Amount, BudgetUnit
 
 
 class ChargeReason(StrEnum):
@@ -18,16 +19,17 @@ class ChargeReason(StrEnum):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a call ended for its holds; `cost_nusd` None: not known, so charged in full."""
+    """How a call ended for its holds; what is not known is charged in full."""
 
-    cost_nusd: int | None
+    amount: Amount
     reason: ChargeReason
 
-    def charge(self, held_nusd: int) -> Amounts:
-        """Return what one budget is charged for a hold of `held_nusd`."""
-        if self.cost_nusd is None:
+    def charge(self, unit: BudgetUnit, held_nusd: int) -> Amounts:
+        """Return what a budget of that unit is charged for a hold of `held_nusd` in it."""
+        used = self.amount.of(unit)
+        if used is None:
             return Amounts(unproven_nusd=held_nusd)
-        return Amounts(enforced_nusd=self.cost_nusd)
+        return Amounts(enforced_nusd=used)
 
 
 class HoldLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,11 +54,11 @@ class SettledHold(msgspec.Struct, frozen=True, kw_only=True):
     lines: tuple[HoldLine, ...] = ()
 
 
-def corrected(line: HoldLine, cost_nusd: int) -> tuple[HoldLine, Amounts]:
+def corrected(line: HoldLine, used_nusd: int) -> tuple[HoldLine, Amounts]:
     """Charge what a trace proves instead; returns the line and the difference to post."""
-    proven = Amounts(enforced_nusd=cost_nusd)
+    proven = Amounts(enforced_nusd=used_nusd)
     change = Amounts(
-        enforced_nusd=cost_nusd - line.charge.enforced_nusd,
+        enforced_nusd=used_nusd - line.charge.enforced_nusd,
         unproven_nusd=-line.charge.unproven_nusd,
     )
     return msgspec.structs.replace(line, charge=proven), change

@@ -1,7 +1,8 @@
 """Where a budget window's money is; pure arithmetic on immutable entries.
 
-`limit + debt = enforced + unproven + unenforced + leased + free`, with free >= 0 and debt >= 0, at
-most one of them above zero. A balance is the sum of entries and nothing else.
+`limit + debt = enforced + unproven + unenforced + restated + leased + free`, with free >= 0 and
+debt >= 0, at most one of them above zero. A balance is the sum of entries and nothing else. All
+amounts are in the unit of the budget.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,15 +12,12 @@ from typing import Final
 
 import msgspec
 
-from controlplane.core.calendar import Window
-from controlplane.policy.wire import Standing
-
 MAX_ACCOUNT_NUSD: Final = 2**62 - 1
 """Where an account stops (4.6 billion USD): from end to end a change still fits 64 bits."""
 
 
 class Amounts(msgspec.Struct, frozen=True):
-    """Nano-USD in each of the four accounts, or a change of them."""
+    """What is in each of the five accounts, in the budget's unit, or a change of them."""
 
     enforced_nusd: int = 0
     """Calls that were held before they were made, at what they cost."""
@@ -29,6 +27,8 @@ class Amounts(msgspec.Struct, frozen=True):
     """Calls seen in telemetry that never asked (L5)."""
     leased_nusd: int = 0
     """Promised to a holder and not yet settled or given back."""
+    restated_nusd: int = 0
+    """What re-rates and invoices moved after the fact; the only account that may be below zero."""
 
     def __add__(self, other: "Amounts") -> "Amounts":
         return Amounts(
@@ -36,11 +36,17 @@ class Amounts(msgspec.Struct, frozen=True):
             self.unproven_nusd + other.unproven_nusd,
             self.unenforced_nusd + other.unenforced_nusd,
             self.leased_nusd + other.leased_nusd,
+            self.restated_nusd + other.restated_nusd,
         )
 
     @property
     def total_nusd(self) -> int:
-        """All four together."""
+        """All five together."""
+        return self.promised_nusd + self.restated_nusd
+
+    @property
+    def promised_nusd(self) -> int:
+        """All but what was restated: what the bound of a hard budget is about (L4)."""
         return self.enforced_nusd + self.unproven_nusd + self.unenforced_nusd + self.leased_nusd
 
 
@@ -52,8 +58,17 @@ class Balance(msgspec.Struct, frozen=True):
 
     @property
     def free_nusd(self) -> int:
-        """What may still be promised."""
+        """What is left of the limit."""
         return max(0, self.limit_nusd - self.amounts.total_nusd)
+
+    @property
+    def grantable_nusd(self) -> int:
+        """What may still be promised: a re-rate that lowers the past does not lift the bound.
+
+        Calls were admitted at the prices known then, and those stay within the limit. One that
+        raises it is taken off like everything else that was spent.
+        """
+        return max(0, self.limit_nusd - max(self.amounts.total_nusd, self.amounts.promised_nusd))
 
     @property
     def debt_nusd(self) -> int:
@@ -115,20 +130,3 @@ def _bounded(amounts: Amounts) -> Amounts:
 def _difference(after: Amounts, before: Amounts) -> Amounts:
     pairs = zip(msgspec.structs.astuple(after), msgspec.structs.astuple(before), strict=True)
     return Amounts(*(one - other for one, other in pairs))
-
-
-def standing(budget_id: str, window: Window, balance: Balance) -> Standing:
-    """Cross to what agents and the API are told."""
-    amounts = balance.amounts
-    return Standing(
-        budget_id=budget_id,
-        window_start=window.start,
-        window_end=window.end,
-        limit_nusd=balance.limit_nusd,
-        debt_nusd=balance.debt_nusd,
-        settled_enforced_nusd=amounts.enforced_nusd,
-        settled_unproven_nusd=amounts.unproven_nusd,
-        observed_unenforced_nusd=amounts.unenforced_nusd,
-        leased_nusd=amounts.leased_nusd,
-        free_nusd=balance.free_nusd,
-    )

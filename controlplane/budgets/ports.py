@@ -10,6 +10,7 @@ from controlplane.budgets.hold import HoldLine, SettledHold
 from controlplane.budgets.lease import Lease
 from controlplane.budgets.ledger import Amounts, Entry, WindowKey
 from controlplane.budgets.posting import WaitingCall
+from controlplane.core.calendar import Window
 from controlplane.policy.history import NodeReport
 from controlplane.policy.wire import Generation
 
@@ -27,6 +28,10 @@ class LedgerTransaction(Protocol):
 
     def amounts(self, windows: Collection[WindowKey]) -> dict[WindowKey, Amounts]:
         """Return what stands in each window's accounts; a window without entries is absent."""
+        ...
+
+    def amounts_between(self, budget_id: str, start: datetime, end: datetime) -> Amounts:
+        """Return the sum over a budget's windows that start in `[start, end)`."""
         ...
 
     def append(self, entries: Sequence[Entry]) -> None:
@@ -172,9 +177,9 @@ class Budgets(Protocol):
         ...
 
     def balances(self, budgets: Sequence[Budget], *, at: datetime) -> Mapping[str, Amounts]:
-        """Return by budget id what stands in the window of `at`; zero amounts when nothing does."""
+        """Return by budget id what counts at `at`; zero amounts when nothing does."""
         ...
 
-    def entries(self, window: WindowKey, *, limit: int) -> list[Entry]:
-        """Return entries of a window, newest first."""
+    def entries(self, budget_id: str, span: Window, *, limit: int) -> list[Entry]:
+        """Return entries of a budget's windows that start in `span`, newest first."""
         ...

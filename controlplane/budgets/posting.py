@@ -18,7 +18,12 @@ from controlplane.budgets.hold import HoldLine, SettledHold, corrected
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.policy.document import Mode
 from controlplane.policy.match import WILDCARD
+from controlplane.policy.units import BudgetUnit
 
+REFUSED: Final = "failed_without_usage"
+"""Reason of a call whose upstream refused it; as an agent settles it, nothing was used."""
+CACHE_HIT: Final = "cache_hit"
+"""Reason of a gateway's own reply: a request, but no model's tokens."""
 MODEL_COLUMNS: Final = ("request_model", "billing_model", "response_model")
 """A selector on the model covers the name that was asked for and the one that was billed."""
 _USED: Final = (
@@ -30,6 +35,9 @@ _USED: Final = (
     "duration_us",
     "cost_nusd",
     "cost_state",
+    "cost_reason",
+    "input_tokens",
+    "output_tokens",
     "response_id",
     "gateway_call_id",
     "tenant",
@@ -54,6 +62,7 @@ class WaitingCall(msgspec.Struct, frozen=True, kw_only=True):
     minute: datetime
     version: int
     cost_nusd: int
+    """In the unit of the budget."""
     due_at: datetime
 
 
@@ -61,7 +70,7 @@ class Plan(msgspec.Struct):
     """What to write for one post."""
 
     sums: dict[tuple[WindowKey, int, datetime], int] = {}
-    """(window, version, minute) → nano-USD of unenforced calls."""
+    """(window, version, minute) → what unenforced calls came to, in the budget's unit."""
     waits: list[WaitingCall] = []
     settled_waits: list[WaitingCall] = []
     lines: list[tuple[str, HoldLine]] = []
@@ -93,7 +102,33 @@ def changes_frame(changes: pa.Table) -> pl.DataFrame:
     return frame.with_columns(
         minute=pl.col("start_time").dt.truncate("1m"),
         ended=pl.col("start_time") + pl.duration(microseconds=pl.col("duration_us")),
+        tokens=_tokens(),
+        requests=pl.when(_is(REFUSED)).then(0).otherwise(1).cast(pl.Int64),
     )
+
+
+def _tokens() -> pl.Expr:
+    """Input and output of a call together, cache included; NULL where it says neither."""
+    totals = ("input_tokens", "output_tokens")
+    return (
+        pl.when(_is(REFUSED) | _is(CACHE_HIT))
+        .then(0)
+        .when(pl.any_horizontal(pl.col(*totals).is_not_null()))
+        .then(pl.sum_horizontal(*totals))
+        .cast(pl.Int64)
+    )
+
+
+def _is(reason: str) -> pl.Expr:
+    return (pl.col("cost_reason") == reason).fill_null(value=False)
+
+
+AMOUNTS: Final = {
+    BudgetUnit.USD: "cost_nusd",
+    BudgetUnit.TOKENS: "tokens",
+    BudgetUnit.REQUESTS: "requests",
+}
+"""Unit → the column of `changes_frame` that a budget of it counts."""
 
 
 def counted(frame: pl.DataFrame, budget: Budget) -> pl.DataFrame:
@@ -158,6 +193,7 @@ def plan(
         rows = counted_with_children(frame, budget, budgets)
         if rows.is_empty():
             continue
+        rows = rows.with_columns(amount=pl.col(AMOUNTS[budget.unit]))
         loose = _apart(made, rows, budget, holds=holds, now=now)
         may_wait = budget.mode is Mode.HARD and budget.id in known.leased_budgets
         waiting = {w.call_id: w for w in known.waiting if w.window.budget_id == budget.id}
@@ -179,7 +215,9 @@ def restatements(frame: pl.DataFrame, budgets: Sequence[Budget], *, now: datetim
     """
     moved: dict[tuple[WindowKey, int], int] = {}
     for budget in budgets:
-        rows = counted(frame, budget)
+        if budget.unit is not BudgetUnit.USD:
+            continue  # a price moves money only
+        rows = counted(frame, budget).with_columns(amount=pl.col("cost_nusd"))
         window_of = _window_starts(budget)
         for version, minute, nusd in _sums(rows):
             key = (window_of(minute), version)
@@ -190,7 +228,7 @@ def restatements(frame: pl.DataFrame, budgets: Sequence[Budget], *, now: datetim
             key=f"restate:{-version}",
             kind=EntryKind.RESTATE,
             at=now,
-            change=Amounts(unenforced_nusd=nusd),
+            change=Amounts(restated_nusd=nusd),
         )
         for (window, version), nusd in sorted(moved.items())
         if nusd
@@ -237,16 +275,16 @@ def _apart(
         if not lines:
             continue
         covered.append(row["row"])
-        cost, version = row["cost_nusd"], row["version"]
-        if len(lines) == 1 and row["sign"] > 0 and cost is not None:
-            _correct(made, *lines[0], cost_nusd=cost, version=version, now=now)
+        used, version = row["amount"], row["version"]
+        if len(lines) == 1 and row["sign"] > 0 and used is not None:
+            _correct(made, *lines[0], used_nusd=used, version=version, now=now)
     return indexed.filter(~pl.col("row").is_in(covered)).drop("row")
 
 
 def _correct(
-    made: Plan, hold: SettledHold, line: HoldLine, *, cost_nusd: int, version: int, now: datetime
+    made: Plan, hold: SettledHold, line: HoldLine, *, used_nusd: int, version: int, now: datetime
 ) -> None:
-    after, change = corrected(line, cost_nusd)
+    after, change = corrected(line, used_nusd)
     if change == Amounts():
         return
     made.lines.append((hold.id, after))
@@ -279,7 +317,7 @@ def _post_unenforced(
     if grace is not None:
         ready = now - timedelta(seconds=grace)
         late = (pl.col("sign") > 0) & ~pl.col("enforced") & (pl.col("ended") > ready)
-        late &= pl.col("cost_nusd").is_not_null()
+        late &= pl.col("amount").is_not_null()
         for row in rows.filter(late).iter_rows(named=True):
             made.waits.append(
                 WaitingCall(
@@ -287,7 +325,7 @@ def _post_unenforced(
                     window=window_of(row["minute"]),
                     minute=row["minute"],
                     version=row["version"],
-                    cost_nusd=row["cost_nusd"],
+                    cost_nusd=row["amount"],
                     # A client that says its call ends next year is seen now (L5).
                     due_at=min(row["ended"], now) + timedelta(seconds=grace),
                 )
@@ -299,7 +337,7 @@ def _post_unenforced(
 
 def _sums(rows: pl.DataFrame) -> Iterator[tuple[int, datetime, int]]:
     # Summed in 128 bits: an Int64 sum wraps without a word.
-    signed = pl.col("sign").cast(pl.Int128) * pl.col("cost_nusd").cast(pl.Int128)
+    signed = pl.col("sign").cast(pl.Int128) * pl.col("amount").cast(pl.Int128)
     grouped = rows.group_by("version", "minute").agg(nusd=signed.sum())
     yield from grouped.iter_rows()
 

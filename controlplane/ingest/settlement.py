@@ -72,7 +72,7 @@ IDENTITY_SCHEMA: Final = pa.schema([REPORT_SCHEMA.field(name) for name in IDENTI
 
 CHANGE_COLUMNS: Final = (
     *("call_id", "start_time", "version", "enforced", "duration_us", "cost_nusd", "cost_state"),
-    *("response_id", "gateway_call_id", "provider", "operation", "request_model"),
+    *("cost_reason", "response_id", "gateway_call_id", "provider", "operation", "request_model"),
     *("response_model", "billing_model", "input_tokens", "cached_input_tokens", "output_tokens"),
     *(field.name for field in ATTRIBUTED if field.name != "attributed_by"),
 )

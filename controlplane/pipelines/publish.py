@@ -40,6 +40,7 @@ class RateCard(msgspec.Struct, frozen=True):
 
     rates: Mapping[str, RatePerMillion]
     price_book_version: str
+    provider_ceilings: Mapping[str, RatePerMillion] = {}
 
 
 class PublishTools(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,6 +200,7 @@ def compile_document(
         rules,
         [budget.clause(now) for budget in (tools.budgets.active() if budgets is None else budgets)],
         rate_card=card.rates,
+        provider_ceilings=card.provider_ceilings,
         price_book_version=card.price_book_version,
         issued_at=now,
     )

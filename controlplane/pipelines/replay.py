@@ -15,12 +15,13 @@ import pyarrow as pa
 from controlplane.budgets.budget import Budget
 from controlplane.core.errors import LimitExceededError
 from controlplane.core.tokens import BUCKET_NAMES
+from controlplane.pipelines.replay_budgets import ProposedBudgets
 from controlplane.policy.assign import assign
 from controlplane.policy.decide import Decision, RuleIndex, Shape, decide
-from controlplane.policy.document import Mode, PolicyDocument
-from controlplane.policy.match import matches
+from controlplane.policy.document import PolicyDocument
 from controlplane.policy.quota import ThrottleState
 from controlplane.policy.rules import Deployment
+from controlplane.policy.units import Amount, used_tokens
 
 MAX_CALLS: Final = 1_000_000
 MAX_LISTED: Final = 10_000
@@ -229,7 +230,7 @@ class _Player:
         self._latencies = latencies
         self._throttle = ThrottleState()
         self._index = RuleIndex(proposed.document.rules if proposed.document else ())
-        self._spent: dict[tuple[str, datetime], int] = defaultdict(int)
+        self._budgets = ProposedBudgets(proposed.budgets)
         self.tally = _Tally()
 
     def play(self, call: Mapping[str, Any]) -> None:
@@ -243,7 +244,7 @@ class _Player:
         new_model = self._new_model(decision, call, model)
         after, effect, by = self._cost(call, decision, new_model=new_model)
         facts["model"] = new_model
-        refusing = self._budget_that_refuses(call, facts, after)
+        refusing = self._budgets.refusing(call, facts, _amount(call, decision, after))
         if refusing:
             self._blocked(call, refusing)
             return
@@ -276,11 +277,7 @@ class _Player:
 
     def _ratios(self, document: PolicyDocument, at: datetime) -> dict[str, float]:
         """Return how much of each budget is spent: in the replay where it is proposed there."""
-        own = {
-            budget.id: self._spent[budget.id, budget.window(at).start] / budget.limit_nusd
-            for budget in self._proposed.budgets
-            if budget.limit_nusd
-        }
+        own = self._budgets.ratios(at)
         return {each.id: own[each.id] for each in document.budgets if each.id in own}
 
     def _new_model(self, decision: Decision, call: Mapping[str, Any], model: str) -> str:
@@ -296,9 +293,7 @@ class _Player:
         self, call: Mapping[str, Any], decision: Decision, *, new_model: str
     ) -> tuple[int | None, str, str]:
         """Return the cost, what changed, and who says so."""
-        usage = {name: call[name] for name in BUCKET_NAMES if call[name]}
-        cap = decision.cap.max_tokens if decision.cap else None
-        cut = _cut(usage, cap)
+        usage, cut = _usages(call, decision)
         is_other = new_model != _model(call)
         if not is_other and cut == usage and self._proposed.price is None:
             return call["cost_nusd"], "", ""
@@ -323,23 +318,6 @@ class _Player:
             return cost, "cap", decision.cap.id if decision.cap else ""
         return cost, "price" if cost != call["cost_nusd"] else "", ""
 
-    def _budget_that_refuses(
-        self, call: Mapping[str, Any], facts: Mapping[str, str], cost: int | None
-    ) -> str | None:
-        """Spend on every budget that counts the call, or on none; returns the one that is full."""
-        counting = [
-            (budget, (budget.id, budget.window(call["start_time"]).start))
-            for budget in self._proposed.budgets
-            if budget.tenant == call["tenant"] and matches(budget.match, facts)
-        ]
-        for budget, key in counting:
-            is_full = self._spent[key] + (cost or 0) > budget.limit_nusd
-            if budget.mode is Mode.HARD and is_full:
-                return budget.name
-        for _, key in counting:
-            self._spent[key] += cost or 0
-        return None
-
     def _blocked(self, call: Mapping[str, Any], by: str) -> None:
         listed = _listed(call, effect="blocked", by=by, new_cost=0)
         self.tally.add(listed, before=call["cost_nusd"], after=0)
@@ -352,6 +330,19 @@ class _Player:
             return
         self.tally.timed += 1
         self.tally.latency_us += round(call["duration_us"] * expected / usual - call["duration_us"])
+
+
+def _usages(
+    call: Mapping[str, Any], decision: Decision
+) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Return what a call used, and what it would have used."""
+    usage = {name: call[name] for name in BUCKET_NAMES if call[name]}
+    return usage, _cut(usage, decision.cap.max_tokens if decision.cap else None)
+
+
+def _amount(call: Mapping[str, Any], decision: Decision, cost_nusd: int | None) -> Amount:
+    """Return what a call would have come to in every unit."""
+    return Amount(cost_nusd, used_tokens(_usages(call, decision)[1]), 1)
 
 
 def _cut(usage: Mapping[str, int], cap: int | None) -> dict[str, int]:

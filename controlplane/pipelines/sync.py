@@ -12,13 +12,15 @@ from controlplane.budgets.book import LeaseTerms, LedgerBook
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.hold import ChargeReason, Outcome
 from controlplane.budgets.lease import Lease
-from controlplane.budgets.ledger import WindowKey, standing
+from controlplane.budgets.ledger import WindowKey
 from controlplane.budgets.ports import Ledger, LedgerTransaction
+from controlplane.budgets.standing import standing
 from controlplane.core.calendar import Window
 from controlplane.core.errors import ForbiddenError, InvalidInputError, LimitExceededError
 from controlplane.core.ids import IdFactory
 from controlplane.core.tokens import is_possible
 from controlplane.policy.history import NodeReport
+from controlplane.policy.units import NOTHING, Amount, used_tokens
 from controlplane.policy.wire import (
     MAX_SYNC_ITEMS,
     Grant,
@@ -125,16 +127,19 @@ def outcome_of(
     """
     if not settle.usage:
         if settle.usage is not None and settle.status == "error":
-            return Outcome(0, ChargeReason.REFUSED_UPSTREAM)
-        return Outcome(None, ChargeReason.UNKNOWN_USAGE)
+            return Outcome(NOTHING, ChargeReason.REFUSED_UPSTREAM)
+        # Without usage nobody can say that a failed call ever arrived; one that did not fail did.
+        arrived = None if settle.status == "error" else 1
+        return Outcome(Amount(None, None, arrived), ChargeReason.UNKNOWN_USAGE)
     if not is_possible(settle.usage):
-        return Outcome(None, ChargeReason.UNKNOWN_USAGE)
+        return Outcome(Amount(None, None, 1), ChargeReason.UNKNOWN_USAGE)
+    tokens = used_tokens(settle.usage)
     begins = (began_within.start, began_within.end) if began_within else (settle.started_at,)
     costs = [price_usage(msgspec.structs.replace(settle, started_at=at)) for at in begins]
     cost = None if None in costs else max(one for one in costs if one is not None)
     if cost is None or not 0 <= cost <= MAX_HOLD_NUSD:
-        return Outcome(None, ChargeReason.UNPRICED)
-    return Outcome(cost, ChargeReason.PRICED)
+        return Outcome(Amount(None, tokens, 1), ChargeReason.UNPRICED)
+    return Outcome(Amount(cost, tokens, 1), ChargeReason.PRICED)
 
 
 def sweep(ledger: Ledger, *, terms: LeaseTerms, now: datetime) -> int:
@@ -234,6 +239,13 @@ def _open_book(
         now=now,
         holders=ledger.holders(asked, now=now, other_than=request.boot_id),
         amounts=ledger.amounts(windows),
+        earlier={
+            one.id: ledger.amounts_between(
+                one.id, one.counted_window(now).start, one.window(now).start
+            )
+            for one in budgets.values()
+            if one.is_rolling
+        },
     )
     book.know(ledger.leases(leases))
     return book
@@ -305,7 +317,4 @@ def _told(request: SyncRequest, caller: Principal, budgets: dict[str, Budget]) -
 
 
 def _standings(book: LedgerBook, budgets: list[Budget], now: datetime) -> tuple[Standing, ...]:
-    windows = [(budget, budget.window(now)) for budget in budgets]
-    return tuple(
-        standing(budget.id, window, book.balance(budget, window)) for budget, window in windows
-    )
+    return tuple(standing(budget, book.amounts(budget), now) for budget in budgets)

@@ -18,6 +18,7 @@ from controlplane.detection.baseline import Series
 from controlplane.detection.drift import MAX_BINS, Counts, Drift, drifted
 from controlplane.detection.heads import Excess, cost_excess
 from controlplane.pipelines.watch_unpriced import unpriced_findings
+from controlplane.policy.units import say_amount
 from controlplane.policy.wire import Standing
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery, Granularity
@@ -43,6 +44,22 @@ class WatchedBudget(msgspec.Struct, frozen=True):
     standing: Standing
     thresholds: tuple[int, ...] = (50, 80, 100)
     forecast_thresholds: tuple[int, ...] = (100,)
+    is_rolling: bool = False
+    """It has no period to tell once in: an alert fires while the threshold is passed."""
+
+    @property
+    def used_nusd(self) -> int:
+        """What is spent, in its unit; what is promised to proxies not counted."""
+        return (
+            self.standing.settled_enforced_nusd
+            + self.standing.settled_unproven_nusd
+            + self.standing.observed_unenforced_nusd
+            + self.standing.restated_nusd
+        )
+
+    def say(self, amount: int) -> str:
+        """Write an amount of its unit."""
+        return say_amount(self.standing.unit, amount)
 
 
 def watch_round(
@@ -116,12 +133,9 @@ def keep_alive(
 
 def budget_findings(budget: WatchedBudget) -> list[Finding]:
     """Return the thresholds that actual spend has reached; each is told once per window."""
-    standing = budget.standing
-    used = (
-        standing.settled_enforced_nusd
-        + standing.settled_unproven_nusd
-        + standing.observed_unenforced_nusd
-    )
+    standing, used = budget.standing, budget.used_nusd
+    # A rolling window moves every quarter hour, and would be another alert each time.
+    window = {} if budget.is_rolling else {"window_start": standing.window_start.isoformat()}
     return [
         Finding(
             labels={
@@ -129,18 +143,18 @@ def budget_findings(budget: WatchedBudget) -> list[Finding]:
                 "tenant": budget.tenant,
                 "budget_id": standing.budget_id,
                 "threshold": str(percent),
-                "window_start": standing.window_start.isoformat(),
+                **window,
                 "severity": Severity.PAGE if percent >= 100 else Severity.TICKET,  # noqa: PLR2004 - percent of the limit
             },
             annotations={
                 "summary": (
-                    f"Budget {budget.name}: ${format_usd(used)} of "
-                    f"${format_usd(standing.limit_nusd)} used ({percent} % reached)"
+                    f"Budget {budget.name}: {budget.say(used)} of "
+                    f"{budget.say(standing.limit_nusd)} used ({percent} % reached)"
                 ),
                 "owner": budget.owner,
                 "window_end": standing.window_end.isoformat(),
             },
-            once=True,
+            once=not budget.is_rolling,
         )
         for percent in budget.thresholds
         if standing.limit_nusd > 0 and 100 * used >= percent * standing.limit_nusd
@@ -155,13 +169,9 @@ def forecast_findings(budget: WatchedBudget, now: datetime) -> list[Finding]:
     standing = budget.standing
     whole = (standing.window_end - standing.window_start).total_seconds()
     elapsed = (now - standing.window_start).total_seconds()
-    if elapsed < FORECAST_AFTER_RATIO * whole or standing.limit_nusd <= 0:
-        return []
-    used = (
-        standing.settled_enforced_nusd
-        + standing.settled_unproven_nusd
-        + standing.observed_unenforced_nusd
-    )
+    if elapsed < FORECAST_AFTER_RATIO * whole or standing.limit_nusd <= 0 or budget.is_rolling:
+        return []  # a rolling window never ends: what it is on its way to is what it has
+    used = budget.used_nusd
     expected = int(used * whole / elapsed)
     return [
         Finding(
@@ -175,9 +185,9 @@ def forecast_findings(budget: WatchedBudget, now: datetime) -> list[Finding]:
             },
             annotations={
                 "summary": (
-                    f"Budget {budget.name}: ${format_usd(expected)} expected by the end of the "
-                    f"window, {percent} % of ${format_usd(standing.limit_nusd)} exceeded; "
-                    f"${format_usd(used)} used so far"
+                    f"Budget {budget.name}: {budget.say(expected)} expected by the end of the "
+                    f"window, {percent} % of {budget.say(standing.limit_nusd)} exceeded; "
+                    f"{budget.say(used)} used so far"
                 ),
                 "method": "run_rate",
                 "owner": budget.owner,

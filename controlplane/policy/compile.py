@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -32,9 +33,10 @@ from controlplane.policy.document import (
     Throttle,
 )
 from controlplane.policy.match import check_selectors
-from controlplane.policy.reach import reachable_rates
+from controlplane.policy.reach import reachable_ceilings, reachable_rates
 from controlplane.policy.rules import PolicyRules
 
+NO_RATES: Final[Mapping[str, RatePerMillion]] = MappingProxyType({})
 ALWAYS_KNOWN: Final = frozenset({"provider", "model", "operation"})
 """Facts that every request carries; all others come through the dimension map."""
 TENANT: Final = "tenant"
@@ -60,6 +62,7 @@ def compile_policy(
     budgets: Sequence[BudgetClause],
     *,
     rate_card: Mapping[str, RatePerMillion],
+    provider_ceilings: Mapping[str, RatePerMillion] = NO_RATES,
     price_book_version: str,
     issued_at: datetime,
 ) -> PolicyDocument:
@@ -71,6 +74,7 @@ def compile_policy(
         rules: as authored.
         budgets: every budget, with its tenant among its selectors.
         rate_card: ceiling rates by model.
+        provider_ceilings: the dearest rates of each provider.
         price_book_version: where the rates are from.
         issued_at: aware UTC.
 
@@ -99,6 +103,7 @@ def compile_policy(
         budgets=kept,
         rules=tuple(rule for rule in rules.rules if not rule.shadow),
         rate_card=reachable_rates(rules, kept, rate_card),
+        provider_ceilings=reachable_ceilings(rules, kept, provider_ceilings),
         price_book_version=price_book_version,
         tenant=rules.tenant,
         dimension_map=rules.dimension_map,
@@ -208,7 +213,9 @@ def _check_parents(budgets: Sequence[BudgetClause]) -> None:
                 raise PolicyError(f"{field}.parent", "is its own parent in the end", "Cut the ring")
             seen.add(parent.id)
             is_within = (
-                parent.window_start <= budget.window_start
+                parent.unit is budget.unit
+                and not parent.rolling
+                and parent.window_start <= budget.window_start
                 and budget.window_end <= parent.window_end
             )
             if is_within and budget.limit_nusd > parent.limit_nusd:

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
+from controlplane.policy.units import BudgetUnit
+
 SELECTOR_KEYS = (
     "tenant",
     "team",
@@ -204,12 +206,17 @@ class BudgetClause(Closed, frozen=True, kw_only=True):
     owner: str
     match: dict[str, tuple[str, ...]]
     limit_nusd: int
+    """In `unit`."""
+    unit: BudgetUnit = BudgetUnit.USD
     window_start: datetime
     window_end: datetime
+    rolling: str | None = None
+    """Length of a rolling window, `24h`; `window_start` and `window_end` then say nothing, the
+    standing does."""
     mode: Mode = Mode.HARD
     unpriced: str = "block"
-    """A model without a price: `block` it, hold it at the `ceiling` of the whole rate card, or
-    `allow` it unheld."""
+    """A model without a price: `block` it, hold it at the `ceiling` of its provider, or `allow` it
+    unheld. Of a budget in USD."""
     unattributed: str = "allow"
     """A request that lacks a fact the budget selects by: `block` it, hold it as if it matched
     (`ceiling`), or `allow` it uncounted."""
@@ -250,6 +257,9 @@ class PolicyDocument(Closed, frozen=True, kw_only=True):
     budgets: tuple[BudgetClause, ...] = ()
     rules: tuple[Rule, ...] = ()
     rate_card: dict[str, RatePerMillion] = {}
+    provider_ceilings: dict[str, RatePerMillion] = {}
+    """Provider → the dearest of everything it has a price for; there for budgets with `unpriced:
+    ceiling` only."""
     price_book_version: str = ""
     tenant: str = ""
     """Whose a request is when `dimension_map` reads no tenant from it: the proxy key's own."""

@@ -46,6 +46,22 @@ def reachable_rates(
     return dict(card)
 
 
+def reachable_ceilings(
+    rules: PolicyRules, budgets: Sequence[BudgetClause], ceilings: Mapping[str, RatePerMillion]
+) -> dict[str, RatePerMillion]:
+    """Return the ceilings of the providers that a call without a price can go to.
+
+    None where no budget holds such calls at a ceiling. A scope that declares its deployments names
+    their providers; without them it may be any.
+    """
+    if not any(one.mode is Mode.HARD and one.unpriced == "ceiling" for one in budgets):
+        return {}
+    declared = {deployment.provider for deployment in rules.deployments.values()}
+    if declared and declared <= ceilings.keys():
+        return {name: rate for name, rate in ceilings.items() if name in declared}
+    return dict(ceilings)
+
+
 def _declared(rules: PolicyRules, card: Mapping[str, RatePerMillion]) -> dict[str, RatePerMillion]:
     wanted: set[str] = set()
     for name, deployment in rules.deployments.items():

@@ -9,6 +9,8 @@ from datetime import datetime
 
 import msgspec
 
+from controlplane.policy.units import BudgetUnit
+
 MAX_SYNC_ITEMS = 1_000
 
 
@@ -118,7 +120,7 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Where a budget's money is, all nano-USD: limit + debt = the sum of the other parts (L5)."""
+    """Where a budget is, all in its `unit`: limit + debt = the sum of the other parts (L5)."""
 
     budget_id: str
     window_start: datetime
@@ -130,6 +132,9 @@ class Standing(msgspec.Struct, frozen=True):
     observed_unenforced_nusd: int
     leased_nusd: int
     free_nusd: int
+    restated_nusd: int = 0
+    """What re-rates and invoices moved after the fact, up or down."""
+    unit: BudgetUnit = BudgetUnit.USD
 
 
 class SyncReply(msgspec.Struct, frozen=True, kw_only=True):

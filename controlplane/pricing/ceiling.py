@@ -1,6 +1,6 @@
 """The dearest a call can become: what agents hold against budgets (algorithms L4)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from controlplane.core.tokens import INPUT_BUCKETS, OUTPUT_BUCKETS
@@ -40,16 +40,14 @@ def ceiling_rates(
     return ceilings
 
 
-def provider_ceilings(
-    book: PriceBook, *, at: datetime, horizon: timedelta
-) -> dict[str, RatePerMillion]:
+def provider_ceilings(rates: Mapping[str, RatePerMillion]) -> dict[str, RatePerMillion]:
     """Return the ceiling of every provider's dearest model, for `unpriced: ceiling` budgets.
 
     It is what a model that the list does not know may cost at most, if the provider sells nothing
     dearer than what is listed.
     """
     ceilings: dict[str, RatePerMillion] = {}
-    for name, rate in ceiling_rates(book, book.names(), at=at, horizon=horizon).items():
+    for name, rate in rates.items():
         provider = name.partition("/")[0]
         known = ceilings.get(provider, rate)
         ceilings[provider] = RatePerMillion(

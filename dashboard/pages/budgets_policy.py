@@ -13,6 +13,7 @@ COLORS: Final = {
     "settled_enforced": "#0072B2",
     "settled_unproven": "#E69F00",
     "observed_unenforced": "#D55E00",
+    "restated": "#CC79A7",
     "leased": "#56B4E9",
     "free": "#D0D7DE",
 }
@@ -54,9 +55,10 @@ def _budget(asked: Filters, budget: dict[str, Any]) -> None:
         parts = {part: asked.say(f"part_{part}") for part in COLORS}
         st.altair_chart(
             charts.budget_bar(
-                ledger.parts(standing, parts),
+                ledger.parts(standing, parts, say=asked.say),
                 colors={parts[part]: color for part, color in COLORS.items()},
-                titles={key: asked.say(f"column_{key}") for key in ("part", "cost")},
+                titles={key: asked.say(f"column_{key}") for key in ("part", "amount")},
+                is_money=standing["unit"] == "usd",
             ),
             alt=sentence,
         )

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
@@ -13,10 +14,13 @@ from controlplane.agent.admit import (
     claim,
     count_unattributed,
     dearest_rate,
+    exhausted,
     with_parents,
 )
 from controlplane.agent.bounds import bound_request, shrink
 from controlplane.policy.document import BudgetClause, PolicyDocument, RatePerMillion
+from controlplane.policy.units import BudgetUnit
+from controlplane.policy.wire import Standing
 
 TEXT = [{"role": "user", "content": "hello"}]
 
@@ -169,7 +173,10 @@ def test_a_model_without_a_price_is_blocked_unless_the_budget_allows_it() -> Non
 
 
 def _claim_of(*budgets: BudgetClause, card: dict[str, RatePerMillion]) -> Claim | Refusal:
-    document = msgspec.structs.replace(_document(card["p/dear"]), rate_card=card)
+    ceilings = {"p": card["p/dear"], "q": card["q/dearest"]}
+    document = msgspec.structs.replace(
+        _document(card["p/dear"]), rate_card=card, provider_ceilings=ceilings
+    )
     bound = bound_request("chat", _chat(max_tokens=10))
     names = (("p/new", "new"),)
     return claim(document, budgets, bound, candidates=names, cap_tokens=None)
@@ -220,3 +227,90 @@ def test_a_call_is_held_at_every_level() -> None:
     )
     assert {"leaf", "middle", "top"} == {one.id for one in with_parents(document, (leaf,))}
     assert {"other"} == {one.id for one in with_parents(document, (other,))}
+
+
+def test_a_budget_holds_in_its_own_unit() -> None:
+    """Of one call: 128 input and 2 x 30 output tokens, one request, and what those tokens cost."""
+    rate = RatePerMillion(input_nusd=1_000_000, output_nusd=2_000_000)
+    budgets = (
+        _budget(id="usd"),
+        _budget(id="tok", unit="tokens"),
+        _budget(id="req", unit="requests"),
+    )
+    bound = bound_request("chat", _chat(max_tokens=30, n=2))
+    wanted = claim(_document(rate), budgets, bound, candidates=(("m",),), cap_tokens=None)
+    assert isinstance(wanted, Claim)
+    tokens = bound.input_tokens + 60
+    assert (tokens, 1) == (wanted.amounts["tok"], wanted.amounts["req"])
+    assert 0 <= wanted.amounts["usd"] - (bound.input_tokens + 2 * 60) <= 20
+    assert wanted.held_nusd == wanted.amounts["usd"]
+    cut = wanted.cut_to({"usd": 10**9, "tok": bound.input_tokens + 41, "req": 5})
+    assert cut is not None
+    assert (20, bound.input_tokens + 40, 1) == (
+        cut.output_tokens,
+        cut.amounts["tok"],
+        cut.amounts["req"],
+    )
+    assert wanted.cut_to({"usd": 10**9, "tok": 10**9, "req": 0}) is None
+
+
+def test_only_money_needs_a_price_and_only_amounts_need_a_bound() -> None:
+    """A budget of requests takes any call; one of tokens takes a model without a price."""
+    document = _document(RatePerMillion(input_nusd=1, output_nusd=1))
+
+    def ask(unit: str, **fields: Any) -> Claim | Refusal:
+        bound = bound_request("chat", _chat(**fields))
+        budget = _budget(unit=unit)
+        return claim(document, (budget,), bound, candidates=(("new",),), cap_tokens=None)
+
+    assert {"b": 1} == getattr(ask("requests", previous_response_id="r"), "amounts", None)
+    assert isinstance(ask("tokens", max_tokens=5), Claim)
+    for unit, fields, code in (
+        ("tokens", {"previous_response_id": "r", "max_tokens": 5}, "budget_unbounded_request"),
+        ("tokens", {}, "budget_no_output_limit"),
+        ("usd", {"max_tokens": 5}, "budget_unpriced_model"),
+    ):
+        refused = ask(unit, **fields)
+        assert isinstance(refused, Refusal)
+        assert code == refused.code
+
+
+def test_a_free_call_still_counts_where_money_is_not_counted() -> None:
+    free = _document(RatePerMillion(input_nusd=0, output_nusd=0))
+    bound = bound_request("chat", _chat(max_tokens=5))
+    budgets = (_budget(id="usd"), _budget(id="req", unit="requests"))
+    wanted = claim(free, budgets, bound, candidates=(("m",),), cap_tokens=None)
+    assert isinstance(wanted, Claim)
+    assert {"req": 1} == wanted.amounts
+
+
+def test_a_refusal_speaks_in_the_unit_of_its_budget() -> None:
+    budgets = tuple(
+        msgspec.structs.replace(_budget(id="t", unit="tokens", limit_nusd=500), rolling=rolling)
+        for rolling in (None, "24h")
+    )
+    now = datetime(2026, 1, 20, tzinfo=UTC)
+    standing = Standing(
+        budget_id="t",
+        window_start=now,
+        window_end=now + timedelta(minutes=15),
+        limit_nusd=500,
+        debt_nusd=0,
+        settled_enforced_nusd=400,
+        settled_unproven_nusd=50,
+        observed_unenforced_nusd=0,
+        leased_nusd=20,
+        free_nusd=30,
+        unit=BudgetUnit.TOKENS,
+    )
+    fixed, rolling = (
+        exhausted((one,), {"t": standing}, {"t": 90}, now=now, may_free=False) for one in budgets
+    )
+    assert "may take up to 90 tokens" in fixed.reason
+    said = fixed.body(request_id="r", policy="1.1")["budget"]
+    assert isinstance(said, dict)
+    assert {"unit": "tokens", "limit_tokens": 500, "spent_tokens": 450, "free_tokens": 30} == {
+        key: said[key] for key in ("unit", "limit_tokens", "spent_tokens", "free_tokens")
+    }
+    assert 12 * 24 * 3_600 == fixed.retry_after_seconds
+    assert (15 * 60, True) == (rolling.retry_after_seconds, "the last 24h" in rolling.reason)

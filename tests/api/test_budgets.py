@@ -115,6 +115,12 @@ def post(metadata: Engine, budget_id: str, key: str, change: Amounts) -> None:
         ({"name": ""}, "name"),
         ({"thresholds": [0]}, "thresholds"),
         ({"limit_nusd": 5}, "limit_nusd"),
+        ({"limit_tokens": 5}, "limit_usd"),
+        ({"limit_usd": None}, "limit_usd"),
+        ({"increases": [{"amount": 5, "until": "2026-11-21T00:00:00Z"}]}, "increases"),
+        ({"every": "6h"}, "every"),
+        ({"window": "fixed"}, "period"),
+        ({"window": "rolling", "period": None, "every": "2 weeks"}, "every"),
     ],
 )
 def test_a_wrong_budget_names_its_field(
@@ -184,7 +190,7 @@ def test_a_budget_says_what_it_promises(api: Any, finance: str, metadata: Engine
         row = client.get(f"/api/v1/budgets/{made['id']}").json()
     assert row["limit_usd"] == "100"
     assert row["standing"]["limit_usd"] == "105"
-    assert row["increases"] == more["increases"]
+    assert row["increases"] == [more["increases"][0] | {"amount": None}]
     assert row["standing"]["enforced_ratio"] == 0.75
     assert "can not exceed $105 at prices known when admitted" in row["bound"]
     assert row["price_book_version"] in row["bound"]
@@ -200,3 +206,40 @@ def test_a_parent_must_be_there(api: Any, finance: str) -> None:
         assert child["parent"] == made["id"]
         orphan = client.post("/api/v1/budgets", json=WANTED | {"parent": "budget_none"})
         assert orphan.status_code == 404
+
+
+def test_a_budget_of_tokens_speaks_tokens(api: Any, finance: str, metadata: Engine) -> None:
+    """No money anywhere: the amounts are whole numbers, and the money fields are null."""
+    wanted = {key: value for key, value in WANTED.items() if key != "limit_usd"}
+    more = {"limit_tokens": 1_000, "increases": [{"amount": 500, "until": "2026-11-21T00:00:00Z"}]}
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=wanted | more).json()
+        post(metadata, made["id"], "settle:hold_1", Amounts(300, 0, 100, 0))
+        row = client.get(f"/api/v1/budgets/{made['id']}").json()
+        (entry,) = client.get(f"/api/v1/budgets/{made['id']}/ledger").json()["rows"]
+        path = f"/api/v1/budgets/{made['id']}"
+        assert 400 == client.patch(path, json={"limit_usd": "5"}).status_code
+        assert "2000" == client.patch(path, json={"limit_tokens": 2_000}).json()["limit"]
+    assert ("tokens", "1000", None, None) == tuple(
+        row[key] for key in ("unit", "limit", "limit_usd", "limit_nusd")
+    )
+    now = row["standing"]
+    assert ("1500", "300", "1100", None, None) == tuple(
+        now[key] for key in ("limit", "settled_enforced", "free", "free_usd", "free_nusd")
+    )
+    assert ("300", None) == (entry["settled_enforced"], entry["settled_enforced_usd"])
+    assert "can not exceed 1500 tokens. 100 tokens (25.0 %) bypassed" in row["bound"]
+
+
+def test_a_rolling_budget_says_which_quarter_hours_count(api: Any, finance: str) -> None:
+    """At 10:07 the last 24 hours touch the quarter hours from 10:00 yesterday to 10:15."""
+    wanted = {key: value for key, value in WANTED.items() if key != "period"}
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=wanted | {"window": "rolling", "every": "24h"})
+    row = made.json()
+    assert ("rolling", None, "24h") == (row["window"], row["period"], row["every"])
+    assert ("2026-11-19T10:00:00Z", "2026-11-20T10:15:00Z") == (
+        row["standing"]["window_start"],
+        row["standing"]["window_end"],
+    )
+    assert "in any 24h" in row["bound"]

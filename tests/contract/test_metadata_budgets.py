@@ -1,6 +1,6 @@
 """Budgets and policy history as people manage them, on both databases."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
-from controlplane.core.calendar import Period
+from controlplane.core.calendar import Period, Window
 from controlplane.core.errors import ConflictError, InvalidInputError, NotFoundError
 from controlplane.policy.document import Deny, Mode
 from controlplane.policy.history import SignedGeneration
@@ -78,6 +78,9 @@ def test_archived_budget_keeps_its_ledger(metadata_engine: Engine) -> None:
     assert NOW == repository.get("b").archived_at
 
 
+ONLY = Window(START, START + timedelta(microseconds=1))
+
+
 def _entry(key: str, nusd: int) -> Entry:
     return Entry(
         window=WindowKey("b", START),
@@ -96,9 +99,8 @@ def test_entry_is_posted_once_or_not_at_all(metadata_engine: Engine) -> None:
         transaction.append([_entry("one", 2**61), _entry("two", -7)])
     with pytest.raises(ConflictError), ledger.transaction() as transaction:
         transaction.append([_entry("three", 1), _entry("one", 1)])
-    window = WindowKey("b", START)
-    assert [_entry("two", -7), _entry("one", 2**61)] == repository.entries(window, limit=9)
-    assert [_entry("two", -7)] == repository.entries(window, limit=1)
+    assert [_entry("two", -7), _entry("one", 2**61)] == repository.entries("b", ONLY, limit=9)
+    assert [_entry("two", -7)] == repository.entries("b", ONLY, limit=1)
     assert {"b": Amounts(unenforced_nusd=2**61 - 7)} == repository.balances([BUDGET], at=NOW)
 
 

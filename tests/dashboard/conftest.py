@@ -278,13 +278,15 @@ def budget(name: str, *, limit: int, enforced: int, around: int, leased: int) ->
     """A budget of whole dollars whose money is where the arguments say; the rest is free."""
     amounts = {
         "limit": limit, "debt": 0, "settled_enforced": enforced, "settled_unproven": 0,
-        "observed_unenforced": around, "leased": leased,
+        "observed_unenforced": around, "restated": 0, "leased": leased,
         "free": limit - enforced - around - leased,
     }  # fmt: skip
     return {
         "id": name, "name": name, "owner": "finops@acme.example", "tenant": "acme",
         "match": {"team": ["support"]}, "zone": "UTC", "mode": "hard", "period": "month",
+        "window": "calendar", "every": None,
         "standing": {
+            "unit": "usd", **{part: str(dollars) for part, dollars in amounts.items()},
             "window_start": "2026-11-01T00:00:00Z", "window_end": "2026-12-01T00:00:00Z",
             "used_ratio": (enforced + around) / limit,
             **{f"{part}_usd": str(dollars) for part, dollars in amounts.items()},

@@ -3,10 +3,14 @@
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
+
+from dashboard import ledger
+from dashboard.i18n import translate
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PAGES = (
@@ -179,6 +183,24 @@ def test_budget_sentence_holds_every_part(open_page: OpenPage) -> None:
         "$21.00 spent around enforcement + $4.00 leased + $5.00 free"
     ) in said
     assert said.index("support monthly") < said.index("search monthly")  # the tightest first
+
+
+def test_a_budget_of_tokens_is_told_in_tokens_and_a_rerate_has_its_own_term() -> None:
+    """The words of the catalog, filled with the API's own figures."""
+    told = {
+        "unit": "tokens",
+        "limit": "1500",
+        "debt": "0",
+        "settled_enforced": "1300",
+        "settled_unproven": "0",
+        "observed_unenforced": "0",
+        "restated": "-100",
+        "leased": "20",
+        "free": "280",
+    }
+    said = ledger.sentence(told, partial(translate, "en"))
+    assert said.startswith("1,500 tokens limit + 0 tokens debt = 1,300 tokens settled and enforced")
+    assert "-100 tokens restated + 20 tokens leased + 280 tokens free" in said
 
 
 def test_overview_counts_budgets_near_their_limit_and_shows_alerts(open_page: OpenPage) -> None:

@@ -190,7 +190,7 @@ def test_a_balance_beyond_64_bits_is_still_the_sum_of_its_entries(
         ]
         with ledger.transaction() as transaction:
             transaction.append(entries)
-        posted = repository.entries(window, limit=100)
+        posted = repository.entries(window.budget_id, Window(window.start, NOW), limit=100)
         (stands,) = repository.balances([budget], at=NOW).values()
         assert sum(e.change.unenforced_nusd for e in posted) == stands.unenforced_nusd
         assert 0 < stands.unenforced_nusd <= MAX_NUSD

@@ -12,16 +12,18 @@ from controlplane.budgets.book import LeaseTerms, LedgerBook
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.hold import ChargeReason, Outcome
 from controlplane.budgets.ledger import Amounts, WindowKey
-from controlplane.core.calendar import Period
+from controlplane.core.calendar import Period, Window
 from controlplane.ingest.settlement import CHANGE_SCHEMA
 from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.policy.document import Mode
+from controlplane.policy.units import Amount
 from controlplane.policy.wire import LeaseWant, Settle
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.store.metadata.ledger import LedgerRepository
 
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 START = datetime(2026, 11, 1, tzinfo=UTC)
+MONTH = Window(START, datetime(2026, 12, 1, tzinfo=UTC))
 GRACE = 10.0
 PLAIN: dict[str, object] = {
     "call_id": "c",
@@ -106,7 +108,7 @@ class World:
                 call_id=ids.get("call_id"),
             )
             reason = ChargeReason.UNKNOWN_USAGE if cost is None else ChargeReason.PRICED
-            book.settle(said, Outcome(cost, reason), holder="n")
+            book.settle(said, Outcome(Amount(cost, None, None), reason), holder="n")
             ledger.append(book.entries)
             ledger.save_leases(book.leases)
             ledger.save_holds(book.holds)
@@ -148,7 +150,7 @@ def test_an_unpriced_call_posts_nothing_until_it_has_a_price(world: World) -> No
     """Unknown is not zero: it is no entry, and the price arrives as a change."""
     budget = world.budget()
     world.post({"cost_nusd": None, "cost_state": "unpriced"})
-    assert [] == world.repository.entries(WindowKey("b", START), limit=10)
+    assert [] == world.repository.entries("b", MONTH, limit=10)
     world.post(
         {"version": 2, "sign": -1, "cost_nusd": None, "cost_state": "unpriced"}, {"version": 2}
     )
@@ -178,7 +180,7 @@ def test_entries_are_sums_per_minute_and_version(world: World) -> None:
         {"call_id": str(n), "start_time": minute + timedelta(seconds=n % 120)} for n in range(1_000)
     ]
     world.post(*rows)
-    entries = world.repository.entries(WindowKey("b", START), limit=10)
+    entries = world.repository.entries("b", MONTH, limit=10)
     assert ["calls:1:20261120T0901", "calls:1:20261120T0900"] == [e.key for e in entries]
     assert 100_000 == sum(entry.change.unenforced_nusd for entry in entries)
 
@@ -293,6 +295,56 @@ def test_balance_is_the_sum_of_its_entries(world: World) -> None:
     world.post({"enforced": True, "response_id": "r"}, {"call_id": "d"})
     world.post({"version": 2, "call_id": "d", "sign": -1})
     total = Amounts()
-    for entry in world.repository.entries(WindowKey("b", START), limit=100):
+    for entry in world.repository.entries("b", MONTH, limit=100):
         total += entry.change
     assert total == world.amounts(budget)
+
+
+def test_a_budget_counts_in_its_own_unit(world: World) -> None:
+    """Three budgets over the same calls: what each posts has nothing to do with the others."""
+    money = world.budget(id="usd")
+    tokens = world.budget(id="tok", unit="tokens")
+    requests = world.budget(id="req", unit="requests")
+    world.post(
+        {"call_id": "a", "cost_nusd": 700, "input_tokens": 15, "output_tokens": 3},
+        {"call_id": "b", "cost_nusd": None, "input_tokens": 20, "output_tokens": 4},
+        {"call_id": "c", "cost_nusd": 0, "cost_reason": "failed_without_usage", "status": "error"},
+        {"call_id": "d", "cost_nusd": 0, "cost_reason": "cache_hit", "output_tokens": 9},
+        {"call_id": "e", "cost_nusd": None},
+    )
+    assert 700 == world.amounts(money).unenforced_nusd
+    assert 15 + 3 + 20 + 4 == world.amounts(tokens).unenforced_nusd
+    assert 4 == world.amounts(requests).unenforced_nusd
+
+
+def test_a_trace_corrects_a_hold_in_the_unit_of_its_budget(world: World) -> None:
+    """Usage was not known at the end of the call: its whole hold is replaced by 18 tokens."""
+    tokens = world.budget(unit="tokens")
+    world.hold(tokens, cost=None, response_id="r")
+    world.post({"enforced": True, "response_id": "r", "input_tokens": 15, "output_tokens": 3})
+    assert Amounts(enforced_nusd=18, leased_nusd=200) == world.amounts(tokens)
+
+
+def test_a_rerate_has_its_own_line_once(world: World) -> None:
+    """100 became 160 in another posting; a budget of tokens does not move."""
+    money, tokens = world.budget(id="usd"), world.budget(id="tok", unit="tokens")
+    world.post({"output_tokens": 7})
+    moved = changes({"version": -3, "sign": -1}, {"version": -3, "sign": 1, "cost_nusd": 160})
+    for _ in range(2):
+        world.posting.restate(moved, NOW)
+    assert Amounts(unenforced_nusd=100, restated_nusd=60) == world.amounts(money)
+    assert Amounts(unenforced_nusd=7) == world.amounts(tokens)
+
+
+def test_a_rolling_budget_counts_the_quarter_hours_that_its_length_touches(world: World) -> None:
+    """At 10:00 the last hour touches 09:00 to 10:15; the call of 08:59 no longer counts."""
+    budget = world.budget(window_kind="rolling", period=None, every="1h")
+    for call_id, minutes in (("old", 61), ("first", 60), ("last", 1), ("now", 0)):
+        at = NOW - timedelta(minutes=minutes)
+        world.post({"call_id": call_id, "version": minutes + 1, "start_time": at})
+    assert 300 == world.amounts(budget).unenforced_nusd
+    assert 200 == world.amounts(budget, NOW + timedelta(minutes=15)).unenforced_nusd
+    assert 100 == world.amounts(budget, NOW + timedelta(minutes=74)).unenforced_nusd
+    assert 0 == world.amounts(budget, NOW + timedelta(minutes=75)).unenforced_nusd
+    span = budget.counted_window(NOW)
+    assert 3 == len(world.repository.entries("b", span, limit=10))

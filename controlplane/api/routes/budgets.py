@@ -15,9 +15,12 @@ from controlplane.api.budget_views import (
     BudgetList,
     BudgetMeta,
     BudgetView,
+    Defaults,
     EntryList,
+    budget_of,
     entry_to_wire,
     increases_of,
+    limit_of,
     to_wire,
 )
 from controlplane.api.describe import documented
@@ -26,15 +29,14 @@ from controlplane.api.publishing import check_compiles, publish_everywhere
 from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
 from controlplane.budgets.budget import Budget, check_budget, check_change
-from controlplane.budgets.ledger import Balance, WindowKey, standing
+from controlplane.budgets.standing import standing
 from controlplane.core.errors import (
     ConflictError,
     ForbiddenError,
-    InvalidInputError,
     NotFoundError,
 )
-from controlplane.core.money import format_usd, parse_usd
 from controlplane.policy.document import Mode
+from controlplane.policy.units import say_amount
 
 MAX_ENTRIES: Final = 500
 CHANGED_AS_SAID: Final = (
@@ -76,27 +78,11 @@ class BudgetController(Controller):
         if data.parent is not None:
             _visible(request, services, data.parent)
         now = services.clock.now()
-        if data.counts_from is not None and data.counts_from.tzinfo is None:
-            raise InvalidInputError("counts_from", "has no offset", "Write RFC 3339 with one")
-        budget = Budget(
-            id=services.ids.new("budget"),
-            name=data.name,
-            owner=data.owner,
-            tenant=data.tenant,
-            limit_nusd=parse_usd(data.limit_usd, field="limit_usd"),
-            period=data.period,
-            counts_from=data.counts_from or now,
-            zone=data.zone or services.zone,
-            calendar=services.calendar,
-            match=data.match,
-            mode=data.mode,
-            unpriced=data.unpriced,
-            unattributed=data.unattributed,
-            stale=data.stale,
-            parent=data.parent,
-            increases=increases_of(data.increases),
-            thresholds=data.thresholds,
-            forecast_thresholds=data.forecast_thresholds,
+        budget = budget_of(
+            data,
+            budget_id=services.ids.new("budget"),
+            now=now,
+            defaults=Defaults(services.zone, services.calendar),
         )
         check_budget(budget)
         check_compiles([*services.budgets.active(), budget], tools=services.publishing, now=now)
@@ -126,10 +112,11 @@ class BudgetController(Controller):
         said = {
             name: value for name in CHANGED_AS_SAID if (value := getattr(data, name)) is not None
         }
-        if data.limit_usd is not None:
-            said["limit_nusd"] = parse_usd(data.limit_usd, field="limit_usd")
+        limit = limit_of(data)
+        if limit is not None:
+            said["unit"], said["limit_nusd"] = limit  # another unit is refused below
         if data.increases is not None:
-            said["increases"] = increases_of(data.increases)
+            said["increases"] = increases_of(data.increases, before.unit)
         wanted = msgspec.structs.replace(before, **said)
         check_change(before, wanted)
         now = services.clock.now()
@@ -161,12 +148,14 @@ class BudgetController(Controller):
         """Answer the newest ledger entries of the current window, at most 500."""
         given = p.read(request.query_params.multi_items(), params=(p.LIMIT,))
         budget = _visible(request, services, budget_id)
-        window = budget.window(services.clock.now())
+        window = budget.counted_window(services.clock.now())
         entries = services.budgets.entries(
-            WindowKey(budget.id, window.start),
+            budget.id,
+            window,
             limit=p.whole(given, "limit", default=100, most=MAX_ENTRIES),
         )
-        return EntryList(tuple(entry_to_wire(entry) for entry in entries), window.start, window.end)
+        rows = tuple(entry_to_wire(entry, budget.unit) for entry in entries)
+        return EntryList(rows, window.start, window.end)
 
 
 def _visible(request: ApiRequest, services: Services, budget_id: str) -> Budget:
@@ -188,8 +177,9 @@ def _refuse_below_promised(
     if amounts.total_nusd > limit:
         spent = amounts.total_nusd - amounts.leased_nusd
         raise ConflictError(
-            f"${format_usd(spent)} is spent and ${format_usd(amounts.leased_nusd)} is promised to "
-            f"proxies, more than ${format_usd(limit)}. Leases are recalled at once, but what is held "
+            f"{say_amount(before.unit, spent)} is spent and "
+            f"{say_amount(before.unit, amounts.leased_nusd)} is promised to "
+            f"proxies, more than {say_amount(before.unit, limit)}. Leases are recalled at once, but what is held "
             "may still be spent. Send accept_promised: true to go on"
         )
 
@@ -209,12 +199,5 @@ def _views(
     amounts = services.budgets.balances(budgets, at=now)
     version = services.prices.version
     return tuple(
-        to_wire(
-            budget,
-            standing(
-                budget.id, budget.window(now), Balance(budget.limit_at(now), amounts[budget.id])
-            ),
-            version,
-        )
-        for budget in budgets
+        to_wire(budget, standing(budget, amounts[budget.id], now), version) for budget in budgets
     )

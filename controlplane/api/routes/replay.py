@@ -10,16 +10,16 @@ from litestar import Controller, get, post
 from litestar.params import JSONBody
 
 from controlplane.api import params as p
-from controlplane.api.budget_views import BudgetIn
+from controlplane.api.budget_views import BudgetIn, Defaults, budget_of
 from controlplane.api.describe import documented
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.routes.policy import SCOPE, scope_of
 from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
-from controlplane.budgets.budget import Budget
+from controlplane.budgets.budget import Budget, check_budget
 from controlplane.core.calendar import Window
 from controlplane.core.errors import ConfigError, InvalidInputError, NotFoundError
-from controlplane.core.money import format_usd, parse_usd
+from controlplane.core.money import format_usd
 from controlplane.pipelines.experiments import ExperimentReport, analyze
 from controlplane.pipelines.publish import carry_canaries, compile_document
 from controlplane.pipelines.replay import PriceCall, Proposed, ReplayReport, replay, savings
@@ -247,19 +247,14 @@ def _window(start: datetime, end: datetime) -> Window:
 
 
 def _budget(said: BudgetIn, services: Services, *, number: int) -> Budget:
-    return Budget(
-        id=f"proposed-{number}",
-        name=said.name,
-        owner=said.owner,
-        tenant=said.tenant,
-        limit_nusd=parse_usd(said.limit_usd, field="limit_usd"),
-        period=said.period,
-        counts_from=services.clock.now(),
-        zone=said.zone or services.zone,
-        match=said.match,
-        mode=said.mode,
-        unpriced=said.unpriced,
+    budget = budget_of(
+        said,
+        budget_id=f"proposed-{number}",
+        now=services.clock.now(),
+        defaults=Defaults(services.zone, services.calendar),
     )
+    check_budget(budget)
+    return budget
 
 
 def _told(report: ReplayReport, *, limit: int) -> dict[str, Any]:

@@ -114,6 +114,15 @@ class MemoryLedgerTransaction:
         balances = self._state.balances
         return {window: balances[window] for window in windows if window in balances}
 
+    def amounts_between(self, budget_id: str, start: datetime, end: datetime) -> Amounts:
+        """Return the sum over a budget's windows that start in `[start, end)`."""
+        found = (
+            amounts
+            for key, amounts in self._state.balances.items()
+            if key.budget_id == budget_id and start <= key.start < end
+        )
+        return sum(found, Amounts())
+
     def append(self, entries: Sequence[Entry]) -> None:
         """Post entries and carry the balances forward."""
         state = self._state

@@ -8,12 +8,13 @@ from sqlalchemy import Connection, Engine, insert, select, tuple_, update
 
 from controlplane.budgets.budget import Budget, check_budget, check_change
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
+from controlplane.core.calendar import Window
 from controlplane.core.errors import NotFoundError
 from controlplane.store.metadata.engine import LEDGER_LOCK, reading, writing
 from controlplane.store.metadata.tables import budget, ledger_balance, ledger_entry
 
 _decoder = msgspec.json.Decoder(Budget)
-ACCOUNTS = ("enforced_nusd", "unproven_nusd", "unenforced_nusd", "leased_nusd")
+ACCOUNTS = ("enforced_nusd", "unproven_nusd", "unenforced_nusd", "leased_nusd", "restated_nusd")
 
 
 class BudgetRepository:
@@ -80,23 +81,30 @@ class BudgetRepository:
                 )
 
     def balances(self, budgets: Sequence[Budget], *, at: datetime) -> Mapping[str, Amounts]:
-        """Return by budget id what stands in the window of `at`; zero amounts when nothing does."""
-        windows = [WindowKey(one.id, one.window(at).start) for one in budgets]
+        """Return by budget id what counts at `at`; zero amounts when nothing does."""
+        windows = [WindowKey(one.id, one.window(at).start) for one in budgets if not one.is_rolling]
+        rolling = [(one.id, one.counted_window(at)) for one in budgets if one.is_rolling]
         with reading(self._engine) as connection:
             found = amounts_of(connection, windows)
-        return {key.budget_id: found.get(key, Amounts()) for key in windows}
+            sums = {
+                budget_id: amounts_between(connection, budget_id, start=span.start, end=span.end)
+                for budget_id, span in rolling
+            }
+        return {key.budget_id: found.get(key, Amounts()) for key in windows} | sums
 
-    def entries(self, window: WindowKey, *, limit: int) -> list[Entry]:
-        """Return entries of a window, newest first."""
+    def entries(self, budget_id: str, span: Window, *, limit: int) -> list[Entry]:
+        """Return entries of a budget's windows that start in `span`, newest first."""
         table = ledger_entry.c
         query = select(ledger_entry).where(
-            table.budget_id == window.budget_id, table.window_start == window.start
+            table.budget_id == budget_id,
+            table.window_start >= span.start,
+            table.window_start < span.end,
         )
         with reading(self._engine) as connection:
             rows = connection.execute(query.order_by(table.seq.desc()).limit(limit))
             return [
                 Entry(
-                    window=window,
+                    window=WindowKey(budget_id, row.window_start),
                     key=row.key,
                     kind=EntryKind(row.kind),
                     at=row.at,
@@ -120,6 +128,20 @@ def amounts_of(connection: Connection, windows: Collection[WindowKey]) -> dict[W
         )
         for row in rows
     }
+
+
+def amounts_between(
+    connection: Connection, budget_id: str, *, start: datetime, end: datetime
+) -> Amounts:
+    """Return the sum over a budget's windows that start in `[start, end)`."""
+    table = ledger_balance.c
+    rows = connection.execute(
+        select(*(table[name] for name in ACCOUNTS)).where(
+            table.budget_id == budget_id, table.window_start >= start, table.window_start < end
+        )
+    )
+    # Added here: a sum in SQL may pass 64 bits, where SQLite fails and Postgres turns to numeric.
+    return sum((Amounts(*row) for row in rows), Amounts())
 
 
 def read_budgets(connection: Connection, ids: Collection[str] | None) -> dict[str, Budget]:

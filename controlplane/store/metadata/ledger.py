@@ -15,7 +15,7 @@ from controlplane.budgets.ports import LedgerTransaction
 from controlplane.budgets.posting import WaitingCall
 from controlplane.policy.history import NodeReport
 from controlplane.policy.wire import Generation
-from controlplane.store.metadata.budgets import amounts_of, read_budgets
+from controlplane.store.metadata.budgets import amounts_between, amounts_of, read_budgets
 from controlplane.store.metadata.engine import LEDGER_LOCK, writing
 from controlplane.store.metadata.ledger_rows import (
     ADVANCE_HOLDER,
@@ -79,6 +79,10 @@ class SqlLedgerTransaction:
     def amounts(self, windows: Collection[WindowKey]) -> dict[WindowKey, Amounts]:
         """Return what stands in each window's accounts."""
         return amounts_of(self._connection, windows)
+
+    def amounts_between(self, budget_id: str, start: datetime, end: datetime) -> Amounts:
+        """Return the sum over a budget's windows that start in `[start, end)`."""
+        return amounts_between(self._connection, budget_id, start=start, end=end)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Post entries and carry the balances forward."""

@@ -13,14 +13,17 @@ from controlplane.store.metadata.tables import UtcMicros
 
 CARRY_FORWARD: Final = text("""
     INSERT INTO ledger_balance
-      (budget_id, window_start, enforced_nusd, unproven_nusd, unenforced_nusd, leased_nusd)
+      (budget_id, window_start, enforced_nusd, unproven_nusd, unenforced_nusd, leased_nusd,
+       restated_nusd)
     VALUES
-      (:budget_id, :window_start, :enforced_nusd, :unproven_nusd, :unenforced_nusd, :leased_nusd)
+      (:budget_id, :window_start, :enforced_nusd, :unproven_nusd, :unenforced_nusd, :leased_nusd,
+       :restated_nusd)
     ON CONFLICT (budget_id, window_start) DO UPDATE SET
       enforced_nusd = ledger_balance.enforced_nusd + excluded.enforced_nusd,
       unproven_nusd = ledger_balance.unproven_nusd + excluded.unproven_nusd,
       unenforced_nusd = ledger_balance.unenforced_nusd + excluded.unenforced_nusd,
-      leased_nusd = ledger_balance.leased_nusd + excluded.leased_nusd
+      leased_nusd = ledger_balance.leased_nusd + excluded.leased_nusd,
+      restated_nusd = ledger_balance.restated_nusd + excluded.restated_nusd
 """)
 ADVANCE_HOLDER: Final = text("""
     INSERT INTO lease_holder (holder, seq, seen_at) VALUES (:holder, :seq, :seen_at)
@@ -40,7 +43,7 @@ SAVE_LEASE: Final = text("""
 
 
 def amounts_row(amounts: Amounts) -> dict[str, int]:
-    """Cross to the four account columns."""
+    """Cross to the account columns."""
     return {name: getattr(amounts, name) for name in ACCOUNTS}
 
 

@@ -105,6 +105,7 @@ ledger_entry: Final = Table(
     Column("unproven_nusd", BigInteger, nullable=False),
     Column("unenforced_nusd", BigInteger, nullable=False),
     Column("leased_nusd", BigInteger, nullable=False),
+    Column("restated_nusd", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("budget_id", "window_start", "key", name="ledger_entry_once"),
 )
 
@@ -117,6 +118,7 @@ ledger_balance: Final = Table(
     Column("unproven_nusd", BigInteger, nullable=False),
     Column("unenforced_nusd", BigInteger, nullable=False),
     Column("leased_nusd", BigInteger, nullable=False),
+    Column("restated_nusd", BigInteger, nullable=False, server_default="0"),
 )
 
 lease: Final = Table(

@@ -55,6 +55,7 @@ _BOOKED: Final = {
     "duration_us": "0::BIGINT AS duration_us",
 }
 _UNSAID: Final = (
+    "cost_reason",
     "response_id",
     "gateway_call_id",
     "input_tokens",

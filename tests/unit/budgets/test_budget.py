@@ -16,7 +16,9 @@ from controlplane.budgets.lease import (
     expired,
     lease_amount,
 )
-from controlplane.budgets.ledger import Amounts, Balance, WindowKey, standing
+from controlplane.budgets.ledger import Amounts, Balance, WindowKey
+from controlplane.budgets.standing import standing
+from controlplane.budgets.windows import WindowKind
 from controlplane.core.calendar import Period
 from controlplane.core.errors import InvalidInputError
 
@@ -75,10 +77,11 @@ def test_clause_has_the_window_of_its_zone_and_its_tenant() -> None:
 nusd = st.integers(0, 10**15)
 
 
-@given(nusd, st.builds(Amounts, nusd, nusd, nusd, nusd))
+@given(nusd, st.builds(Amounts, nusd, nusd, nusd, nusd, st.integers(-(10**15), 10**15)))
 def test_standing_always_adds_up(limit: int, amounts: Amounts) -> None:
-    """limit + debt = the parts, and never both free and in debt."""
-    told = standing("b", BUDGET.window(NOW), Balance(limit, amounts))
+    """limit + debt = the parts, and never both free and in debt; a re-rate may be below zero."""
+    budget = msgspec.structs.replace(BUDGET, limit_nusd=limit)
+    told = standing(budget, amounts, NOW)
     parts = (
         told.settled_enforced_nusd,
         told.settled_unproven_nusd,
@@ -86,9 +89,41 @@ def test_standing_always_adds_up(limit: int, amounts: Amounts) -> None:
         told.leased_nusd,
         told.free_nusd,
     )
-    assert sum(parts) == limit + told.debt_nusd
+    assert sum(parts) + told.restated_nusd == limit + told.debt_nusd
     assert min(*parts, told.debt_nusd) >= 0
     assert 0 in {told.free_nusd, told.debt_nusd}
+
+
+@given(nusd, st.integers(-1_000, 1_000))
+def test_a_rerate_can_lower_what_is_promised_and_never_raise_it(limit: int, moved: int) -> None:
+    """The bound is about prices known at admission (L4)."""
+    before = Balance(limit, Amounts(enforced_nusd=5)).grantable_nusd
+    after = Balance(limit, Amounts(enforced_nusd=5, restated_nusd=moved)).grantable_nusd
+    assert after == max(0, min(before, limit - 5 - moved))
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"period": None}, "period"),
+        ({"every": "6h"}, "every"),
+        ({"anchor": NOW}, "every"),
+        ({"window_kind": WindowKind.FIXED}, "period"),
+        ({"window_kind": WindowKind.FIXED, "period": None}, "every"),
+        ({"window_kind": WindowKind.ROLLING, "period": None, "every": "90m"}, "every"),
+        ({"window_kind": WindowKind.ROLLING, "period": None, "every": "0h"}, "every"),
+        ({"window_kind": WindowKind.ROLLING, "period": None, "every": "32d"}, "every"),
+        ({"window_kind": WindowKind.FIXED, "period": None, "every": "367d"}, "every"),
+        (
+            {"window_kind": WindowKind.ROLLING, "period": None, "every": "1h", "anchor": NOW},
+            "anchor",
+        ),
+    ],
+)
+def test_windows_that_make_no_sense_are_refused(change: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        check_budget(msgspec.structs.replace(BUDGET, **change))
+    assert field == refused.value.field
 
 
 @given(nusd, nusd, nusd, st.integers(0, 100))

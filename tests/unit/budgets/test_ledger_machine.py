@@ -22,8 +22,9 @@ from controlplane.budgets.book import LeaseTerms, LedgerBook
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.hold import ChargeReason, Outcome
 from controlplane.budgets.lease import CHARGED_AS_LEASED, IN_HAND, Lease, LeaseState
-from controlplane.budgets.ledger import Amounts, Entry, WindowKey
+from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.core.calendar import Period
+from controlplane.policy.units import Amount
 from controlplane.policy.wire import LeaseReturn, LeaseWant, Settle
 
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
@@ -105,7 +106,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(holder=st.sampled_from(HOLDERS), want=st.integers(0, 500), need=st.integers(0, 500))
     def grant(self, holder: str, want: int, need: int) -> None:
         book = self.book()
-        free = self.budget.limit_nusd - self.amounts.total_nusd
+        amounts = self.amounts
+        free = self.budget.limit_nusd - max(amounts.total_nusd, amounts.promised_nusd)
         lease = book.grant(LeaseWant("b", want, need), holder=holder, new_id=self.new_id)
         self.keep(book)
         if lease is not None:
@@ -164,7 +166,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if hold.id in self.known_holds:
             return  # the flow asks the store first: tests/pipelines/test_sync.py
         book = self.book()
-        book.settle(said, Outcome(cost, ChargeReason.PRICED), holder=hold.holder)
+        outcome = Outcome(Amount(cost, None, None), ChargeReason.PRICED)
+        book.settle(said, outcome, holder=hold.holder)
         self.keep(book)
         self.known_holds.add(hold.id)
         hold.is_settled = True
@@ -189,6 +192,19 @@ class LedgerMachine(RuleBasedStateMachine):
             if lease.state in CHARGED_AS_LEASED and lease.sweep_at <= self.now:
                 book.expire(lease.id)
         self.keep(book)
+
+    @rule(nusd=st.integers(-500, 500))
+    def restate(self, nusd: int) -> None:
+        """A re-rate says that the past cost more, or less."""
+        self.entries.append(
+            Entry(
+                window=self.window,
+                key=f"restate:{self.new_id()}",
+                kind=EntryKind.RESTATE,
+                at=self.now,
+                change=Amounts(restated_nusd=nusd),
+            )
+        )
 
     @invariant()
     def limit_is_never_passed(self) -> None:

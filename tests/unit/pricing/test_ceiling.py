@@ -78,7 +78,7 @@ def test_a_model_without_a_price_has_no_ceiling(book: PriceBook) -> None:
 
 def test_a_providers_ceiling_is_that_of_its_dearest_model(book: PriceBook) -> None:
     """What an unknown model of the provider is held at, where a budget asks for it."""
-    ceilings = provider_ceilings(book, at=AT, horizon=HORIZON)
+    ceilings = provider_ceilings(ceiling_rates(book, book.names(), at=AT, horizon=HORIZON))
     own = ceiling_rates(book, book.names(), at=AT, horizon=HORIZON)
     openai = [rate for name, rate in own.items() if name.startswith("openai/")]
     assert max(rate.input_nusd for rate in openai) == ceilings["openai"].input_nusd
