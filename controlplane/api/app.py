@@ -25,6 +25,7 @@ from controlplane.api.routes.budgets import BudgetController
 from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.change import ChangeController
 from controlplane.api.routes.completeness import CompletenessController
+from controlplane.api.routes.contracts import ContractController
 from controlplane.api.routes.costs import CostController
 from controlplane.api.routes.currencies import CurrencyController
 from controlplane.api.routes.erasures import ErasureController
@@ -36,6 +37,7 @@ from controlplane.api.routes.meta import MetaController
 from controlplane.api.routes.metrics import MetricsController
 from controlplane.api.routes.policy import PolicyController
 from controlplane.api.routes.policy_changes import PolicyChangeController
+from controlplane.api.routes.price_imports import PriceImportController
 from controlplane.api.routes.prices import PriceController
 from controlplane.api.routes.quality import QualityController
 from controlplane.api.routes.reconciliations import ReconciliationController
@@ -65,6 +67,8 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     PolicyController,
     PolicyChangeController,
     PriceController,
+    PriceImportController,
+    ContractController,
     CurrencyController,
     RerateController,
     WhatIfController,

@@ -22,7 +22,7 @@ from controlplane.bootstrap.data_files import read_list
 from controlplane.bootstrap.system import SystemClock
 from controlplane.core.calendar import Window
 from controlplane.core.errors import ConflictError, NotFoundError
-from controlplane.pricing.contracts import read_contracts
+from controlplane.pricing.contracts import Contract, read_contracts
 from controlplane.pricing.history import (
     EntryKind,
     PriceEntry,
@@ -162,6 +162,12 @@ class LiveBook(PriceBook):
                 entries = self._history.entries(number)
                 self._books[number] = build_book(version_name(number), entries)
             yield self._books[number]
+
+    @property
+    @override
+    def contracts(self) -> tuple[Contract, ...]:
+        """See `PriceBook.contracts`."""
+        return self.current().contracts
 
     @override
     def listed(self, provider: str | None, model: str | None) -> Found:

@@ -21,15 +21,14 @@ from controlplane.core.errors import (
     StoreUnavailableError,
     UnavailableError,
 )
-from controlplane.core.money import format_usd
 from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.rerate import (
-    RerateReport,
     RerateStore,
     apply_rerate,
     post_adjustments,
     preview_rerate,
 )
+from controlplane.pipelines.rerate_answer import RerateAnswer, to_answer
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.history import version_name
 from controlplane.pricing.price import reprice
@@ -49,54 +48,6 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True):
 
     before: datetime | None
     zone: str
-
-
-class RerateAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A report as it is shown: money is text."""
-
-    run_id: str
-    state: str
-    price_version: str
-    start: datetime
-    end: datetime
-    tenants: tuple[str, ...]
-    basis: str
-    calls: int
-    corrections: int
-    old_usd: str
-    new_usd: str
-    moved_usd: str
-    groups: list[dict[str, object]]
-
-
-def to_answer(report: RerateReport) -> RerateAnswer:
-    """Cross to what people and the API are told."""
-    return RerateAnswer(
-        run_id=report.run_id,
-        state=(RunState.APPLIED if report.is_applied else RunState.PREVIEWED).value,
-        price_version=report.price_version,
-        start=report.start,
-        end=report.end,
-        tenants=report.tenants,
-        basis=report.basis,
-        calls=report.calls,
-        corrections=report.corrections,
-        old_usd=format_usd(report.old_nusd),
-        new_usd=format_usd(report.new_nusd),
-        moved_usd=format_usd(report.moved_nusd),
-        groups=[
-            {
-                "tenant": group.tenant,
-                "model": group.model,
-                "calls": group.calls,
-                "newly_priced": group.newly_priced,
-                "old_usd": format_usd(group.old_nusd),
-                "new_usd": format_usd(group.new_nusd),
-                "moved_usd": format_usd(group.moved_nusd),
-            }
-            for group in report.groups
-        ],
-    )
 
 
 def run_waiting(

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from controlplane.bootstrap.offline import PriceAnswer
 from controlplane.bootstrap.policy_files import PlannedFile
-from controlplane.bootstrap.price_imports import ImportAnswer
-from controlplane.bootstrap.rerates import RerateAnswer
 from controlplane.core.money import format_usd
 from controlplane.exports.verify import Verification
+from controlplane.pipelines.import_prices import ImportAnswer
 from controlplane.pipelines.inspect import InspectReport
 from controlplane.pipelines.reconcile import ReconciliationReport
+from controlplane.pipelines.rerate_answer import RerateAnswer
 
 WIDTH = 140
 MAX_CELLS = 50

@@ -42,9 +42,10 @@ def import_prices(  # noqa: PLR0913 - one option each
     """Say what a price list changes and what that moves of stored calls; --apply records it."""
     from controlplane import settings
     from controlplane.bootstrap.offline import parse_instant
-    from controlplane.bootstrap.price_imports import AskedImport, PriceFormat
+    from controlplane.bootstrap.price_imports import AskedImport
     from controlplane.bootstrap.price_imports import import_prices as run
     from controlplane.bootstrap.text import imported
+    from controlplane.pipelines.import_prices import PriceFormat
 
     asked = AskedImport(
         file=file,

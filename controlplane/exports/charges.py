@@ -6,7 +6,7 @@ be checked; `cost_nusd` is the sum of the calls' own rounded items, the ledger t
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
+from controlplane.pricing.commitments import Drawdown, mark, split_quantity
 from controlplane.pricing.itemize import NEEDED, itemize
 from controlplane.pricing.price_book import PriceBook
 
@@ -27,8 +28,9 @@ SKU: Final = (
 )  # fmt: skip
 KEYS: Final = (
     "period", *OWNERS, *SKU, "bucket", "rate_numerator", "rate_denominator", "list_numerator",
-    "list_denominator", "above_input_tokens",
+    "list_denominator", "above_input_tokens", "commitment",
 )  # fmt: skip
+_DRAWN: Final = ("commitment", "covered_nusd")
 READ: Final = tuple(
     dict.fromkeys(
         ("call_id", *NEEDED, *OWNERS, *SKU, "cost_reason", "input_tokens", "output_tokens")
@@ -56,12 +58,16 @@ UNPRICED_KEYS: Final = ("period", *OWNERS, "provider", "billing_model", "operati
 
 
 def charges_of(
-    batches: Iterable[pa.Table], book: PriceBook, *, periods: Sequence[Window]
+    batches: Iterable[pa.Table],
+    book: PriceBook,
+    *,
+    periods: Sequence[Window],
+    drawn: Sequence[Drawdown] = (),
 ) -> Charges:
     """Sum the line items of calls by charge; `periods` are ascending and hold every call.
 
-    `period` in the answer is the position in `periods`. Rows are in the order of their keys, so
-    the same calls give the same rows.
+    `period` in the answer is the position in `periods`, `commitment` the contract whose commitment
+    was consumed. Rows are in the order of their keys, so the same calls give the same rows.
     """
     starts = np.array([p.start.timestamp() * 1_000_000 for p in periods], dtype=np.int64)
     charged: list[pl.DataFrame] = []
@@ -74,7 +80,8 @@ def charges_of(
             period=pl.Series(np.searchsorted(starts, at, side="right") - 1, dtype=pl.Int64),
         )
         items = itemize(batch, book)
-        joined = items.join(frame.select("row", "period", *OWNERS, *SKU), on="row")
+        marked = mark(frame, drawn).select("row", "period", *OWNERS, *SKU, *_DRAWN)
+        joined = split_items(items.join(marked, on="row"))
         charged.append(_summed(joined.with_columns(calls=pl.lit(1, pl.Int64)), KEYS))
         unpriced.append(_unpriced(frame.filter(pl.col("cost_nusd").is_null())))
     if not charged:
@@ -94,6 +101,44 @@ _UNPRICED_SCHEMA: Final[dict[str, pl.DataType]] = {
     **dict.fromkeys(UNPRICED_KEYS[1:], pl.String()),
     **dict.fromkeys(("calls", "input_tokens", "output_tokens"), pl.Int128()),
 }
+
+
+def split_items(items: pl.DataFrame) -> pl.DataFrame:
+    """Split the item in which a commitment ran out: what was covered, and what is beyond it.
+
+    A call's items are covered in the order of their meters. Quantities stay whole: the part of a
+    unit that the amount did not pay for is in the cost alone.
+    """
+    ran_out = items.filter(pl.col("covered_nusd").is_not_null())
+    if ran_out.is_empty():
+        return items
+    rows: list[dict[str, Any]] = []
+    left: dict[int, int] = {}
+    for item in ran_out.sort("row", "bucket").iter_rows(named=True):
+        covered = min(left.setdefault(item["row"], item["covered_nusd"]), item["cost_nusd"])
+        left[item["row"]] -= covered
+        rows += _parts(item, covered)
+    split = pl.DataFrame(rows, schema=items.schema)
+    return pl.concat([items.filter(pl.col("covered_nusd").is_null()), split])
+
+
+def _parts(item: dict[str, Any], covered_nusd: int) -> list[dict[str, Any]]:
+    beyond = item["cost_nusd"] - covered_nusd
+    if not beyond:
+        return [item]
+    if not covered_nusd:
+        return [{**item, "commitment": None}]
+    quantity = split_quantity(
+        item["quantity"],
+        covered_nusd=covered_nusd,
+        numerator=item["rate_numerator"],
+        denominator=item["rate_denominator"],
+    )
+    rest = item["quantity"] - quantity
+    return [
+        {**item, "quantity": quantity, "cost_nusd": covered_nusd},
+        {**item, "quantity": rest, "cost_nusd": beyond, "commitment": None},
+    ]
 
 
 def _summed(items: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:

@@ -1,8 +1,9 @@
 """Charges → rows of FOCUS 1.2.
 
-Which cost is which: BilledCost and EffectiveCost are the ledger, the sum of the calls' own costs, to
-the nano-dollar. ContractedCost is the unit price paid times the quantity and ListCost the public one
-times the quantity, both exact and not rounded; x_RoundingCost is what per-call rounding made of it.
+Which cost is which: EffectiveCost is the ledger, the sum of the calls' own costs, to the nano-dollar;
+BilledCost is the same, but 0 where a commitment was consumed, which is billed by its purchase.
+ContractedCost is the unit price paid times the quantity and ListCost the public one times the
+quantity, both exact and not rounded; x_RoundingCost is what per-call rounding made of it.
 Usage without a known price is no row: its cost is unknown, and a row would have to call it 0.
 """
 
@@ -76,10 +77,35 @@ def focus_rows(charges: Charges, layout: Layout, book: PriceBook) -> Iterator[di
             **_times(layout, layout.charge_period(charge["period"])),
             **_amounts(charge),
         }
+        row |= consumed(charge["commitment"], row["EffectiveCost"])
         row["x_CallCount"] = charge["calls"]
         above = charge["above_input_tokens"]
         row["x_ContextTierAboveTokens"] = above if above >= 0 else None
         yield row
+
+
+def consumed(commitment: str | None, cost: Decimal) -> dict[str, Any]:
+    """Return what a charge says of the commitment that it consumed; nothing without one."""
+    if commitment is None:
+        return {}
+    return {
+        **commitment_of(commitment, quantity=cost, status="Used"),
+        "BilledCost": Decimal(0),
+        "PricingCategory": "Committed",
+    }
+
+
+def commitment_of(name: str, *, quantity: Decimal, status: str | None) -> dict[str, Any]:
+    """Return the columns that name a commitment and an amount of it, in USD."""
+    return {
+        "CommitmentDiscountCategory": "Spend",
+        "CommitmentDiscountId": name,
+        "CommitmentDiscountName": name,
+        "CommitmentDiscountQuantity": quantity,
+        "CommitmentDiscountStatus": status,
+        "CommitmentDiscountType": "Committed Spend",
+        "CommitmentDiscountUnit": "USD",
+    }
 
 
 def correction_rows(
@@ -107,6 +133,7 @@ def correction_rows(
 
 def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Put rows under the schema; what a row does not say is null."""
+    rows = [{"x_UsdEffectiveCost": row["PricingCurrencyEffectiveCost"], **row} for row in rows]
     columns = {
         field.name: pa.array([row.get(field.name) for row in rows], field.type)
         for field in FOCUS_SCHEMA

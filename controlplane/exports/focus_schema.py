@@ -44,15 +44,22 @@ _INSTANTS: Final = (
 )  # fmt: skip
 _OURS: Final[tuple[tuple[str, pa.DataType, str], ...]] = (
     ("x_CallCount", pa.int64(), "Calls with a quantity of this meter"),
+    ("x_CommitmentPeriodEnd", INSTANT, "End of the period that a commitment is owed for"),
+    ("x_CommitmentPeriodStart", INSTANT, "Start of that period"),
     ("x_ContextTierAboveTokens", pa.int64(), "Input above which this price applies; null: any"),
     ("x_CostState", TEXT, "priced, free or estimated; unpriced usage is in its own file"),
     ("x_CorrectsPeriodStart", INSTANT, "First instant of the period that a correction is about"),
     ("x_Operation", TEXT, "gen_ai.operation.name"),
     ("x_PriceId", TEXT, "The row of the price book that priced these calls"),
     ("x_PriceProvenance", TEXT, "How that row was found: exact, alias, tier, override, fallback"),
-    ("x_RoundingCost", DECIMAL, "BilledCost less ContractedCost: one rounding per call and meter"),
+    (
+        "x_RoundingCost",
+        DECIMAL,
+        "EffectiveCost less ContractedCost: one rounding per call and meter",
+    ),
     ("x_ServiceTier", TEXT, "batch, flex, priority, as served; null: standard"),
     ("x_UsageBucket", TEXT, "Our name of the meter"),
+    ("x_UsdEffectiveCost", DECIMAL, "EffectiveCost in USD, in which everything is accounted"),
 )
 FOCUS_COLUMNS: Final = tuple(sorted((*_TEXTS, *_DECIMALS, *_INSTANTS)))
 

@@ -64,7 +64,9 @@ def totals(table: pa.Table) -> tuple[int, int]:
     return sum(known), len(costs) - len(known)
 
 
-COST_COLUMNS: Final = ("cost_usd", "BilledCost")
+FOCUS_COSTS: Final = ("x_UsdEffectiveCost", "BilledCost")
+"""What a FOCUS row costs in USD; the second in files from before there were other currencies."""
+COST_COLUMNS: Final = ("cost_usd", *FOCUS_COSTS)
 """What a row costs, in our files and in FOCUS."""
 
 
@@ -89,9 +91,11 @@ def parquet_totals(body: bytes) -> tuple[int, int, int]:
     Raises:
         pa.ArrowException, KeyError, OSError: it is not one.
     """
-    if "BilledCost" in pq.read_schema(BytesIO(body)).names:
-        billed: list[Any] = pq.read_table(BytesIO(body), columns=["BilledCost"])[0].to_pylist()
-        return len(billed), sum(int(Decimal(cost).scaleb(9, _WIDE)) for cost in billed), 0
+    names = pq.read_schema(BytesIO(body)).names
+    focus = next((name for name in FOCUS_COSTS if name in names), None)
+    if focus is not None:
+        costs: list[Any] = pq.read_table(BytesIO(body), columns=[focus])[0].to_pylist()
+        return len(costs), sum(int(Decimal(cost).scaleb(9, _WIDE)) for cost in costs), 0
     table = pq.read_table(BytesIO(body), columns=["cost_nusd"])
     total, missing = totals(table)
     return table.num_rows, total, missing

@@ -1,6 +1,7 @@
 """Question → calls → files → signed manifest: an export, whole or not at all."""
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controlplane.core.calendar import Period, Window, windows
 from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
+from controlplane.core.money import NUSD_PER_USD
 from controlplane.exports import focus_schema
 from controlplane.exports.charges import OWNERS, SKU, UNPRICED_KEYS, Charges, charges_of
 from controlplane.exports.focus import (
@@ -20,11 +22,14 @@ from controlplane.exports.focus import (
     focus_rows,
     to_table,
 )
+from controlplane.exports.focus_commitments import commitment_rows
 from controlplane.exports.manifest import Manifest
 from controlplane.exports.statement import BY, SharedRule, StatementPlan
 from controlplane.exports.traces import to_csv, to_parquet, totals
+from controlplane.pipelines.commitments import drawdowns
 from controlplane.pipelines.export_statements import StatementRequest, name_of, statement_parts
 from controlplane.pipelines.signed_directory import About, Part, Stamp, write_signed
+from controlplane.pricing.commitments import Drawdown
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CallQuery
@@ -174,11 +179,15 @@ def _focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) -
         zone=request.zone,
         calendar=request.calendar,
     )
-    charges = charges_of(_calls(sources.reader, request), sources.book, periods=layout.periods)
+    drawn = drawdowns(sources.reader, sources.book.contracts, request.window)
+    charges = charges_of(
+        _calls(sources.reader, request), sources.book, periods=layout.periods, drawn=drawn
+    )
     if charges.charges.height > MAX_CHARGES:
         raise LimitExceededError("charges of an export", MAX_CHARGES, charges.charges.height)
     yield from _charge_parts(charges, layout, request, book=sources.book)
     yield from _correction_parts(layout, request, sources)
+    yield from _commitment_parts(drawn, layout, request, now=stamp.created_at)
     yield _unpriced_part(charges, layout, request)
     yield Part(name=METADATA_NAME, body=_metadata(request, stamp))
 
@@ -242,6 +251,20 @@ def _correction_parts(
     )
 
 
+def _commitment_parts(
+    drawn: list[Drawdown], layout: Layout, request: ExportRequest, *, now: datetime
+) -> Iterator[Part]:
+    """Yield what the tenant owes for commitments and did not use; no file where that is nothing."""
+    rows = list(commitment_rows(drawn, layout, tenant=request.tenant, now=now))
+    if rows:
+        yield Part(
+            name=f"focus-commitments.{request.file_format}",
+            body=FOCUS_WRITERS[request.file_format](to_table(rows)),
+            rows=len(rows),
+            total_nusd=int(sum(row["EffectiveCost"] for row in rows) * NUSD_PER_USD),
+        )
+
+
 def _unpriced_part(charges: Charges, layout: Layout, request: ExportRequest) -> Part:
     """Write the usage whose cost is not known, so that the file says what it leaves out."""
     rows: list[dict[str, Any]] = []
@@ -280,7 +303,7 @@ def _metadata(request: ExportRequest, stamp: Stamp) -> bytes:
         ],
         "x_ReportingZone": request.zone,
         "x_ChargePeriod": request.charge_period.value,
-        "x_Basis": "BilledCost and EffectiveCost are the ledger; usage without a known price is "
+        "x_Basis": "EffectiveCost is the ledger; BilledCost is 0 where a commitment was consumed; usage without a known price is "
         f"in unpriced.{request.file_format} and in no cost",
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2)

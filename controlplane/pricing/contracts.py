@@ -14,6 +14,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from hashlib import sha256
+from re import compile as compile_pattern
 from typing import Final
 
 import msgspec
@@ -25,6 +26,9 @@ from controlplane.pricing.rates import PriceRow, Rate, Tier, Validity
 
 SETTING: Final = "contracts"
 _HUNDRED: Final = Fraction(100)
+HOLDER: Final = "default"
+_ID: Final = compile_pattern(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+"""An id is part of price ids, between a `*` and an `@`."""
 _MAX_PERCENT: Final = Decimal(1_000_000)
 
 
@@ -53,6 +57,8 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     valid_to: date | None = None
     commitment_usd: str | None = None
     commitment_period: CommitmentPeriod = CommitmentPeriod.MONTH
+    holder: str = HOLDER
+    """The tenant that owes the commitment: its export has the purchase and what was not used."""
     note: str = ""
 
     def covers(self, provider: str, model: str) -> bool:
@@ -69,7 +75,10 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def digest(self) -> str:
         """Name the content, so that an edited contract gives another price id."""
-        return sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:8]
+        told = msgspec.to_builtins(self)
+        if self.holder == HOLDER:
+            del told["holder"]  # as before there were holders
+        return sha256(msgspec.json.encode(told, order="sorted")).hexdigest()[:8]
 
 
 def read_contracts(listed: object) -> list[Contract]:
@@ -100,6 +109,8 @@ def check_contract(contract: Contract) -> None:
         InvalidInputError: names the field.
     """
     where = f"contract {contract.id}"
+    if not _ID.fullmatch(contract.id):
+        raise InvalidInputError("id", f"{contract.id!r}", "Letters, digits and . _ : -")
     for field, low, high in (
         ("discount_percent", Decimal(0), Decimal(100)),
         ("margin_percent", Decimal(-100), _MAX_PERCENT),
@@ -114,8 +125,9 @@ def check_contract(contract: Contract) -> None:
     since, until = contract.valid_from, contract.valid_to
     if since and until and since >= until:
         raise InvalidInputError(f"{where}.valid_to", "is not after valid_from")
-    if contract.commitment_usd is not None:
-        parse_usd(contract.commitment_usd, field=f"{where}.commitment_usd")
+    promised = contract.commitment_usd
+    if promised is not None and parse_usd(promised, field=f"{where}.commitment_usd") < 0:
+        raise InvalidInputError(f"{where}.commitment_usd", "is below zero")
 
 
 def with_contracts(

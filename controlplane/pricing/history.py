@@ -161,3 +161,31 @@ def changed_entries(
     now = _by_kind(known)[kind]
     appended = [PriceEntry(kind, key, body) for key, body in wanted.items() if now.get(key) != body]
     return appended + [PriceEntry(kind, key, None) for key in now if key not in wanted]
+
+
+def append_next(
+    history: PriceHistory,
+    entries: Sequence[PriceEntry],
+    *,
+    source: str,
+    note: str,
+    by: str,
+    now: datetime,
+) -> str:
+    """Append a version after the newest and return its name.
+
+    Raises:
+        ConflictError: another one was appended meanwhile.
+    """
+    version = history.latest() + 1
+    header = PriceVersion(
+        version=version, recorded_at=now, source=source, note=note, recorded_by=by
+    )
+    history.append(entries, header)
+    return version_name(version)
+
+
+def contracts_of(entries: Iterable[PriceEntry], kind: EntryKind) -> list[Contract]:
+    """Return the contracts of a kind of entry, in the order they apply."""
+    bodies = _by_kind(entries)[kind]
+    return [msgspec.json.decode(bodies[key], type=Contract) for key in sorted(bodies)]

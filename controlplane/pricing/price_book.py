@@ -181,6 +181,11 @@ class PriceBook:
         """Name the content: equal versions price every call alike."""
         return self._version
 
+    @property
+    def contracts(self) -> tuple[Contract, ...]:
+        """Return what changes list prices, in the order it applies."""
+        return self._contracts
+
     def current(self) -> "PriceBook":
         """Return the book as it is now: a book that is read from a history may change."""
         return self

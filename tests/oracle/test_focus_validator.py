@@ -24,6 +24,7 @@ from controlplane.exports.focus import Correction, Layout, correction_rows, to_t
 from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
+from controlplane.pricing.contracts import Contract
 from controlplane.pricing.overrides import compile_overrides
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.seed import listed_providers, seed_version
@@ -38,13 +39,16 @@ WINDOW: Final = Window(
 CRITERIA: Final = (
     "ACCOUNT_NAMING", "MULTIPLE_SUB_ACCOUNT_TYPES", "MULTIPLE_BILLING_ACCOUNT_TYPES",
     "NEGOTIATED_PRICING", "PUBLIC_PRICE_LIST", "USAGE_MEASUREMENT", "UNIT_PRICING", "SUB_ACCOUNT",
-    "PRICING_BILLING_CURRENCY_DIFFERENCES", "VIRTUAL_CURRENCY", "TAGGING",
+    "PRICING_BILLING_CURRENCY_DIFFERENCES", "VIRTUAL_CURRENCY", "TAGGING", "COMMITMENT_DISCOUNT",
 )  # fmt: skip
 WAIVED: Final = {
     "InvoiceId-C-005-C": "fails whenever InvoiceId is null, which the specification allows",
     "InvoiceId-C-004-C": "fails whenever InvoiceId is filled",
     "InvoiceId-C-003-C": "parent of the two above",
     "InvoiceId-C-000-O": "parent of the two above",
+    "CommitmentDiscountStatus-C-004-C": "wants a status of rows without a commitment: inverted",
+    "CommitmentDiscountStatus-C-002-C": "parent of the one above",
+    "CommitmentDiscountStatus-C-000-C": "parent of the two above",
 }
 """Rule model 1.2.0.1; the reason why a rule's failure says nothing about a file."""
 
@@ -55,12 +59,19 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def focus(span_rows: Callable[..., pa.Table], tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
-    """A FOCUS table from drawn calls: contracts, tiers, free and failed ones, and a correction."""
+    """A FOCUS table from drawn calls: contracts, commitments, tiers, free ones, a correction."""
     own = [{"provider": "openai", "model": "gpt-4o", "usd": {"input_uncached": "2.10",
             "cache_read": "1", "cache_write_5m": "2.10", "output_text": "9"}},
            {"provider": "self-hosted", "model": "house-13b", "usd": {"input_uncached": "0",
             "output_text": "0"}}]  # fmt: skip
-    book = PriceBook(seed_version(), listed_providers(), overrides=compile_overrides(own))
+    agreed = [
+        Contract(id=name, provider=provider, commitment_usd=usd, valid_from=WINDOW.start.date(),
+                 valid_to=WINDOW.end.date(), holder="acme")
+        for name, provider, usd in (("runs-out", "openai", "0.05"), ("enough", "anthropic", "90"))
+    ]  # fmt: skip
+    book = PriceBook(
+        seed_version(), listed_providers(), overrides=compile_overrides(own), contracts=agreed
+    )
     store = DuckDbSpanStore(None)
     store.write(priced(span_rows, draw_calls(3, 60, WINDOW), book), batch_id="b")
     settle_tick(store, now=WINDOW.end, ledger=None)
@@ -82,7 +93,8 @@ def focus(span_rows: Callable[..., pa.Table], tmp_path_factory: pytest.TempPathF
     )
     layout = Layout(window=WINDOW, periods=(WINDOW,), zone="UTC", calendar=GREGORIAN)
     corrections = to_table(list(correction_rows([correction], layout, book)))
-    return pa.concat_tables([pq.read_table(out / "focus-00000.parquet"), corrections])
+    written = [pq.read_table(out / f"focus-{name}.parquet") for name in ("00000", "commitments")]
+    return pa.concat_tables([*written, corrections])
 
 
 def failing(table: pa.Table, folder: Path) -> tuple[set[str], int]:

@@ -10,9 +10,10 @@ import pytest
 
 from controlplane.bootstrap.places import SPANS_FILE
 from controlplane.bootstrap.price_books import load_book
-from controlplane.bootstrap.price_imports import AskedImport, PriceFormat, import_prices
+from controlplane.bootstrap.price_imports import AskedImport, import_prices
 from controlplane.bootstrap.rerates import AskedRerate, rerate
 from controlplane.core.errors import InvalidInputError, NotFoundError
+from controlplane.pipelines.import_prices import PriceFormat
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.price import price
 from controlplane.pricing.quote import quote
