@@ -245,7 +245,7 @@ class Admission:
         self._holder.tally.admitted += 1
         decision, bound = consulted.decision, request.bound
         asked, cap = bound.output_tokens, consulted.cap_tokens
-        if kept.budget_ids:
+        if kept.budget_ids and not kept.is_own_limit:
             cap = kept.output_tokens
         lower = cap if cap is not None and (asked is None or cap < asked) else None
         most = consulted.cap_choices

@@ -5,7 +5,7 @@ lease, capped to fit, made to wait a little, refused with the budget's name.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -94,6 +94,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     units: dict[str, BudgetUnit] = {}
     held_nusd: int = 0  # of budgets in USD
     output_tokens: int = 0
+    is_own_limit: bool = False
+    """`output_tokens` is what the model can write at most: nothing has to be told to it."""
     bound: Bound | None = None
     rate: RatePerMillion | None = None
 
@@ -120,7 +122,11 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         held = _hold(self.units, self.rate, self.bound, output_tokens=output)
         money = [amount for key, amount in held.items() if self.units[key] is BudgetUnit.USD]
         return msgspec.structs.replace(
-            self, amounts=held, held_nusd=max(money, default=0), output_tokens=output
+            self,
+            amounts=held,
+            held_nusd=max(money, default=0),
+            output_tokens=output,
+            is_own_limit=self.is_own_limit and output == self.output_tokens,
         )
 
 
@@ -144,10 +150,15 @@ def dearest_rate(
         input_nusd=max(rate.input_nusd for rate in rates),
         output_nusd=max(rate.output_nusd for rate in rates),
         request_nusd=max(rate.request_nusd for rate in rates),
-        max_output_tokens=max(rate.max_output_tokens for rate in rates)
-        if all(rate.max_output_tokens for rate in rates)
-        else 0,
+        max_output_tokens=_most(rate.max_output_tokens for rate in rates),
+        context_tokens=_most(rate.context_tokens for rate in rates),
     )
+
+
+def _most(limits: Iterable[int]) -> int:
+    """Return the largest of limits; 0 when one is not known."""
+    known = list(limits)
+    return max(known) if all(known) else 0
 
 
 def dearest_of_provider(
@@ -225,6 +236,7 @@ def claim(
         return Claim()
     rate = dearest_rate(document.rate_card, candidates)
     sized = [budget for budget in hard if budget.unit is not BudgetUnit.REQUESTS]
+    bound = _within_context(bound, rate)
     if bound.unbounded and sized:
         return Refusal(
             code="budget_unbounded_request",
@@ -240,7 +252,7 @@ def claim(
         return Claim()
     limits = (bound.output_tokens, cap_tokens)
     said = [limit for limit in limits if limit is not None]
-    output = min(said) if said else (rate.max_output_tokens if rate else 0)
+    output = min(said) if said else _own_limit(rate)
     sized = [budget for budget in hard if budget.unit is not BudgetUnit.REQUESTS]
     if sized and not said and not output:
         return Refusal(
@@ -262,9 +274,27 @@ def claim(
         units={budget_id: units[budget_id] for budget_id in held},
         held_nusd=max(money, default=0),
         output_tokens=output,
+        is_own_limit=not said,
         bound=bound,
         rate=rate,
     )
+
+
+def _within_context(bound: Bound, rate: RatePerMillion | None) -> Bound:
+    """Bound what is read from elsewhere by the model's context window, where that is known (L3)."""
+    if bound.from_elsewhere is None or bound.unbounded:
+        return bound
+    if rate is None or not rate.context_tokens:
+        why = f"{bound.from_elsewhere}, and the model's context window is not known"
+        return msgspec.structs.replace(bound, unbounded=why)
+    # All prompts of a request together; each is a pass of its own.
+    most = max(bound.input_tokens, rate.context_tokens)
+    return msgspec.structs.replace(bound, input_tokens=most)
+
+
+def _own_limit(rate: RatePerMillion | None) -> int:
+    """Return what the model can write at most; 0: not known."""
+    return (rate.max_output_tokens or rate.context_tokens) if rate else 0
 
 
 def _priced(

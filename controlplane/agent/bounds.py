@@ -1,8 +1,10 @@
 """How much a request can cost at most, in tokens, from its own bytes (algorithms L3).
 
 Each operation and feature has a bound class as data. `bounded` input is at most one token per byte
-of what is sent, because no tokenizer makes a token out of less than a byte; anything that refers
-to content held elsewhere has no bound that can be known here, and a hard budget refuses it.
+of what is sent, because no tokenizer makes a token out of less than a byte. What refers to content
+held elsewhere (a stored conversation, an image, a file) is `context_bounded`: the model reads no more
+than its context window, where the policy knows it. Everything else has no bound that can be known
+here, and a hard budget refuses it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,6 +49,20 @@ BOUNDED_PARTS: Final = frozenset(
 )
 """Types of content parts that carry their whole content."""
 
+CONTEXT_PARTS: Final = frozenset(
+    {
+        *("image_url", "input_image", "image", "input_audio"),
+        *("file", "input_file", "document"),
+    }
+)
+"""Types of content parts whose size is not known here, and that the context window has to hold."""
+
+CONTEXT_FIELDS: Final = {
+    "previous_response_id": "stored conversation",
+    "conversation": "stored conversation",
+}
+"""Request fields that add content which is not in the request, and nothing else."""
+
 KNOWN_FIELDS: Final = frozenset(
     {
         *INPUT_FIELDS,
@@ -66,8 +82,6 @@ KNOWN_FIELDS: Final = frozenset(
 provider's own model list, a switch that drops the limits), so it makes the request unbounded."""
 
 UNBOUNDED_FIELDS: Final = {
-    "previous_response_id": "stored conversation",
-    "conversation": "stored conversation",
     "prompt_id": "stored prompt",
     "file_ids": "stored files",
     "container": "stored container",
@@ -94,6 +108,7 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
     output_tokens: int | None = None  # per choice; None: the request sets no limit
     choices: int = 1
+    from_elsewhere: str | None = None  # content that is not in the request (context_bounded)
     unbounded: str | None = None
     can_shrink: bool = True  # reasoning and structured output do not survive a lower limit (L12)
     has_tools: bool = False
@@ -131,12 +146,16 @@ def bound_request(
     output: int | None = max(limits, default=None)
     if fields == ():
         output = 0
+    outside = _first_part(request, BOUNDED_PARTS)
+    odd = _first_part(request, BOUNDED_PARTS | CONTEXT_PARTS) if outside else None
     return Bound(
         operation=operation,
         input_tokens=_input_tokens(request),
         output_tokens=output,
         choices=_choices(request),
+        from_elsewhere=_stored(request) or outside,
         unbounded=_why_unbounded(operation, request)
+        or odd
         or _unknown_field(sent_fields)
         or _bad_limit(said, limits),
         can_shrink=not rigid and bool(fields),
@@ -199,7 +218,16 @@ def _why_unbounded(operation: str, request: Mapping[str, object]) -> str | None:
         return f"service tier {tier}"
     if operation == "responses" and isinstance(request.get("prompt"), Mapping):
         return "stored prompt (prompt)"
-    return _unbounded_tool(request.get("tools")) or _unbounded_part(request)
+    modalities = request.get("modalities")
+    if isinstance(modalities, list) and set(map(str, modalities)) - {"text"}:
+        return "modalities beyond text"
+    return _unbounded_tool(request.get("tools"))
+
+
+def _stored(request: Mapping[str, object]) -> str | None:
+    return next(
+        (f"{why} ({field})" for field, why in CONTEXT_FIELDS.items() if request.get(field)), None
+    )
 
 
 def _unbounded_tool(tools: object) -> str | None:
@@ -210,11 +238,8 @@ def _unbounded_tool(tools: object) -> str | None:
     return None
 
 
-def _unbounded_part(request: Mapping[str, object]) -> str | None:
-    """Look at the content parts of messages and input items, two levels deep as the APIs nest."""
-    modalities = request.get("modalities")
-    if isinstance(modalities, list) and set(map(str, modalities)) - {"text"}:
-        return "modalities beyond text"
+def _first_part(request: Mapping[str, object], known: frozenset[str]) -> str | None:
+    """Look at the content parts of messages and input items, as deep as the APIs nest."""
     stack: list[object] = [request.get("messages"), request.get("input"), request.get("system")]
     while stack:
         item = stack.pop()
@@ -222,7 +247,7 @@ def _unbounded_part(request: Mapping[str, object]) -> str | None:
             stack.extend(item)
         elif isinstance(item, Mapping):
             kind = item.get("type")
-            if kind is not None and str(kind) not in BOUNDED_PARTS:
+            if kind is not None and str(kind) not in known:
                 return f"content part ({kind})"
             stack.append(item.get("content"))
     return None

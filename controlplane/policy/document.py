@@ -234,6 +234,9 @@ class RatePerMillion(Closed, frozen=True, kw_only=True):
     output_nusd: int
     request_nusd: int = 0
     max_output_tokens: int = 0  # the model's own output limit, for requests without one; 0: unknown
+    context_tokens: int = 0
+    """What one pass of the model reads at most, and writes where it has no limit of its own; 0:
+    not known. It bounds requests that refer to content held elsewhere (L3)."""
 
 
 class OnStale(Closed, frozen=True, kw_only=True):

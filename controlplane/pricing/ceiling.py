@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from controlplane.core.tokens import INPUT_BUCKETS, OUTPUT_BUCKETS
 from controlplane.policy.document import RatePerMillion
+from controlplane.pricing.model_limits import limits_of
 from controlplane.pricing.price import PER_CALL
 from controlplane.pricing.price_book import ModelPrices, NotFound, PriceBook
 from controlplane.pricing.rates import PriceRow, Rate
@@ -32,10 +33,13 @@ def ceiling_rates(
             for item in tier.rates.items()
         ]
         if rates:
+            limits = limits_of(found.provider, found.model)
             ceilings[f"{provider}/{model}"] = RatePerMillion(
                 input_nusd=_dearest(rates, INPUT_BUCKETS),
                 output_nusd=_dearest(rates, OUTPUT_BUCKETS),
                 request_nusd=-(-_dearest(rates, (PER_CALL,)) // 1_000_000),
+                max_output_tokens=limits.output_tokens,
+                context_tokens=limits.context_tokens,
             )
     return ceilings
 

@@ -32,7 +32,6 @@ def _chat(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("request_", "why"),
     [
-        (_chat(previous_response_id="r"), "stored conversation"),
         (_chat(web_search_options={"x": 1}), "server tool"),
         (_chat(tools=[{"type": "web_search"}]), "server tool (web_search)"),
         (_chat(modalities=["text", "audio"]), "modalities"),
@@ -42,12 +41,10 @@ def _chat(**fields: Any) -> dict[str, Any]:
         (_chat(prediction={"content": "x"}), "prediction"),
         (_chat(max_tokens="9"), "output limit"),
         (_chat(max_tokens=True), "output limit"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
         ({"messages": [{"role": "user", "content": [{"type": {"a": 1}}]}]}, "content part"),
-        ({"input": [{"type": "input_file", "file_id": "f"}]}, "input_file"),
         (
-            {"messages": [{"content": [{"type": "tool_result", "content": [{"type": "image"}]}]}]},
-            "image",
+            {"messages": [{"content": [{"type": "image"}, {"type": "video"}]}]},
+            "content part (video)",
         ),
     ],
 )
@@ -55,6 +52,52 @@ def test_what_has_no_bound_says_why(request_: dict[str, Any], why: str) -> None:
     bound = bound_request("chat", request_)
     assert bound.unbounded
     assert why in bound.unbounded
+
+
+@pytest.mark.parametrize(
+    ("request_", "what"),
+    [
+        (_chat(previous_response_id="r"), "stored conversation"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
+        ({"input": [{"type": "input_file", "file_id": "f"}]}, "input_file"),
+        (
+            {"messages": [{"content": [{"type": "tool_result", "content": [{"type": "image"}]}]}]},
+            "image",
+        ),
+    ],
+)
+def test_what_is_held_elsewhere_is_bounded_by_the_context_window(
+    request_: dict[str, Any], what: str
+) -> None:
+    """1,000 tokens of context at 3 nano-USD, 20 of output at 5; refused where it is not known."""
+    bound = bound_request("chat", request_ | {"max_tokens": 20})
+    assert bound.unbounded is None
+    assert what in (bound.from_elsewhere or "")
+    rate = RatePerMillion(input_nusd=3_000_000, output_nusd=5_000_000, context_tokens=1_000)
+    names = (("m",),)
+    held = claim(_document(rate), (_budget(),), bound, candidates=names, cap_tokens=None)
+    assert isinstance(held, Claim)
+    assert 0 <= held.held_nusd - (3_000 + 100) <= 20
+    unknown = msgspec.structs.replace(rate, context_tokens=0)
+    refused = claim(_document(unknown), (_budget(),), bound, candidates=names, cap_tokens=None)
+    assert isinstance(refused, Refusal)
+    assert "budget_unbounded_request" == refused.code
+
+
+def test_a_request_without_a_limit_is_held_at_the_models_own_and_is_not_changed() -> None:
+    """The documented output limit, else the context window; nothing is written into the request."""
+    bound, names = bound_request("chat", _chat()), (("m",),)
+    for limits, output in (((50, 900), 50), ((0, 900), 900)):
+        rate = RatePerMillion(
+            input_nusd=0, output_nusd=10**6, max_output_tokens=limits[0], context_tokens=limits[1]
+        )
+        held = claim(_document(rate), (_budget(),), bound, candidates=names, cap_tokens=None)
+        assert isinstance(held, Claim)
+        assert (output, True) == (held.output_tokens, held.is_own_limit)
+        cut = held.cut_to({"b": 45})
+        assert cut is not None
+        assert not cut.is_own_limit
+        assert cut.output_tokens < 50
 
 
 def test_an_operation_nobody_looked_at_is_unbounded() -> None:
@@ -263,7 +306,9 @@ def test_only_money_needs_a_price_and_only_amounts_need_a_bound() -> None:
         budget = _budget(unit=unit)
         return claim(document, (budget,), bound, candidates=(("new",),), cap_tokens=None)
 
-    assert {"b": 1} == getattr(ask("requests", previous_response_id="r"), "amounts", None)
+    counted = ask("requests", background=True)
+    assert isinstance(counted, Claim)
+    assert ({"b": 1}, True) == (counted.amounts, counted.is_own_limit)
     assert isinstance(ask("tokens", max_tokens=5), Claim)
     for unit, fields, code in (
         ("tokens", {"previous_response_id": "r", "max_tokens": 5}, "budget_unbounded_request"),
