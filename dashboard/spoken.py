@@ -7,6 +7,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 UNKNOWN: Final = "–"  # noqa: RUF001 - the dash that tables of figures use
+_ONE_DIGIT_US: Final = 10_000
 _CENT: Final = Decimal("0.01")
 _MARKDOWN: Final = re.compile(r"([\\`*_{}\[\]<>()#+\-.!|$~:])")
 _STEPS: Final = ((10**9, "B"), (10**6, "M"), (10**3, "k"))
@@ -54,7 +55,8 @@ def milliseconds(microseconds: int | None) -> str:
         return UNKNOWN
     if microseconds >= 10**6:
         return f"{microseconds / 10**6:.2f} s"
-    return f"{microseconds / 1000:.0f} ms"
+    digits = 1 if microseconds < _ONE_DIGIT_US else 0
+    return f"{microseconds / 1000:.{digits}f} ms"
 
 
 def moment(at: datetime | str | None, *, zone: str) -> str:

@@ -11,8 +11,8 @@ from dashboard.client import Table
 from dashboard.frames import UNATTRIBUTED
 
 CALL_COLUMNS: Final = (
-    "time", "model", "tenant", "team", "cost", "state", "input", "output", "duration", "status",
-    "reports",
+    "time", "model", "tenant", "team", "cost", "state", "input", "output", "duration", "first_token", "inter_token",
+    "status",    "reports",
 )  # fmt: skip
 REPORT_COLUMNS: Final = (
     "name", "layer", "why", "model", "cost", "state", "input", "cached", "output",
@@ -43,6 +43,8 @@ def call_rows(answer: Table, names: dict[str, str], *, zone: str) -> pa.Table:
         "input": [row["input_tokens"] for row in rows],
         "output": [row["output_tokens"] for row in rows],
         "duration": [spoken.milliseconds(row["duration_us"]) for row in rows],
+        "first_token": [spoken.milliseconds(row["ttft_us"]) for row in rows],
+        "inter_token": [spoken.milliseconds(row["inter_token_us"]) for row in rows],
         "status": [row["error_type"] or row["status"] for row in rows],
         "reports": [row["reports"] for row in rows],
     }

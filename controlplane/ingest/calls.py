@@ -42,6 +42,7 @@ ENRICHED_COLUMNS: Final = (
     "queue_us",
     "prefill_us",
     "decode_us",
+    "inter_token_us",
 )
 """NULL on the billing report, these are taken from the next report that says them.
 

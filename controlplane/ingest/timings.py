@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from controlplane.ingest import events
 from controlplane.ingest.claims import Claims
-from controlplane.ingest.columns import Bools, Column, nullable
+from controlplane.ingest.columns import Bools, Column, Int64s, nullable
 from controlplane.ingest.dialects.dialect import Field
 from controlplane.ingest.reading import FieldReader, Read
 
@@ -24,9 +24,10 @@ class Timings(msgspec.Struct, frozen=True):
     first_token_seen: Bools
 
     def columns(self, output_tokens: Read) -> dict[str, Column]:
-        """Answer the four columns; a mean time between tokens is a time of decoding them.
+        """Answer the five columns.
 
-        The other way round, the mean time between tokens is `decode_us / (output_tokens - 1)`.
+        Between n tokens are n - 1 gaps, as vLLM and the GenAI conventions count them: who says the
+        time of decoding says the mean time between tokens, and the other way round.
         """
         decode, decode_said = self.durations[Field.DECODE]
         between, between_said = self.inter_token
@@ -37,11 +38,21 @@ class Timings(msgspec.Struct, frozen=True):
         durations = {
             **self.durations,
             Field.DECODE: (np.where(decode_said, decode, spent), decode_said | fits),
+            Field.INTER_TOKEN: (
+                np.where(between_said, between, _half_even(decode, np.maximum(gaps, 1))),
+                between_said | (decode_said & (gaps > 0)),
+            ),
         }
         return {
             field.value: nullable(values, said, dtype=pa.int64())
             for field, (values, said) in durations.items()
         }
+
+
+def _half_even(dividend: Int64s, divisor: Int64s) -> Int64s:
+    whole, rest = np.divmod(dividend, divisor)
+    is_up = (2 * rest > divisor) | ((2 * rest == divisor) & (whole % 2 == 1))
+    return whole + is_up
 
 
 def read_timings(spans: pa.Table, reader: FieldReader, claims: Claims) -> Timings:

@@ -56,6 +56,7 @@ NORMALIZED: Final[list["pa.Field[Any]"]] = [
     pa.field("queue_us", pa.int64()),
     pa.field("prefill_us", pa.int64()),
     pa.field("decode_us", pa.int64()),
+    pa.field("inter_token_us", pa.int64()),  # mean time between two output tokens
     # Totals as reported (inclusive) ...
     pa.field("input_tokens", pa.int64()),
     pa.field("cached_input_tokens", pa.int64()),

@@ -232,13 +232,13 @@ def trace_spans() -> pa.Table:
         "cached_input_tokens": None, "output_tokens": None, "cost_usd": None, "cost_nusd": None,
         "cost_state": None, "cost_reason": None, "price_id": None, "price_provenance": None,
         "suppressed_reason": None, "call_id": None, "status": "ok", "error_type": None,
-        "layer": "client",
+        "layer": "client", "ttft_us": None, "inter_token_us": None,
     }  # fmt: skip
     said = {
         "request_model": "claude-haiku-4-5", "billing_model": "claude-haiku-4-5-20251001",
         "input_tokens": 3_812, "cached_input_tokens": 1_024, "output_tokens": 411,
         "cost_usd": "0.0123", "cost_nusd": 12_300_000, "cost_state": "priced", "price_id": "p/1",
-        "price_provenance": "exact",
+        "price_provenance": "exact", "ttft_us": 310_400, "inter_token_us": 8_350,
     }  # fmt: skip
     return pa.Table.from_pylist([
         {**base, "span_id": "00000000000000a1", "parent_span_id": None, "name": "POST /ask",

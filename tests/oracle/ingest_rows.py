@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from typing import Any
 
 import xxhash
@@ -452,6 +453,7 @@ def _normalized(span: Span, scope: str, resource: dict[str, Any]) -> dict[str, A
         "queue_us": row.micros(Field.QUEUE),
         "prefill_us": row.micros(Field.PREFILL),
         "decode_us": decode_of(row, usage["output_tokens"]),
+        "inter_token_us": inter_token_of(row, usage["output_tokens"]),
         "reported_cost_nusd": row.first(Field.REPORTED_COST, as_nusd),
         "attributes": tail_of(row, resource),
     }
@@ -470,4 +472,11 @@ def decode_of(row: Row, output_tokens: int | None) -> int | None:
     gaps = (output_tokens or 0) - 1
     if said is None and between is not None and gaps > 0 and between < 2**53 // gaps:
         return between * gaps
+    return said
+
+
+def inter_token_of(row: Row, output_tokens: int | None) -> int | None:
+    decode, said = row.micros(Field.DECODE), row.micros(Field.INTER_TOKEN)
+    if said is None and decode is not None and output_tokens is not None and output_tokens > 1:
+        return round(Fraction(decode, output_tokens - 1))
     return said

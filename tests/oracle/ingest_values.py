@@ -35,8 +35,9 @@ def attributes_of(pairs: Any) -> dict[str, Any]:
 
 
 def as_int(value: Any) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", value, re.ASCII):
-        value = int(value)
+    # `int` itself strips less than `strip` does.
+    if isinstance(value, str) and re.fullmatch("[+-]?[0-9]{1,19}", value.strip()):
+        value = int(value.strip())
     if isinstance(value, float) and math.isfinite(value) and value == math.floor(value):
         value = int(value)
     is_integer = isinstance(value, int) and not isinstance(value, bool)
@@ -57,7 +58,7 @@ def as_micros(value: Any, unit: float) -> int | None:
             scale = {"ns": 1e-3, "µs": 1.0, "us": 1.0, "ms": 1e3, "s": 1e6}[match[2]]
             value, unit = float(match[1]), scale
         elif is_decimal(value.strip()):
-            value = float(value)
+            value = float(value.strip())
         else:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -68,7 +69,7 @@ def as_micros(value: Any, unit: float) -> int | None:
 
 def as_count(value: Any) -> int | None:
     if isinstance(value, str):
-        value = float(value) if is_decimal(value.strip()) else None
+        value = float(value.strip()) if is_decimal(value.strip()) else None
     if isinstance(value, float):
         return round(value) if abs(value) < 2**63 else None
     return as_int(value)

@@ -13,7 +13,6 @@ from controlplane.signals.vocabulary import Layer
 _KEYS: Final[Keys] = {
     **OTEL_KEYS,
     Field.TTFT: (*OTEL_KEYS[Field.TTFT], "gen_ai.server.time_to_first_token"),
-    Field.INTER_TOKEN: (*OTEL_KEYS[Field.INTER_TOKEN], "gen_ai.server.time_per_output_token"),
     Field.REPORTED_COST: ("gen_ai.usage.cost",),
 }
 _EVIDENCE: Final = "openlit 1.45.0 on the wire"

@@ -33,6 +33,7 @@ OTEL_KEYS: Final[Keys] = {
     Field.IS_STREAM: (sc.REQUEST_STREAM, "gen_ai.is_streaming", "llm.is_streaming"),
     Field.TTFT: (sc.TIME_TO_FIRST_CHUNK, "gen_ai.client.operation.time_to_first_chunk"),
     Field.INTER_TOKEN: (
+        "gen_ai.server.time_per_output_token",
         "gen_ai.response.time_per_output_chunk",
         "gen_ai.client.operation.time_per_output_chunk",
     ),

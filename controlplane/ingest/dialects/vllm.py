@@ -23,6 +23,7 @@ VLLM: Final = Dialect(
         Field.QUEUE: ("gen_ai.latency.time_in_queue",),
         Field.PREFILL: ("gen_ai.latency.time_in_model_prefill",),
         Field.DECODE: ("gen_ai.latency.time_in_model_decode",),
+        Field.INTER_TOKEN: ("gen_ai.server.time_per_output_token",),
         Field.INPUT_TOKENS: ("gen_ai.usage.prompt_tokens", "gen_ai.usage.input_tokens"),
         Field.CACHED_INPUT_TOKENS: (
             "gen_ai.usage.cached_tokens",

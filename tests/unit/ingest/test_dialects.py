@@ -297,7 +297,44 @@ def test_a_mean_time_between_tokens_is_a_time_of_decoding(
         "gen_ai.usage.output_tokens": 101,
     }
     row = normalized(make_request(said, scope="openlit.instrumentation.openai"))
-    assert 1_000_000 == row["decode_us"]
+    assert (1_000_000, 10_000) == (row["decode_us"], row["inter_token_us"])
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "said", "expected"),
+    [
+        # Seconds as the conventions have them, under any producer that keeps to them.
+        ("any", "chat m", {"gen_ai.server.time_per_output_token": 0.0125}, 12_500),
+        ("any", "chat m", {"gen_ai.response.time_per_output_chunk": 0.02}, 20_000),
+        ("any", "chat m", {"gen_ai.client.operation.time_per_output_chunk": "0.02"}, 20_000),
+        # vLLM's own metric of it is decoding over generated tokens less one: 3 s over 2 gaps.
+        ("vllm.x", "llm_request", {"gen_ai.latency.time_in_model_decode": 3.0}, 1_500_000),
+        # 1 us over 2 gaps is half a microsecond: half-even.
+        ("vllm.x", "llm_request", {"gen_ai.latency.time_in_model_decode": 1e-6}, 0),
+        ("vllm.x", "llm_request", {"gen_ai.latency.time_in_model_decode": 3e-6}, 2),
+        ("text-generation-inference.router", "generate", {"time_per_token": "8.351ms"}, 8_351),
+        ("any", "chat m", {}, None),
+    ],
+)
+def test_every_spelling_of_the_time_between_tokens(
+    normalized: Normalized,
+    make_request: MakeRequest,
+    scope: str,
+    name: str,
+    said: dict[str, object],
+    expected: int | None,
+) -> None:
+    tokens = {"gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 3}
+    row = normalized(make_request({**said, **tokens}, scope=scope, name=name))
+    assert expected == row["inter_token_us"]
+
+
+def test_one_token_has_no_time_between_tokens(
+    normalized: Normalized, make_request: MakeRequest
+) -> None:
+    said = {"gen_ai.latency.time_in_model_decode": 3.0, "gen_ai.usage.completion_tokens": 1}
+    row = normalized(make_request(said, scope="vllm.x", name="llm_request"))
+    assert row["inter_token_us"] is None
 
 
 def test_spellings() -> None:
