@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
@@ -145,3 +145,32 @@ def _suppressed(span: dict[str, Any]) -> bool:
 def _state(row: dict[str, Any]) -> str:
     state, reason = row["cost_state"] or "", row["cost_reason"]
     return f"{state} ({reason})" if state and reason else state
+
+
+class RecordedText(NamedTuple):
+    """One recorded text, and what to say of it."""
+
+    side: str
+    attribute: str
+    text: str
+    is_cut: bool
+    redactions: str
+    kept_until: str
+
+
+def recorded_texts(answer: Table, *, zone: str) -> list[RecordedText]:
+    """List the texts of a trace, what went in before what came out."""
+    rows = sorted(
+        answer.rows.to_pylist(), key=lambda row: (row["start_time"], row["span_id"], row["side"])
+    )
+    return [
+        RecordedText(
+            side=row["side"],
+            attribute=row["name"],
+            text=row["text"],
+            is_cut=row["is_cut"],
+            redactions=row["redactions"].replace(",", ", "),
+            kept_until=spoken.moment(row["kept_until"], zone=zone),
+        )
+        for row in rows
+    ]

@@ -28,7 +28,7 @@ from controlplane.pricing.gpu_ports import GpuPools
 from controlplane.pricing.history import PriceHistory
 from controlplane.pricing.price_book import Found, PriceBook
 from controlplane.pricing.rerate import RerateRuns
-from controlplane.signals.content import ContentKeeper
+from controlplane.signals.content import ContentKeeper, Recording
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.sender import TenantMap
 from controlplane.signals.signal_ports import SignalReader, SignalWriter
@@ -175,6 +175,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     clock: Clock
     ids: IdFactory
     version: str
+    recording: Recording = Recording()
     fixed_pools: tuple[GpuPool, ...] = ()
     zone: str = "UTC"
     calendar: FiscalCalendar = GREGORIAN

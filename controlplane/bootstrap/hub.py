@@ -39,7 +39,7 @@ from controlplane.bootstrap.publishing import (
     roll_out,
 )
 from controlplane.bootstrap.reconciling import uploaded_bills
-from controlplane.bootstrap.recording import content_rounds
+from controlplane.bootstrap.recording import content_rounds, recording_of
 from controlplane.bootstrap.rerates import closing_of, run_waiting
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import (
@@ -187,6 +187,7 @@ def build_services(
     return Services(
         reader=stores.spans,
         contents=stores.spans.contents,
+        recording=recording_of(settings.content),
         signals=stores.spans.signals,
         signal_writer=stores.spans,
         subjects=stores.spans,

@@ -7,7 +7,7 @@ from controlplane.core.clock import Clock
 from controlplane.ingest.content import ContentPolicy
 from controlplane.ingest.redaction import RedactionRule, Redactor
 from controlplane.settings import ContentSettings
-from controlplane.signals.content import ContentKeeper
+from controlplane.signals.content import ContentKeeper, Recording
 from controlplane.workers.rounds import Rounds
 
 FORGET_SECONDS: Final = 3_600.0
@@ -19,13 +19,28 @@ def content_policy(told: ContentSettings) -> ContentPolicy | None:
     Raises:
         ConfigError: a redaction rule that can not be one, also where nothing is kept.
     """
-    rules = [RedactionRule(rule.name, rule.pattern) for rule in told.rules]
-    redactor = Redactor(rules, built_in=told.built_in_redaction)
+    redactor = _redactor(told)
     if not told.capture:
         return None
     return ContentPolicy(
         redactor=redactor, max_chars=told.max_chars, max_texts=told.max_texts_per_span
     )
+
+
+def recording_of(told: ContentSettings) -> Recording:
+    """Return what the API says of it.
+
+    Raises:
+        ConfigError: as `content_policy`.
+    """
+    return Recording(
+        capture=told.capture, retention_days=told.retention_days, marks=_redactor(told).names
+    )
+
+
+def _redactor(told: ContentSettings) -> Redactor:
+    rules = [RedactionRule(rule.name, rule.pattern) for rule in told.rules]
+    return Redactor(rules, built_in=told.built_in_redaction)
 
 
 def content_rounds(told: ContentSettings, keeper: ContentKeeper, clock: Clock) -> Rounds:

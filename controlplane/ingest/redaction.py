@@ -71,6 +71,13 @@ class Redactor:
         self._before = BUILT_IN if built_in else ()
         self._after = (*((_PHONE,) if built_in else ()), *rules)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What may stand in brackets in a redacted text."""
+        checked = ("card", "iban") if self._built_in else ()
+        rules = (rule.name for rule in (*self._before, *self._after))
+        return tuple(sorted({*checked, *rules}))
+
     def redact(self, texts: Column) -> Column:
         """Answer the texts with every match replaced by its rule's name in brackets."""
         for rule in self._before:

@@ -52,7 +52,8 @@ class Timings(msgspec.Struct, frozen=True):
 def _half_even(dividend: Int64s, divisor: Int64s) -> Int64s:
     whole, rest = np.divmod(dividend, divisor)
     is_up = (2 * rest > divisor) | ((2 * rest == divisor) & (whole % 2 == 1))
-    return whole + is_up
+    rounded: Int64s = whole + is_up
+    return rounded
 
 
 def read_timings(spans: pa.Table, reader: FieldReader, claims: Claims) -> Timings:

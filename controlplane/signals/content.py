@@ -1,8 +1,9 @@
 """Recorded text of calls, apart from what they cost."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+import msgspec
 import pyarrow as pa
 
 from controlplane.signals.queries import TraceQuery
@@ -34,3 +35,17 @@ class ContentKeeper(Protocol):
     def forget_content(self, *, before: datetime) -> int:
         """Delete text of spans that started before an instant; return how many rows."""
         ...
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
+    """What this installation records of content."""
+
+    capture: bool = False
+    retention_days: int = 7
+    marks: tuple[str, ...] = ()
+    """Names that redaction leaves in brackets where it took something out."""
+
+    @property
+    def kept(self) -> timedelta:
+        """How long a text is kept after its call began."""
+        return timedelta(days=self.retention_days)

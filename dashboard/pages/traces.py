@@ -25,6 +25,7 @@ def draw(asked: Filters) -> None:
     trace_id = st.query_params.get(URL_KEY)
     if trace_id:
         _trace(asked, trace_id)
+        _content(asked, trace_id)
     _calls(asked)
 
 
@@ -99,6 +100,37 @@ def _reports(asked: Filters, answer: Table) -> None:
         alt=asked.say("reports_help"),
     )
     st.caption(asked.say("reports_help"))
+
+
+def _content(asked: Filters, trace_id: str) -> None:
+    """Show recorded text, asked for only when the viewer opens it: reading it is its own right."""
+    if not tracing.is_trace_id(trace_id):
+        return
+    with Panel(asked.say("content"), asked, key="content", help_text=asked.say("content_help")):
+        if not st.toggle(asked.say("content_show"), key="show-content"):
+            return
+        answer = data.table(f"traces/{trace_id}/content")
+        texts = tracing.recorded_texts(answer, zone="UTC")
+        if not texts:
+            st.info(asked.say("content_none" if answer.meta["capture"] else "content_off"))
+            return
+        days = spoken.count(answer.meta["retention_days"])
+        st.caption(asked.say("content_kept", days=days, texts=spoken.count(len(texts))))
+        for number, one in enumerate(texts):
+            _recorded(asked, one, number)
+
+
+def _recorded(asked: Filters, one: tracing.RecordedText, number: int) -> None:
+    said = [asked.say(f"content_{one.side}"), spoken.plain(one.attribute)]
+    if one.redactions:
+        said.append(asked.say("content_redacted", names=spoken.plain(one.redactions)))
+    if one.is_cut:
+        said.append(asked.say("content_cut"))
+    said.append(asked.say("content_until", at=one.kept_until))
+    with st.container(key=f"recorded-{number}"):
+        st.caption(" · ".join(said))
+        # Never Markdown: whoever wrote the text would write on our page.
+        st.code(one.text, language=None, wrap_lines=True)
 
 
 draw(filters.current())

@@ -104,6 +104,7 @@ class FakeApi:
         self.broken: set[str] = set()
         self.alerts = [ALERT]
         self.corrections: list[dict[str, str]] = []
+        self.tables = dict(TABLES)
         self.data_through: str | None = NOW.isoformat()
         self.asked: list[tuple[str, list[tuple[str, str]]]] = []
         self.sign_in_tokens = {"once"}
@@ -124,8 +125,8 @@ class FakeApi:
                 "calls": [70], "suppressed": [50], "last_event_time": [NOW],
             })  # fmt: skip
             return emitters, {"data_through": self.data_through, "server_time": NOW.isoformat()}
-        if path in TABLES:
-            return TABLES[path]()
+        if path in self.tables:
+            return self.tables[path]()
         if path == "calls":
             return calls_of(self.spans), {"zone": "UTC", "next_cursor": None}
         if path == f"traces/{TRACE}":
@@ -253,6 +254,22 @@ def trace_spans() -> pa.Table:
     ])  # fmt: skip
 
 
+def recorded() -> tuple[pa.Table, dict[str, Any]]:
+    """What was recorded of the trace: a prompt with an address taken out, and an answer cut."""
+    at = NOW - timedelta(seconds=30)
+    base = {
+        "trace_id": TRACE, "span_id": "00000000000000a3", "start_time": at, "tenant": "acme",
+        "kept_until": at + timedelta(days=7),
+    }  # fmt: skip
+    rows = pa.Table.from_pylist([
+        {**base, "side": "output", "name": "gen_ai.output.messages", "is_cut": True,
+         "text": "# Not a heading\n<b>not bold</b>", "redactions": ""},
+        {**base, "side": "input", "name": "gen_ai.input.messages", "is_cut": False,
+         "text": "Write to [email] about [card]", "redactions": "email,card"},
+    ])  # fmt: skip
+    return rows, {"texts": 2, "capture": True, "retention_days": 7}
+
+
 def duplicates() -> tuple[pa.Table, dict[str, Any]]:
     """What two clients reported of calls that a gateway and another tenant's engine bill."""
     rows = pa.table({
@@ -296,6 +313,7 @@ def budget(name: str, *, limit: int, enforced: int, around: int, leased: int) ->
 
 TABLES: dict[str, Callable[[], tuple[pa.Table, dict[str, Any]]]] = {
     "gpu": gpu_lines,
+    f"traces/{TRACE}/content": recorded,
     "data-quality/duplicates": duplicates,
 }
 

@@ -168,6 +168,28 @@ def test_trace_shows_what_is_billed_and_why_the_rest_is_not(open_page: OpenPage)
     assert ["exact", "exact"] == list(reports["Price found by"])
 
 
+def test_recorded_text_is_asked_for_only_when_it_is_opened(open_page: OpenPage, api: Any) -> None:
+    app = open_page("traces", trace=TRACE)
+    assert f"traces/{TRACE}/content" not in [path for path, _ in api.asked]
+    app = app.toggle(key="show-content").set_value(True).run()
+    assert ["Write to [email] about [card]", "# Not a heading\n<b>not bold</b>"] == [
+        code.value for code in app.code
+    ]
+    said = words(app).replace("\\", "")
+    assert "2 texts, redacted before they were stored and deleted after 7 days" in said
+    assert "taken out: email, card" in said
+    assert "kept until 2026-11-" in said
+
+
+def test_recording_that_is_off_says_how_to_turn_it_on(open_page: OpenPage, api: Any) -> None:
+    rows, meta = api.tables[f"traces/{TRACE}/content"]()
+    off = (rows.slice(0, 0), {**meta, "capture": False})
+    api.tables[f"traces/{TRACE}/content"] = lambda: off
+    app = open_page("traces", trace=TRACE).toggle(key="show-content").set_value(True).run()
+    assert not app.exception
+    assert "Recording is off" in words(app)
+
+
 @pytest.mark.parametrize("trace", ["0" * 32, "../../etc/passwd", "<b>x</b>"])
 def test_an_unknown_trace_is_a_sentence(open_page: OpenPage, trace: str) -> None:
     app = open_page("traces", trace=trace)

@@ -12,6 +12,7 @@ from litestar import Controller, Response, get
 from litestar.params import FromPath
 
 from controlplane.api import params as p
+from controlplane.api.content_views import content_meta, content_rows
 from controlplane.api.describe import TABLE, documented
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.services import Services
@@ -92,9 +93,14 @@ class CallController(Controller):
     def content(
         self, request: ApiRequest, services: Injected, trace_id: FromPath[str]
     ) -> Response[bytes]:
-        """Answer what was recorded of a trace's calls, redacted; empty where nothing is recorded."""
-        table = services.contents.content(_trace_query(request, services, trace_id))
-        return respond(request, table, meta={"trace_id": trace_id, "texts": table.num_rows})
+        """Answer what was recorded of a trace's calls, redacted; empty where nothing is recorded.
+
+        `redactions` names what was taken out of a text, `meta.capture` whether anything is recorded.
+        """
+        asked = _trace_query(request, services, trace_id)
+        told = services.recording
+        rows = content_rows(services.contents.content(asked), told, now=services.clock.now())
+        return respond(request, rows, meta=content_meta(trace_id, rows, told))
 
 
 def _trace_query(request: ApiRequest, services: Services, trace_id: str) -> TraceQuery:
