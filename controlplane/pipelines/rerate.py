@@ -1,12 +1,13 @@
 """A window re-rated: reports get the prices of a version, calls follow, the ledger is told once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import pairwise
 from typing import Final, Protocol
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from controlplane.core.calendar import Window
 from controlplane.core.errors import UnavailableError
@@ -27,7 +28,7 @@ class RerateStore(Protocol):
         ...
 
     def days(self, window: Window) -> list[Window]:
-        """Return the parts of a window that have reports, one a UTC day."""
+        """Return the parts of a window that have reports, ascending, each small enough to hold."""
         ...
 
     def preview(self, order: RerateOrder, day: Window, reprice: Reprice) -> pa.Table:
@@ -94,7 +95,7 @@ def preview_rerate(store: RerateStore, order: RerateOrder, book: PriceBook) -> R
     Raises:
         StoreUnavailableError: try again.
     """
-    made = [store.preview(order, day, _with(book)) for day in _days(store, order)]
+    made = (store.preview(order, day, _with(book)) for day in _days(store, order))
     return _report(order, made, is_applied=False)
 
 
@@ -109,7 +110,7 @@ def apply_rerate(
     """
     if not store.is_ready():
         raise UnavailableError("the ledger does not have every call yet; try again in a moment")
-    made = [store.apply(order, day, _with(book), now=now) for day in _days(store, order)]
+    made = (store.apply(order, day, _with(book), now=now) for day in _days(store, order))
     return _report(order, made, is_applied=True)
 
 
@@ -139,9 +140,17 @@ def _days(store: RerateStore, order: RerateOrder) -> Iterator[Window]:
         yield from store.days(Window(start, end))
 
 
-def _report(order: RerateOrder, made: list[pa.Table], *, is_applied: bool) -> RerateReport:
-    groups = group_adjustments(made)
-    corrections = sum(table.column("is_correction").to_pylist().count(True) for table in made)
+def _report(order: RerateOrder, made: Iterable[pa.Table], *, is_applied: bool) -> RerateReport:
+    """Add up what each part made; no part is held longer than that."""
+    corrections = 0
+
+    def counted() -> Iterator[pa.Table]:
+        nonlocal corrections
+        for table in made:
+            corrections += pc.sum(table.column("is_correction")).as_py() or 0
+            yield table
+
+    groups = group_adjustments(counted())
     return RerateReport(
         run_id=order.run_id,
         price_version=order.price_version,
@@ -150,7 +159,7 @@ def _report(order: RerateOrder, made: list[pa.Table], *, is_applied: bool) -> Re
         tenants=order.tenants,
         is_applied=is_applied,
         basis=BASIS,
-        calls=sum(table.num_rows for table in made),
+        calls=sum(group.calls for group in groups),
         corrections=corrections,
         old_nusd=sum(group.old_nusd for group in groups),
         new_nusd=sum(group.new_nusd for group in groups),

@@ -1,7 +1,7 @@
 """Re-rating in the store: reports get new prices, calls follow, adjustments say what changed.
 
-Everything runs in the settler's thread, between two ticks, a UTC day at a time: first the day's
-reports, then the calls that several reports make, settled anew. Each day is one transaction, and done
+Everything runs in the settler's thread, between two ticks, some hours at a time: first their reports,
+then the calls that several reports make, settled anew. Each part is one transaction, and done
 again it changes nothing, so that a run that was cut short is finished by running it again.
 """
 
@@ -37,7 +37,9 @@ from controlplane.store.spans.database import load, read_sql, transaction
 from controlplane.store.spans.settle_tables import SettleTables
 from controlplane.store.spans.writer import SpanTableWriter
 
-_DAY: Final = timedelta(days=1)
+MAX_PART_REPORTS: Final = 250_000
+"""Reports of one transaction, unless an hour has more: what is held at once, a kilobyte each."""
+_HOUR: Final = timedelta(hours=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PRICED_NAMES: Final = tuple(field.name for field in PRICED)
 _READ: Final = tuple(name for name in SPAN_SCHEMA.names if name != "attributes")
@@ -78,20 +80,30 @@ class RerateTables:
         self._tables = tables
         self._writer = writer
         self._connection = tables.connection
+        self.most = MAX_PART_REPORTS
 
     def is_ready(self) -> bool:
         """Whether the ledger has every call as it is now; a re-rate waits for that."""
         return self._tables.is_posted()
 
     def days(self, window: Window) -> list[Window]:
-        """Return the parts of a window, one a UTC day that has reports."""
+        """Return the parts of a window that have reports, each of hours of one UTC day."""
         found = self._connection.execute(
-            "SELECT DISTINCT day_of(start_time) AS day FROM span_fact"
-            " WHERE start_time >= $start AND start_time < $end ORDER BY day",
+            "SELECT epoch_us(start_time) // 3600000000 AS hour, count(*) FROM span_fact"
+            " WHERE start_time >= $start AND start_time < $end GROUP BY hour ORDER BY hour",
             {"start": window.start, "end": window.end},
         ).fetchall()
-        starts = [_EPOCH + int(day) * _DAY for (day,) in found]
-        return [Window(max(at, window.start), min(at + _DAY, window.end)) for at in starts]
+        parts: list[Window] = []
+        held = 0
+        for hour, reports in found:
+            start = _EPOCH + int(hour) * _HOUR
+            if parts and (hour // 24 == _hour_of(parts[-1]) // 24) and held + reports <= self.most:
+                parts[-1] = Window(parts[-1].start, start + _HOUR)
+                held += reports
+            else:
+                parts.append(Window(start, start + _HOUR))
+                held = reports
+        return [part.clip(window) for part in parts]
 
     def preview(self, order: RerateOrder, day: Window, reprice: Reprice) -> pa.Table:
         """Answer the ADJUSTMENT_SCHEMA rows that `apply` would make of a day; nothing changes.
@@ -106,10 +118,11 @@ class RerateTables:
             grouped = unsettled.grouped
             if not grouped.num_rows:
                 return self._as_booked(lone, order, day)
-            rated = _price_inside(grouped, order, day=day, reprice=reprice)
+            rated = _price_inside(grouped, order, window=_side(order, day), reprice=reprice)
             again = msgspec.structs.replace(unsettled, grouped=rated)
             self._tables.compare(settle(again, reprice=reprice))
-            changed = self._connection.execute(_RESETTLED).to_arrow_table()
+            # Each call is said once, in the part of its home, whatever parts its reports are in.
+            changed = _of(day, self._connection.execute(_RESETTLED).to_arrow_table())
         except duckdb.Error as error:
             raise StoreUnavailableError(f"span store: {error}") from error
         # A call by itself may share a key with others: it was settled again with them.
@@ -249,16 +262,37 @@ def _typed(adjustments: pa.Table) -> pa.Table:
 
 
 def _price_inside(
-    grouped: pa.Table, order: RerateOrder, *, day: Window, reprice: Reprice
+    grouped: pa.Table, order: RerateOrder, *, window: Window, reprice: Reprice
 ) -> pa.Table:
     """Reprice the rows that a re-rate is about; their neighbors keep what they have."""
-    starts = grouped.column("start_time")
-    inside = pc.and_(
-        pc.greater_equal(starts, pa.scalar(day.start, starts.type)),
-        pc.less(starts, pa.scalar(day.end, starts.type)),
-    )
+    inside: Column = _is_in(window, grouped)
     if order.tenants:
-        named = pc.is_in(grouped.column("tenant"), value_set=pa.array(list(order.tenants)))
+        named: Column = pc.is_in(grouped.column("tenant"), value_set=pa.array(list(order.tenants)))
         inside = pc.and_(inside, named)
+    outside: Column = pc.invert(inside)
     new = reprice(grouped.filter(inside)).select(grouped.schema.names).cast(grouped.schema)
-    return pa.concat_tables([new, grouped.filter(pc.invert(inside))])
+    return pa.concat_tables([new, grouped.filter(outside)])
+
+
+def _side(order: RerateOrder, day: Window) -> Window:
+    """Return what of the order's window is closed, or open, as the day is."""
+    closed, whole = order.closed_before, order.window
+    if closed is None or not whole.start < closed < whole.end:
+        return whole
+    return Window(whole.start, closed) if day.start < closed else Window(closed, whole.end)
+
+
+def _of(day: Window, adjustments: pa.Table) -> pa.Table:
+    return adjustments.filter(_is_in(day, adjustments))
+
+
+def _is_in(window: Window, rows: pa.Table) -> Column:
+    starts = rows.column("start_time")
+    return pc.and_(
+        pc.greater_equal(starts, pa.scalar(window.start, starts.type)),
+        pc.less(starts, pa.scalar(window.end, starts.type)),
+    )
+
+
+def _hour_of(part: Window) -> int:
+    return (part.start - _EPOCH) // _HOUR

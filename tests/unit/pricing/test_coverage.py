@@ -45,6 +45,7 @@ def test_the_range_is_between_the_providers_models(
 ) -> None:
     estimator = RangeEstimator(PriceBook("t", [], overrides=OWN), AT)
     assert expected == estimator.estimate(_usage(provider))
+    assert expected == estimator.estimate(_usage(provider)), "and from what is remembered"
 
 
 def test_an_empty_list_bounds_nothing() -> None:

@@ -264,6 +264,10 @@ def test_time_in_the_queue_is_not_busy() -> None:
         (_pool(idle=IdlePolicy.OWNER),),
         (_pool(slices=(Slice(name="a", share="2/3"), Slice(name="b", share="1/2"))),),
         (_pool(slices=(Slice(name="a", share="x"),)),),
+        (_pool(slices=(Slice(name="a", share="1/0"),)),),
+        (_pool(slices=(Slice(name="a", share="0"),)),),
+        (_pool(slices=(Slice(name="a", share="8/7"),)),),
+        (_pool(price=NodePrice(kind=PriceKind.SPOT, hourly_usd="four")),),
         (_pool(price=NodePrice(kind=PriceKind.SPOT, hourly_usd="-1")),),
         (_pool(price=NodePrice(kind=PriceKind.SPOT, hourly_usd="NaN")),),
     ],
@@ -271,6 +275,18 @@ def test_time_in_the_queue_is_not_busy() -> None:
 def test_pools_that_can_not_be_billed_are_refused(pools: tuple[GpuPool, ...]) -> None:
     with pytest.raises(InvalidInputError):
         check_pools(pools)
+
+
+def test_pools_that_share_no_model_and_no_more_than_a_node_can_be_billed() -> None:
+    check_pools(())
+    check_pools(
+        (
+            _pool(models=("m", "n")),
+            _pool(name="b", idle=IdlePolicy.OWNER, owner="search"),
+            _pool(name="c", slices=(Slice(name="s", share="2/3", models=("o",)),
+                                    Slice(name="t", share="1/3", models=("p",)))),
+        )
+    )  # fmt: skip
 
 
 def _simulated(seed: int, *, per_second: float) -> tuple[sim.Engine, list[Served]]:

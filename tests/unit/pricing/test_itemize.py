@@ -88,6 +88,37 @@ def test_a_cost_that_the_price_does_not_make_is_one_item(span_rows: Rows) -> Non
     ] == split
 
 
+def test_a_price_of_the_organisations_alone_is_its_own_list_price(span_rows: Rows) -> None:
+    """The list does not know the model: there is no discount off it."""
+    book = PriceBook(
+        "b", [], overrides=[ModelPrices(provider="openai", model="gpt-4o", rows=(OWN,))]
+    )
+    own = {"price_id": "override/1", "cost_nusd": 2_002_500 + 27_000}
+    found = _items(span_rows, book, own)
+    assert [2_002_500, 27_000] == [item["cost_nusd"] for item in found]
+    for end in ("numerator", "denominator"):
+        assert [item[f"rate_{end}"] for item in found] == [item[f"list_{end}"] for item in found]
+
+
+def test_a_price_per_call_is_an_item_whether_or_not_calls_were_counted(span_rows: Rows) -> None:
+    """0.01 USD a call: one where nothing was said, three where three were."""
+    rates = {"requests": rate(Decimal("0.01"), per=1)}
+    row = PriceRow(price_id="list/1", validity=ALWAYS, tiers=(Tier(-1, rates),))
+    book = PriceBook(
+        "b", [], overrides=[ModelPrices(provider="openai", model="gpt-4o", rows=(row,))]
+    )
+    unused = {"input_uncached": None, "output_text": None}
+    found = _items(
+        span_rows,
+        book,
+        {**unused, "cost_nusd": 10_000_000},
+        {**unused, "requests": 3, "cost_nusd": 30_000_000},
+    )
+    assert [(0, "requests", 1, 10_000_000), (1, "requests", 3, 30_000_000)] == [
+        tuple(item.values())[:4] for item in found
+    ]
+
+
 def test_hostile_quantities_do_not_wrap(span_rows: Rows) -> None:
     """2^40 tokens at 2.50: 2.7e15 nano-USD; a thousand times dearer is beyond what a cost can be."""
     many = 2**40

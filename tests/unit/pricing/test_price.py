@@ -14,6 +14,7 @@ from controlplane.pricing.price_book import ListedModel, ListedProvider, Pin, Pr
 from controlplane.pricing.quote import quote
 from controlplane.pricing.rates import ALWAYS, PriceRow, Rate, Tier, Validity
 from controlplane.signals.schema import ATTRIBUTED_SCHEMA, SPAN_SCHEMA
+from controlplane.signals.vocabulary import GATEWAY_CACHE
 
 T0 = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -36,6 +37,8 @@ MODELS = [
             _row("dated-2", Validity(since=T0.date() + timedelta(days=1)), Tier(-1, {"input_uncached": Rate(2, 1)})),
         ],
     ),
+    ("retired", [_row("retired", Validity(until=T0.date()), Tier(-1, {"input_uncached": Rate(7, 1)}))]),
+    ("batch-only", [PriceRow(price_id="b", validity=ALWAYS, tiers=(Tier(-1, {"input_uncached": Rate(1, 1)}),), service_tier="batch")]),
 ]  # fmt: skip
 
 
@@ -144,11 +147,31 @@ def test_calls_without_usage(
     assert expected == (row["cost_nusd"], row["cost_state"], row["cost_reason"])
 
 
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        # A reply from the gateway's own cache: nobody was asked.
+        ({"service_tier": GATEWAY_CACHE, "billing_model": "unknown"}, (0, "free", "cache_hit")),
+        ({"billing_model": "retired"}, (None, "unpriced", "no_price_at_time")),
+        ({"billing_model": "retired", "start_time": T0 - timedelta(microseconds=1)}, (35, "priced", None)),
+        ({"billing_model": "batch-only"}, (None, "unpriced", "no_price_at_time")),
+        ({"billing_model": "batch-only", "service_tier": "batch"}, (5, "priced", None)),
+        ({"billing_model": "standin", "cache_read": 2}, (21, "priced", "no_own_rate:cache_read")),
+        ({"billing_model": "free", "output_audio": 1}, (None, "unpriced", "missing_rate:output_audio")),
+    ],
+)  # fmt: skip
+def test_calls_that_no_rate_applies_to(
+    facts: dict[str, object], expected: tuple[int | None, str | None, str | None]
+) -> None:
+    row = price(_spans([{"input_uncached": 5, **facts}]), OWN).to_pylist()[0]
+    assert expected == (row["cost_nusd"], row["cost_state"], row["cost_reason"])
+
+
 def test_rows_keep_their_order_and_batches_do_not_matter() -> None:
     """Pricing a batch is pricing its rows."""
     rows: list[dict[str, object]] = [
         {"billing_model": name, "input_uncached": i, "report_kind": "call" if i % 3 else "none"}
-        for i, name in enumerate(["tiered", "dated", "free", "unknown"] * 8)
+        for i, name in enumerate(["tiered", "dated", "retired", "free", "unknown"] * 8)
     ]
     whole = price(_spans(rows), OWN).to_pylist()
     single = [price(_spans([row]), OWN).to_pylist()[0] for row in rows]

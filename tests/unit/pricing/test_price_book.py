@@ -94,6 +94,20 @@ def test_a_makers_model_is_his_wherever_it_is_sold(book: PriceBook) -> None:
     assert not book.is_makers("azure", "gpt-4o")
 
 
+def test_the_public_list_is_asked_past_the_organisations_own_prices() -> None:
+    """Of what a discount is one; a call without a model has none, and a maker may be nobody."""
+    listed = PriceRow(price_id="l", validity=ALWAYS, tiers=(Tier(-1, {"output_text": Rate(9, 1)}),))
+    model = ListedModel(model="m", rows=(listed,), spellings=("m",))
+    own = compile_overrides([{"provider": "p", "model": "m", "usd": {"output_text": "1"}}])
+    book = PriceBook("t", [ListedProvider(provider="p", models=[model])], overrides=own)
+    found, public = book.find("p", "M"), book.listed("p", "M")
+    assert not isinstance(found, NotFound)
+    assert not isinstance(public, NotFound)
+    assert (listed,) == public.rows != found.rows
+    assert NotFound("unknown_model") == book.listed("p", None) == book.listed("p", "")
+    assert None is book.maker_of("nobody-makes-this")
+
+
 def test_names_hold_the_lists_spellings_and_the_organisations(book: PriceBook) -> None:
     """What a rate card is compiled for."""
     own = compile_overrides([{"provider": "p", "model": "M", "usd": {"output_text": "1"}}])
