@@ -13,11 +13,11 @@ from collectors.billing.reading import (
     BadLineError,
     Row,
     amount_of,
+    currency_of,
     day_of,
     document_of,
     quantity_of,
     text_of,
-    usd_only,
 )
 from controlplane.signals.billing import BillKind, BillLine
 
@@ -52,7 +52,7 @@ def _lines(result: Row, starting_at: object) -> Iterator[BillLine | BadLineError
 
 
 def _cost(result: Row, starting_at: object) -> BillLine:
-    usd_only(result.get("currency"))
+    currency = currency_of(result.get("currency"))
     cents = amount_of(result["amount"])
     kind = str(result.get("cost_type") or "tokens")
     meter = METERS.get(str(result.get("token_type")))
@@ -62,6 +62,7 @@ def _cost(result: Row, starting_at: object) -> BillLine:
         meter="web_searches" if kind == "web_search" else meter,
         key=text_of(result, "workspace_id"),
         kind=_KINDS.get(kind, BillKind.USAGE),
+        currency=currency,
         cost_usd=None if cents is None else cents.scaleb(-CENTS),
         description=text_of(result, "description") or kind,
     )

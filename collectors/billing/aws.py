@@ -13,11 +13,11 @@ from collectors.billing.reading import (
     BadLineError,
     Row,
     amount_of,
+    currency_of,
     day_of,
     quantity_of,
     rows_of,
     text_of,
-    usd_only,
 )
 from controlplane.signals.billing import BillKind, BillLine
 
@@ -68,7 +68,7 @@ def _line(row: Row) -> BillLine | None:
     usage_type = _column(row, "line_item.usage_type") or ""
     if kind is BillKind.USAGE and "bedrock" not in f"{product} {usage_type}".lower():
         return None
-    usd_only(_column(row, "line_item.currency_code"))
+    currency = currency_of(_column(row, "line_item.currency_code"))
     found = _TYPE.match(usage_type)
     unit = _UNITS.get((_column(row, "pricing.unit") or "").lower())
     amount = _column(row, "line_item.usage_amount")
@@ -79,6 +79,7 @@ def _line(row: Row) -> BillLine | None:
         key=_column(row, "line_item.usage_account_id"),
         kind=kind,
         quantity=quantity_of(amount, times=unit) if unit and found else None,
+        currency=currency,
         cost_usd=amount_of(_column(row, "line_item.unblended_cost")),
         description=_column(row, "line_item.line_item_description") or usage_type,
     )

@@ -9,11 +9,11 @@ from collectors.billing.reading import (
     BadLineError,
     Row,
     amount_of,
+    currency_of,
     day_of,
     quantity_of,
     rows_of,
     text_of,
-    usd_only,
 )
 from controlplane.signals.billing import BillKind, BillLine
 
@@ -48,7 +48,7 @@ def read(path: Path) -> Iterator[BillLine | BadLineError]:
 
 
 def _line(row: Row) -> BillLine:
-    usd_only(row.get("BillingCurrency"))
+    currency = currency_of(row.get("BillingCurrency"))
     kind = _KINDS.get(str(row.get("ChargeCategory") or "usage").lower(), BillKind.USAGE)
     words = f"{row.get('SkuMeter') or ''} {row.get('ChargeDescription') or ''}".lower()
     meter = text_of(row, "x_UsageBucket") or next(
@@ -65,6 +65,7 @@ def _line(row: Row) -> BillLine:
         key=text_of(row, "SubAccountId"),
         kind=kind,
         quantity=quantity_of(row.get("ConsumedQuantity"), times=int(block[1]) if block else 1),
+        currency=currency,
         cost_usd=amount_of(row.get("BilledCost")),
         description=text_of(row, "ChargeDescription") or "",
     )

@@ -13,12 +13,12 @@ from collectors.billing.reading import (
     BadLineError,
     Row,
     amount_of,
+    currency_of,
     day_of,
     document_of,
     quantity_of,
     rows_of,
     text_of,
-    usd_only,
 )
 from controlplane.signals.billing import BillKind, BillLine
 
@@ -69,7 +69,7 @@ def _cost(row: Row) -> BillLine | None:
     amount = amount_of(told.get("value"))
     if amount is None:  # the export has a row for every day, also for those without a charge
         return None
-    usd_only(told.get("currency"))
+    currency = currency_of(told.get("currency"))
     item = text_of(row, "line_item") or ""
     model, _, meter = (part.strip() for part in item.rpartition(","))
     known = METERS.get(meter.lower())
@@ -79,6 +79,7 @@ def _cost(row: Row) -> BillLine | None:
         meter=known,
         key=text_of(row, "api_key_id", "project_id"),
         kind=next((kind for word, kind in _OTHER_KINDS if word in item.lower()), BillKind.USAGE),
+        currency=currency,
         cost_usd=amount,
         quantity=quantity_of(row.get("quantity")) if known else None,
         description=item,

@@ -8,11 +8,11 @@ from collectors.billing.reading import (
     BadLineError,
     Row,
     amount_of,
+    currency_of,
     day_of,
     quantity_of,
     rows_of,
     text_of,
-    usd_only,
 )
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.tokens import BUCKET_NAMES
@@ -52,7 +52,7 @@ def read(path: Path, mapping: Mapping[str, str]) -> Iterator[BillLine | BadLineE
 
 
 def _line(said: Row) -> BillLine:
-    usd_only(said.get("currency"))
+    currency = currency_of(said.get("currency"))
     cost = amount_of(said.get("cost"))
     if said.get("cost_cents") not in {None, ""}:
         cents = amount_of(said["cost_cents"])
@@ -69,6 +69,7 @@ def _line(said: Row) -> BillLine:
         key=text_of(said, "key"),
         kind=BillKind((text_of(said, "kind") or "usage").lower()),
         quantity=quantity_of(said.get("quantity")),
+        currency=currency,
         cost_usd=cost,
         description=text_of(said, "description") or "",
     )

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -20,6 +21,7 @@ MAX_JSON_BYTES: Final = 256 * 2**20
 """A JSON document is held whole; tables are read row by row."""
 MAX_ROWS: Final = 20_000_000
 MAX_AMOUNT: Final = Decimal(10) ** 12
+_CURRENCY: Final = re.compile(r"[A-Z]{3}")
 Row = Mapping[str, Any]
 _UNREADABLE: Final = (
     csv.Error, EOFError, OSError, RecursionError, UnicodeDecodeError, msgspec.DecodeError,
@@ -184,14 +186,16 @@ def decimals_of(amounts: Iterable[Decimal | None]) -> int:
     return most
 
 
-def usd_only(currency: object) -> None:
-    """Pass US dollars.
+def currency_of(said: object) -> str:
+    """Read a currency's code; USD where nothing is said.
 
     Raises:
-        BadLineError: another currency; its rate is not ours to guess.
+        BadLineError: it is no code.
     """
-    if str(currency or "USD").strip().upper() != "USD":
-        raise BadLineError(f"currency {currency!r} is not USD")
+    code = str(said or "USD").strip().upper()
+    if not _CURRENCY.fullmatch(code):
+        raise BadLineError(f"currency {said!r} is no ISO code")
+    return code
 
 
 def text_of(row: Row, *names: str) -> str | None:

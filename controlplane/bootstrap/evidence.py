@@ -6,6 +6,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.bootstrap.hub import VERSION
+from controlplane.bootstrap.metadata import open_metadata
 from controlplane.bootstrap.offline import parse_instant
 from controlplane.bootstrap.places import SIGNING_KEY, SPANS_FILE
 from controlplane.bootstrap.price_books import load_book
@@ -22,7 +23,9 @@ from controlplane.pipelines.export import (
     write_export,
 )
 from controlplane.pipelines.signed_directory import Stamp
+from controlplane.pricing.currency import USD
 from controlplane.settings import Settings
+from controlplane.store.metadata.currencies import ExchangeRateRepository
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
 MAX_FILE_BYTES = 4 * 2**30
@@ -37,6 +40,7 @@ class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     file_format: str
     charge_period: Period = Period.DAY
+    currency: str = USD
     by: str = "team"
     owner: str | None = None
     shared_rule: SharedRule = SharedRule.NONE
@@ -58,6 +62,7 @@ def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
         kind=order.kind,
         file_format=order.file_format,
         charge_period=order.charge_period,
+        currency=order.currency,
         by=order.by,
         owner=order.owner,
         shared_rule=order.shared_rule,
@@ -65,11 +70,11 @@ def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
         calendar=settings.calendar,
     )
     check_request(request)
-    book = load_book(settings)
+    book, engine = load_book(settings), open_metadata(settings)
     store = DuckDbSpanStore(settings.data_dir / SPANS_FILE)
     try:
         return write_export(
-            ExportSources(store, book),
+            ExportSources(store, book, ExchangeRateRepository(engine)),
             request,
             out.absolute(),
             key=Ed25519PrivateKey.from_private_bytes(
@@ -83,6 +88,7 @@ def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
         )
     finally:
         store.close()
+        engine.dispose()
 
 
 def verify(directory: Path, *, public_key: Path | None) -> Verification:

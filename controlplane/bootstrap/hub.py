@@ -204,10 +204,12 @@ def build_services(
         rerates=RerateRepository(stores.engine),
         exchange_rates=ExchangeRateRepository(stores.engine),
         budgets=stores.budgets,
-        exports=export_jobs(settings, ExportSources(stores.spans, book)),
+        exports=export_jobs(
+            settings, ExportSources(stores.spans, book, ExchangeRateRepository(stores.engine))
+        ),
         metrics=stores.finance,
         reconciliations=stores.finance,
-        reconcile_bill=uploaded_bills(stores.spans, book),
+        reconcile_bill=uploaded_bills(stores.spans, book, ExchangeRateRepository(stores.engine)),
         alerts=stores.alerts,
         sessions=sessions,
         clock=CLOCK,

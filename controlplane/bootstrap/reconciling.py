@@ -1,7 +1,7 @@
 """Bills read from files or uploads, compared with the ledger, and kept when asked."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
@@ -22,10 +22,12 @@ from controlplane.pipelines.reconcile import (
     ReconciliationReport,
     reconcile_bill,
 )
+from controlplane.pricing.currency import ExchangeRates, RateTable
 from controlplane.pricing.price_book import PriceBook
 from controlplane.settings import Settings
 from controlplane.signals.billing import BillFile, BillLine
 from controlplane.signals.ports import SpanReader
+from controlplane.store.metadata.currencies import ExchangeRateRepository
 from controlplane.store.metadata.finance import FinanceRepository
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.usage.ports import KeptReconciliation
@@ -59,7 +61,7 @@ def reconcile(
     tolerance = tolerance_of(order.tolerance_percent, order.tolerance_usd)
     bill = read_bills(files, source=order.source, mapping=order.mapping)
     book = load_book(settings)
-    store = DuckDbSpanStore(settings.data_dir / SPANS_FILE)
+    store, engine = DuckDbSpanStore(settings.data_dir / SPANS_FILE), open_metadata(settings)
     try:
         request = ReconcileRequest(
             tenants=order.tenants or store.tenants(),
@@ -67,14 +69,20 @@ def reconcile(
             zone=order.zone,
             tolerance=tolerance,
         )
-        report = reconcile_bill(store, book, bill, asked=request)
+        rates = ExchangeRateRepository(engine)
+        report = reconcile_bill(store, book, bill, asked=request, rates_of=rates_in(rates))
     finally:
         store.close()
+        engine.dispose()
     if order.record:
-        engine = open_metadata(settings)
         FinanceRepository(engine).keep(_kept(report))
         engine.dispose()
     return report
+
+
+def rates_in(kept: ExchangeRates) -> Callable[[str], RateTable]:
+    """Return what answers the rates of a currency."""
+    return lambda currency: RateTable(kept.of(currency))
 
 
 def read_bills(
@@ -111,7 +119,7 @@ def tolerance_of(percent: str, usd: str) -> Tolerance:
     return Tolerance(ratio, abs(parse_usd(usd, field="tolerance-usd")))
 
 
-def uploaded_bills(reader: SpanReader, book: PriceBook) -> ReconcileBill:
+def uploaded_bills(reader: SpanReader, book: PriceBook, rates: ExchangeRates) -> ReconcileBill:
     """Return what compares a bill that came over HTTP; its file is gone when it answers."""
 
     def run(upload: BillUpload) -> ReconciliationReport:
@@ -123,7 +131,7 @@ def uploaded_bills(reader: SpanReader, book: PriceBook) -> ReconcileBill:
         request = ReconcileRequest(
             tenants=upload.tenants, provider=upload.provider, zone=upload.zone
         )
-        return reconcile_bill(reader, book, bill, asked=request)
+        return reconcile_bill(reader, book, bill, asked=request, rates_of=rates_in(rates))
 
     return run
 

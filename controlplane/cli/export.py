@@ -64,6 +64,7 @@ def export_focus(  # noqa: PLR0913 - one option each, as the contract has it
     charge_period: Annotated[
         Period, typer.Option(help="hour or day, in the reporting zone.")
     ] = Period.DAY,
+    currency: Annotated[str, typer.Option(help="BillingCurrency, if it has rates.")] = "USD",
     data_dir: DataDir = None,
     config: Config = None,
     json: Json = False,
@@ -76,6 +77,7 @@ def export_focus(  # noqa: PLR0913 - one option each, as the contract has it
         end=end,
         file_format=file_format,
         charge_period=charge_period,
+        currency=currency.upper(),
     )
     _export(out, asked, options=(config, data_dir), json=json)
 

@@ -12,6 +12,8 @@ from controlplane.cli.policy import KeyFile, Server
 app = typer.Typer()
 prices_app = group("The price book.")
 app.add_typer(prices_app, name="prices")
+rates_app = group("Exchange rates.")
+app.add_typer(rates_app, name="rates")
 
 
 class ImportedFormat(enum.StrEnum):
@@ -57,6 +59,25 @@ def import_prices(  # noqa: PLR0913 - one option each
     )
     answer = run(settings.load(config, overrides={"data_dir": data_dir}), asked)
     print_json(answer) if json else print_text(imported(answer))
+
+
+@rates_app.command("import")
+def import_rates(
+    file: Annotated[Path, typer.Argument(help="CSV: currency,day,usd_per_unit.")],
+    *,
+    source: Annotated[str, typer.Option(help="Where the rates are from, e.g. ecb.")],
+    data_dir: DataDir = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Append dated rates: USD for one unit on a UTC day; the last record of a day holds."""
+    from controlplane import settings
+    from controlplane.bootstrap.exchange_rates import import_rates as run
+
+    answer = run(settings.load(config, overrides={"data_dir": data_dir}), file, source=source)
+    print_json(answer) if json else print_text(
+        f"{answer.rates} rates of {', '.join(answer.currencies)} recorded"
+    )
 
 
 @app.command()

@@ -146,6 +146,11 @@ def usd(nusd: int) -> Decimal:
     return Decimal(f"{nusd}E-9")
 
 
+def times(price: Decimal, quantity: Decimal) -> Decimal:
+    """Return unit price times quantity, exactly."""
+    return exact(Fraction(price) * Fraction(quantity), 18)
+
+
 def exact(value: Fraction, scale: int) -> Decimal:
     """Write a fraction with at most `scale` decimals, rounded half-even where it needs more."""
     return _WIDE.create_decimal(Decimal(f"{round(value * 10**scale)}E-{scale}"))

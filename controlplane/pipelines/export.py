@@ -1,6 +1,6 @@
 """Question → calls → files → signed manifest: an export, whole or not at all."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from controlplane.exports.focus import (
     to_table,
 )
 from controlplane.exports.focus_commitments import commitment_rows
+from controlplane.exports.focus_currency import in_currency
 from controlplane.exports.manifest import Manifest
 from controlplane.exports.statement import BY, SharedRule, StatementPlan
 from controlplane.exports.traces import to_csv, to_parquet, totals
@@ -30,6 +31,7 @@ from controlplane.pipelines.commitments import drawdowns
 from controlplane.pipelines.export_statements import StatementRequest, name_of, statement_parts
 from controlplane.pipelines.signed_directory import About, Part, Stamp, write_signed
 from controlplane.pricing.commitments import Drawdown
+from controlplane.pricing.currency import USD, ExchangeRates, RateTable
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CallQuery
@@ -65,6 +67,8 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     charge_period: Period = Period.DAY
     zone: str = "UTC"
     calendar: FiscalCalendar = GREGORIAN
+    currency: str = USD
+    """BillingCurrency of a FOCUS export; every row says its rate."""
     by: str = "team"
     owner: str | None = None
     shared_rule: SharedRule = SharedRule.NONE
@@ -75,6 +79,8 @@ class ExportSources(msgspec.Struct, frozen=True):
 
     reader: SpanReader
     book: PriceBook
+    rates: ExchangeRates | None = None
+    """Without them everything is in USD."""
 
 
 def check_request(request: ExportRequest) -> None:
@@ -87,6 +93,8 @@ def check_request(request: ExportRequest) -> None:
         raise InvalidInputError("kind", f"{request.kind!r}", f"Use {', '.join(KINDS)}")
     if request.file_format not in WRITERS:
         raise InvalidInputError("format", f"{request.file_format!r}", "Write parquet or csv")
+    if request.currency != USD and request.kind != "focus":
+        raise InvalidInputError("currency", f"{request.kind!r} is in USD", "Use kind focus")
     if request.by not in BY:
         raise InvalidInputError("by", f"{request.by!r}", f"Use one of {', '.join(BY)}")
     if request.charge_period not in WIDTHS:
@@ -185,9 +193,11 @@ def _focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) -
     )
     if charges.charges.height > MAX_CHARGES:
         raise LimitExceededError("charges of an export", MAX_CHARGES, charges.charges.height)
-    yield from _charge_parts(charges, layout, request, book=sources.book)
+    yield from _charge_parts(charges, layout, request, sources=sources)
     yield from _correction_parts(layout, request, sources)
-    yield from _commitment_parts(drawn, layout, request, now=stamp.created_at)
+    yield from _commitment_parts(
+        drawn, layout, request=request, sources=sources, now=stamp.created_at
+    )
     yield _unpriced_part(charges, layout, request)
     yield Part(name=METADATA_NAME, body=_metadata(request, stamp))
 
@@ -209,19 +219,28 @@ def _statement_parts(
 
 
 def _charge_parts(
-    charges: Charges, layout: Layout, request: ExportRequest, *, book: PriceBook
+    charges: Charges, layout: Layout, request: ExportRequest, *, sources: ExportSources
 ) -> Iterator[Part]:
-    write = FOCUS_WRITERS[request.file_format]
     height = charges.charges.height
     for number, first in enumerate(range(0, max(height, 1), request.rows_per_file)):
         some = charges.charges.slice(first, request.rows_per_file)
         part = msgspec.structs.replace(charges, charges=some)
         yield Part(
             name=f"focus-{number:05d}.{request.file_format}",
-            body=write(to_table(list(focus_rows(part, layout, book)))),
+            body=_focus_body(focus_rows(part, layout, sources.book), request, sources),
             rows=some.height,
             total_nusd=part.total_nusd(),
         )
+
+
+def _focus_body(
+    rows: Iterable[Mapping[str, Any]], request: ExportRequest, sources: ExportSources
+) -> bytes:
+    """Write rows in the billing currency."""
+    if request.currency != USD:
+        kept = sources.rates.of(request.currency) if sources.rates else []
+        rows = in_currency(rows, RateTable(kept), currency=request.currency, zone=request.zone)
+    return FOCUS_WRITERS[request.file_format](to_table(list(rows)))
 
 
 def _correction_parts(
@@ -245,21 +264,26 @@ def _correction_parts(
     rows = list(correction_rows(corrections, layout, sources.book))
     yield Part(
         name=f"focus-corrections.{request.file_format}",
-        body=FOCUS_WRITERS[request.file_format](to_table(rows)),
+        body=_focus_body(rows, request, sources),
         rows=len(rows),
         total_nusd=sum(one.delta_nusd for one in corrections),
     )
 
 
 def _commitment_parts(
-    drawn: list[Drawdown], layout: Layout, request: ExportRequest, *, now: datetime
+    drawn: list[Drawdown],
+    layout: Layout,
+    *,
+    request: ExportRequest,
+    sources: ExportSources,
+    now: datetime,
 ) -> Iterator[Part]:
     """Yield what the tenant owes for commitments and did not use; no file where that is nothing."""
     rows = list(commitment_rows(drawn, layout, tenant=request.tenant, now=now))
     if rows:
         yield Part(
             name=f"focus-commitments.{request.file_format}",
-            body=FOCUS_WRITERS[request.file_format](to_table(rows)),
+            body=_focus_body(rows, request, sources),
             rows=len(rows),
             total_nusd=int(sum(row["EffectiveCost"] for row in rows) * NUSD_PER_USD),
         )
@@ -301,6 +325,7 @@ def _metadata(request: ExportRequest, stamp: Stamp) -> bytes:
                 "ColumnDefinition": focus_schema.describe_columns(),
             }
         ],
+        "x_BillingCurrency": request.currency,
         "x_ReportingZone": request.zone,
         "x_ChargePeriod": request.charge_period.value,
         "x_Basis": "EffectiveCost is the ledger; BilledCost is 0 where a commitment was consumed; usage without a known price is "

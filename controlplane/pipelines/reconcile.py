@@ -1,7 +1,8 @@
 """A bill's lines → our ledger over the same days → what the difference is made of → a report."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -15,6 +16,7 @@ from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
 from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.exports.charges import charges_of
+from controlplane.pricing.currency import USD, RateTable
 from controlplane.pricing.itemize import WHOLE_CALL
 from controlplane.pricing.price_book import NotFound, PriceBook
 from controlplane.pricing.providers import price_provider
@@ -28,6 +30,7 @@ MAX_DAYS: Final = 400
 KEYS: Final = ("api_key", "project")
 """Our dimensions that a bill's keys may be of, tried in this order."""
 _OUTPUT: Final = frozenset({"output_text", "output_reasoning"})
+_EXACT: Final = Context(prec=60)
 _EDGE: Final = timedelta(minutes=EDGE_MINUTES)
 
 
@@ -38,6 +41,19 @@ class ReconcileRequest(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     zone: str = "UTC"
     tolerance: Tolerance = Tolerance()
+
+
+class UsedRate(msgspec.Struct, frozen=True, order=True):
+    """A dated rate that lines of a bill were converted at."""
+
+    currency: str
+    day: date
+    usd_per_unit: str
+    source: str
+
+
+Rates = Callable[[str], RateTable]
+"""The dated rates of a currency."""
 
 
 class ReconciledRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +94,9 @@ class ReconciliationReport(msgspec.Struct, frozen=True, kw_only=True):
     has_costs: bool
     unpriced_calls: int
     rows: tuple[ReconciledRow, ...]
+    billed_in: dict[str, str] = {}
+    """What was billed by currency, as the bill says it."""
+    rates: tuple[UsedRate, ...] = ()
 
 
 def reconcile_bill(
@@ -86,13 +105,18 @@ def reconcile_bill(
     bill: tuple[Sequence[BillFile], Sequence[BillLine]],
     *,
     asked: ReconcileRequest,
+    rates_of: Rates = RateTable.of_nothing,
 ) -> ReconciliationReport:
     """Compare a bill with the ledger over the bill's own days; nothing is changed.
 
+    Lines in another currency are converted at the rate of their own day, exactly, and compared in
+    USD: a product of decimals is not rounded.
+
     Raises:
-        InvalidInputError: no usable line, or a bill of more than MAX_DAYS.
+        InvalidInputError: no usable line, a bill of more than MAX_DAYS, or of a day without a rate.
     """
-    files, lines = bill
+    files, said = bill
+    lines, rates = in_usd(said, rates_of)
     if not lines:
         raise InvalidInputError("file", "no line of it can be used", "See `rejected`")
     days = [line.day for line in lines]
@@ -139,7 +163,47 @@ def reconcile_bill(
         has_costs=result.has_costs,
         unpriced_calls=ours.unpriced_calls,
         rows=tuple(_row(cell) for cell in result.cells),
+        billed_in=_billed_in(said),
+        rates=rates,
     )
+
+
+def in_usd(
+    lines: Iterable[BillLine], rates_of: Rates
+) -> tuple[list[BillLine], tuple[UsedRate, ...]]:
+    """Convert lines that are not in USD, each at the rate of its day.
+
+    Raises:
+        InvalidInputError: no rate holds on a line's day; nothing is guessed.
+    """
+    tables: dict[str, RateTable] = {}
+    used: set[UsedRate] = set()
+    made = []
+    for line in lines:
+        if line.currency == USD or line.cost_usd is None:
+            made.append(line)
+            continue
+        table = tables.setdefault(line.currency, rates_of(line.currency))
+        rate = table.on(line.day)
+        if rate is None:
+            raise InvalidInputError(
+                "currency",
+                f"no {line.currency} rate up to {line.day}",
+                "Add one: `controlplane rates import`",
+            )
+        used.add(UsedRate(rate.currency, rate.day, rate.usd_per_unit, rate.source))
+        per_unit = Decimal(rate.usd_per_unit)
+        cost = _EXACT.multiply(line.cost_usd, per_unit)
+        made.append(msgspec.structs.replace(line, cost_usd=cost, usd_per_unit=per_unit))
+    return made, tuple(sorted(used))
+
+
+def _billed_in(lines: Iterable[BillLine]) -> dict[str, str]:
+    sums: dict[str, Decimal] = {}
+    for line in lines:
+        if line.cost_usd is not None:
+            sums[line.currency] = _EXACT.add(sums.get(line.currency, Decimal(0)), line.cost_usd)
+    return {code: format(sums[code], "f") for code in sorted(sums)}
 
 
 def _ratio(part: int, whole: int) -> float:

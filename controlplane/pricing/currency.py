@@ -5,6 +5,8 @@ once, at the newest rate of the latest day up to it, and sums of converted amoun
 nothing is converted twice and no rate is guessed. A day before the first rate has no amount.
 """
 
+import csv
+import io
 from collections.abc import Iterable
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
@@ -19,6 +21,8 @@ from controlplane.core.money import divide_half_even
 
 USD: Final = "USD"
 MAX_RATE: Final = Decimal(1_000_000)
+MAX_RATES: Final = 100_000
+COLUMNS: Final = ("currency", "day", "usd_per_unit")
 _CODE: Final = compile_pattern(r"[A-Z]{3}")
 
 
@@ -77,6 +81,11 @@ class RateTable:
             by_day[rate.day] = rate
         self._rates = [by_day[day] for day in sorted(by_day)]
 
+    @classmethod
+    def of_nothing(cls, _currency: str) -> "RateTable":
+        """Return a table without rates: where none are kept."""
+        return cls(())
+
     def on(self, day: date) -> ExchangeRate | None:
         """Return the rate that holds on a day; None before the first."""
         return next((rate for rate in reversed(self._rates) if rate.day <= day), None)
@@ -88,3 +97,38 @@ class RateTable:
             return None
         exact = nusd / Fraction(rate.usd_per_unit)
         return Converted(divide_half_even(exact.numerator, exact.denominator), rate)
+
+
+def read_rates_csv(text: str, *, source: str, now: datetime) -> list[ExchangeRate]:
+    """Read `currency,day,usd_per_unit` lines under a header; columns may stand in any order.
+
+    Raises:
+        InvalidInputError: names the line that is no rate, or the column that is missing.
+    """
+    rows = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
+    missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+    if missing:
+        raise InvalidInputError("csv", f"has no column {missing[0]}", f"Write {','.join(COLUMNS)}")
+    rates = []
+    for number, row in enumerate(rows, start=2):
+        if number > MAX_RATES:
+            raise InvalidInputError("csv", f"has more than {MAX_RATES} lines")
+        try:
+            day = date.fromisoformat((row["day"] or "").strip())
+        except ValueError:
+            raise InvalidInputError("csv", f"line {number}: day {row['day']!r}") from None
+        rate = ExchangeRate(
+            currency=(row["currency"] or "").strip().upper(),
+            day=day,
+            usd_per_unit=(row["usd_per_unit"] or "").strip(),
+            source=source,
+            recorded_at=now,
+        )
+        try:
+            check_rate(rate)
+        except InvalidInputError as wrong:
+            raise InvalidInputError("csv", f"line {number}: {wrong}") from None
+        rates.append(rate)
+    if not rates:
+        raise InvalidInputError("csv", "has no rates")
+    return rates

@@ -21,7 +21,8 @@ class BillLine(msgspec.Struct, frozen=True, kw_only=True):
 
     `day` is the source's own UTC day. `meter` is a usage bucket of `core.tokens`, `output` (text and
     reasoning together, as most providers bill them), or None where the source does not say.
-    `decimals` is how many the source writes of its amounts: it rounded to them.
+    `decimals` is how many the source writes of its amounts: it rounded to them. An amount in another
+    `currency` stands in `cost_usd` as it came until `in_usd` converts it.
     """
 
     day: date
@@ -33,6 +34,9 @@ class BillLine(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: Decimal | None = None
     decimals: int | None = None
     description: str = ""
+    currency: str = "USD"
+    usd_per_unit: Decimal = Decimal(1)
+    """The rate that `cost_usd` was converted at."""
 
 
 class BillFile(msgspec.Struct, frozen=True, kw_only=True):

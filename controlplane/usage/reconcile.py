@@ -213,7 +213,8 @@ def _add_bill(cells: dict[CellKey, _Cell], priced: Iterable[BillLine], grain: _G
         cell = cells.setdefault(grain.of(line.day, (line.model, line.key, line.meter)), _Cell())
         cell.billed += nusd_of(line.cost_usd)
         cell.lines += 1
-        cell.slack += _HALF * NUSD_PER_USD / 10 ** (line.decimals or 0)
+        unit = Fraction(line.usd_per_unit) / 10 ** (line.decimals or 0)
+        cell.slack += _HALF * NUSD_PER_USD * unit
 
 
 def _put_usage(

@@ -382,7 +382,7 @@ def services(
         exports=exports,
         metrics=FinanceRepository(metadata),
         reconciliations=FinanceRepository(metadata),
-        reconcile_bill=uploaded_bills(reader, prices),
+        reconcile_bill=uploaded_bills(reader, prices, ExchangeRateRepository(metadata)),
         alerts=alerts,
         sessions=sessions,
         clock=clock,

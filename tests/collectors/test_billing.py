@@ -47,15 +47,16 @@ OPENAI_COSTS = """{"object": "page", "has_more": false, "next_page": null, "data
    "line_item": "gpt-4o, output", "project_id": null}]}]}"""
 
 
-def test_openai_costs_keep_every_digit_and_refuse_other_currencies(put: Put) -> None:
+def test_openai_costs_keep_every_digit_and_their_currency(put: Put) -> None:
     """1760054400 is 10 October 2025; a float would lose the last digits."""
     told, lines = read_bill(put("costs.json", OPENAI_COSTS))
-    assert ("openai", 2, 1) == (told.source, told.lines, told.rejected_lines)
-    assert "'eur' is not USD" in told.rejected[0]
+    assert ("openai", 3, 0) == (told.source, told.lines, told.rejected_lines)
+    assert ["USD", "USD", "EUR"] == [line.currency for line in lines]
     day = date(2025, 10, 10)
     assert [
         (day, "gpt-4o-2024-08-06", "cache_read", None, Decimal("0.06")),
         (day, "gpt-4o-2024-08-06", "output", None, Decimal("1.2345678901234567")),
+        (day, "gpt-4o", "output", None, Decimal(3)),
     ] == facts(lines)
     assert ("proj_1", 16) == (lines[0].key, lines[0].decimals)
 

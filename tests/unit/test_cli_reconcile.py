@@ -55,6 +55,23 @@ def test_a_bill_is_explained_as_one_document(data_dir: Path, tmp_path: Path) -> 
     assert "ABOVE the tolerance of 0.50% or $0.5" in text.stdout
 
 
+def test_a_bill_in_euros_needs_the_rates_that_a_file_brings(data_dir: Path, tmp_path: Path) -> None:
+    """0.80 EUR at 1.25 are the dollar of the call and 0.999999 more."""
+    bill, rates = tmp_path / "bill.csv", tmp_path / "rates.csv"
+    bill.write_text("Date,Model,Amount,Cur\n2026-11-02,gpt-4o,0.80,EUR\n")
+    rates.write_text("currency,day,usd_per_unit\nEUR,2026-11-01,1.25\n")
+    asked = ("reconcile", bill, "--provider", "openai", "--data-dir", data_dir, "--json",
+             "--map", "day=Date,model=Model,cost=Amount,currency=Cur")  # fmt: skip
+    refused = _run(*asked)
+    assert (2, "") == (refused.returncode, refused.stdout)
+    assert "no EUR rate up to 2026-11-02" in refused.stderr
+    said = _run("rates", "import", rates, "--source", "ecb", "--data-dir", data_dir, "--json")
+    assert {"source": "ecb", "rates": 1, "currencies": ["EUR"]} == json.loads(said.stdout)
+    report = json.loads(_run(*asked).stdout)
+    assert ("1", {"EUR": "0.80"}) == (report["billed_usd"], report["billed_in"])
+    assert "1.25" == report["rates"][0]["usd_per_unit"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

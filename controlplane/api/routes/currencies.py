@@ -14,7 +14,7 @@ from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
-from controlplane.pricing.currency import ExchangeRate, RateTable, check_rate
+from controlplane.pricing.currency import ExchangeRate, RateTable, check_rate, read_rates_csv
 from controlplane.signals.queries import CostQuery, Granularity
 
 CURRENCY = p.Param("currency", "ISO 4217 code that has rates", "EUR")
@@ -30,10 +30,11 @@ class RateIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RatesIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Rates and where they are from."""
+    """Rates and where they are from: `rates`, or `csv` with `currency,day,usd_per_unit` lines."""
 
     source: str
-    rates: tuple[RateIn, ...]
+    rates: tuple[RateIn, ...] = ()
+    csv: str | None = None
 
 
 class RateList(msgspec.Struct, frozen=True):
@@ -86,9 +87,15 @@ class CurrencyController(Controller):
     @post("/rates", **needs(Scope.PRICES_WRITE, operator=True), sync_to_thread=True)
     def add(self, data: JSONBody[RatesIn], services: Injected) -> RateList:
         """Append dated rates; a later record of a day replaces the earlier one, which stays."""
-        if not data.source or not 0 < len(data.rates) <= MAX_RATES:
-            raise InvalidInputError("rates", f"not 1 to {MAX_RATES} with a source")
         now = services.clock.now()
+        if not data.source or bool(data.rates) == (data.csv is not None):
+            raise InvalidInputError("rates", "not rates or csv, with a source")
+        if len(data.rates) > MAX_RATES:
+            raise InvalidInputError("rates", f"not 1 to {MAX_RATES} with a source")
+        if data.csv is not None:
+            rates = read_rates_csv(data.csv, source=data.source, now=now)
+            services.exchange_rates.add(rates)
+            return RateList(rates)
         rates = [
             ExchangeRate(
                 currency=one.currency,

@@ -18,6 +18,7 @@ from controlplane.core.calendar import Period
 from controlplane.core.errors import NotFoundError
 from controlplane.exports.statement import SharedRule
 from controlplane.pipelines.export import ExportRequest, check_request
+from controlplane.pricing.currency import USD
 
 ACCEPTED: Final = 202
 
@@ -25,13 +26,14 @@ ACCEPTED: Final = 202
 class ExportOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to export over a window: `traces` or `calls` (one row each), `focus` or `statement`.
 
-    `charge_period` is hour or day, of a FOCUS export; `by`, `owner` and `shared` are of statements.
+    `charge_period` (hour or day) and `currency` are of a FOCUS export; `by`, `owner` and `shared` are of statements.
     """
 
     tenant: str
     kind: str = "traces"
     format: str = "parquet"
     charge_period: Period = Period.DAY
+    currency: str = USD
     by: str = "team"
     owner: str | None = None
     shared: SharedRule = SharedRule.NONE
@@ -79,6 +81,7 @@ class ExportController(Controller):
             kind=data.kind,
             file_format=data.format,
             charge_period=data.charge_period,
+            currency=data.currency.upper(),
             by=data.by,
             owner=data.owner,
             shared_rule=data.shared,
