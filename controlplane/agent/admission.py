@@ -176,6 +176,8 @@ class Admission:
 
     def _claim(self, request: Request, consulted: Consulted) -> Claim:
         bound, most = request.bound, consulted.cap_choices
+        if consulted.stripped:
+            bound = bound.without(_with_tools(consulted.stripped))
         if most is not None and most < bound.choices:
             bound = msgspec.structs.replace(bound, choices=most)
         asked = request.facts.get("model", "")
@@ -208,6 +210,7 @@ class Admission:
             amounts={k: v for k, v in wanted.amounts.items() if v != wanted.held_nusd},
             rate=wanted.rate,
             units={k: v for k, v in wanted.units.items() if v is not BudgetUnit.USD},
+            output_tokens=_output_tokens(wanted, request),
             started=now,
             provider=request.provider,
             model=request.facts.get("model", ""),
@@ -263,6 +266,7 @@ class Admission:
             model=decision.model,
             output_tokens=lower,
             choices=most if most is not None and most < bound.choices else None,
+            strip=consulted.stripped,
             weights=decision.weights,
             sticky=consulted.sticky,
             failover=decision.failover,
@@ -280,6 +284,16 @@ class Admission:
             standing = self._syncer.standings.get(refusal.budget.id)
             refusal = msgspec.structs.replace(refusal, standing=standing)
         return RefusedError(refusal, self.policy)
+
+
+def _with_tools(features: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the features that are gone: without any tool there is no server's tool either."""
+    return (*features, "server_tools") if "tools" in features else features
+
+
+def _output_tokens(wanted: Claim, request: Request) -> int:
+    choices = wanted.bound.choices if wanted.bound else request.bound.choices
+    return wanted.output_tokens * choices
 
 
 def _rate_names(request: Request, consulted: Consulted) -> tuple[tuple[str, ...], ...]:

@@ -7,11 +7,12 @@ than its context window, where the policy knows it. Everything else has no bound
 here, and a hard budget refuses it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 
+from controlplane.agent.strip import FIELDS, is_server_tool
 from controlplane.policy.decide import Shape
 
 MESSAGE_OVERHEAD_TOKENS: Final = 16  # role markers and separators; OpenAI's chat format adds 3 to 4
@@ -96,6 +97,14 @@ UNBOUNDED_FIELDS: Final = {
 }
 """Request fields that make the cost unknowable before the call, and why."""
 
+_FEATURE_OF: Final = {
+    field: feature
+    for feature, fields in FIELDS.items()
+    for field in fields
+    if field in UNBOUNDED_FIELDS
+}
+"""Fields without a bound that a feature's name stands for."""
+
 BOUNDED_TIERS: Final = frozenset({"auto", "default", "standard", "standard_only", "flex"})
 REASONING_FIELDS: Final = ("reasoning_effort", "reasoning", "thinking")
 STRUCTURED_FIELDS: Final = ("response_format", "tools", "functions", "text")
@@ -110,9 +119,19 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     choices: int = 1
     from_elsewhere: str | None = None  # content that is not in the request (context_bounded)
     unbounded: str | None = None
+    strippable: dict[str, str] = {}
+    """Feature that a rule may strip → why it has no bound."""
+    unbounded_otherwise: str | None = None
+    """Why there is no bound whatever is stripped."""
     can_shrink: bool = True  # reasoning and structured output do not survive a lower limit (L12)
     has_tools: bool = False
     is_stream: bool = False
+
+    def without(self, features: Iterable[str]) -> "Bound":
+        """Return the bound of the request without some features; the input stays what it was."""
+        left = [why for feature, why in self.strippable.items() if feature not in features]
+        why = self.unbounded_otherwise or next(iter(left), None)
+        return msgspec.structs.replace(self, unbounded=why)
 
     @property
     def likely_input_tokens(self) -> int:
@@ -148,16 +167,22 @@ def bound_request(
         output = 0
     outside = _first_part(request, BOUNDED_PARTS)
     odd = _first_part(request, BOUNDED_PARTS | CONTEXT_PARTS) if outside else None
+    strippable = dict(_strippable(operation, request))
+    otherwise = (
+        _why_unbounded(operation, request)
+        or odd
+        or _unknown_field(sent_fields)
+        or _bad_limit(said, limits)
+    )
     return Bound(
         operation=operation,
         input_tokens=_input_tokens(request),
         output_tokens=output,
         choices=_choices(request),
         from_elsewhere=_stored(request) or outside,
-        unbounded=_why_unbounded(operation, request)
-        or odd
-        or _unknown_field(sent_fields)
-        or _bad_limit(said, limits),
+        unbounded=otherwise or next(iter(strippable.values()), None),
+        strippable=strippable,
+        unbounded_otherwise=otherwise,
         can_shrink=not rigid and bool(fields),
         has_tools=bool(request.get("tools") or request.get("functions")),
         is_stream=request.get("stream") is True,
@@ -211,17 +236,11 @@ def _why_unbounded(operation: str, request: Mapping[str, object]) -> str | None:
     if operation not in OUTPUT_LIMIT_FIELDS:
         return f"operation {operation}"
     for field, reason in UNBOUNDED_FIELDS.items():
-        if request.get(field):
+        if field not in _FEATURE_OF and request.get(field):
             return f"{reason} ({field})"
-    tier = request.get("service_tier")
-    if tier is not None and str(tier) not in BOUNDED_TIERS:
-        return f"service tier {tier}"
     if operation == "responses" and isinstance(request.get("prompt"), Mapping):
         return "stored prompt (prompt)"
-    modalities = request.get("modalities")
-    if isinstance(modalities, list) and set(map(str, modalities)) - {"text"}:
-        return "modalities beyond text"
-    return _unbounded_tool(request.get("tools"))
+    return None
 
 
 def _stored(request: Mapping[str, object]) -> str | None:
@@ -230,12 +249,24 @@ def _stored(request: Mapping[str, object]) -> str | None:
     )
 
 
-def _unbounded_tool(tools: object) -> str | None:
+def _strippable(operation: str, request: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield the features without a bound that a rule may take out, and why they have none."""
+    if operation not in OUTPUT_LIMIT_FIELDS:
+        return
+    for field, feature in _FEATURE_OF.items():
+        if request.get(field):
+            yield feature, f"{UNBOUNDED_FIELDS[field]} ({field})"
+    tier = request.get("service_tier")
+    if tier is not None and str(tier) not in BOUNDED_TIERS:
+        yield "service_tier", f"service tier {tier}"
+    tools = request.get("tools")
     for tool in tools if isinstance(tools, list) else []:
-        kind = tool.get("type", "custom") if isinstance(tool, Mapping) else "unknown"
-        if str(kind) not in {"function", "custom"}:
-            return f"server tool ({kind})"
-    return None
+        if is_server_tool(tool):
+            kind = tool.get("type") if isinstance(tool, Mapping) else "unknown"
+            yield "server_tools", f"server tool ({kind})"
+    modalities = request.get("modalities")
+    if isinstance(modalities, list) and set(map(str, modalities)) - {"text"}:
+        yield "audio", "modalities beyond text"
 
 
 def _first_part(request: Mapping[str, object], known: frozenset[str]) -> str | None:

@@ -49,6 +49,11 @@ class Consulted(msgspec.Struct, frozen=True, kw_only=True):
         """The most choices that the policy lets a request have."""
         return self.decision.cap.n if self.decision.cap else None
 
+    @property
+    def stripped(self) -> tuple[str, ...]:
+        """The features that are taken out of the request."""
+        return self.decision.strip.features if self.decision.strip else ()
+
     @classmethod
     def nothing(cls) -> "Consulted":
         """No policy, and the operator chose to let calls through without one."""

@@ -52,9 +52,12 @@ class PolicyDisk:
         """Return the newest generation that was ever applied."""
         return _read(self._highest, Highest)
 
-    def save(self, policy: StoredPolicy, highest: Highest) -> None:
-        """Keep both; the generation first, so that a crash can not allow a rollback."""
+    def reached(self, highest: Highest) -> None:
+        """Keep the newest generation: before it is acted on, so that a crash allows no rollback."""
         _replace(self._highest, msgspec.json.encode(highest))
+
+    def save(self, policy: StoredPolicy) -> None:
+        """Keep what a restart begins with; it may be a moment behind what is in force."""
         _replace(self._policy, msgspec.json.encode(policy))
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from controlplane.agent.embedded import Gate, default_gate
 from controlplane.agent.exchange import current_dimensions
 from controlplane.agent.http_request import HttpCall, changed_body, facts_of, to_request
+from controlplane.agent.item_reader import ItemReader
 from controlplane.agent.meter import now
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import Request, Ticket
@@ -135,32 +136,37 @@ class _Ending:
 
     def stream(self, items: Any) -> Iterator[Any]:
         usage: dict[str, int] | None = None
-        is_whole = False
+        is_whole, reader = False, ItemReader()
         try:
             for item in items:
+                reader.note(item)
                 usage = _usage(item) or usage
                 yield item
             is_whole = True
         finally:
-            self._end(usage if is_whole else None, error=None if is_whole else "cancelled")
+            if is_whole:
+                self._end(usage)
+            else:
+                self._tell(reader.left(now()))
 
     async def stream_async(self, items: Any) -> AsyncIterator[Any]:
         usage: dict[str, int] | None = None
-        is_whole = False
+        is_whole, reader = False, ItemReader()
         try:
             async for item in items:
+                reader.note(item)
                 usage = _usage(item) or usage
                 yield item
             is_whole = True
         finally:
-            self._end(usage if is_whole else None, error=None if is_whole else "cancelled")
+            if is_whole:
+                self._end(usage)
+            else:
+                self._tell(reader.left(now()))
 
     def _end(
         self, usage: dict[str, int] | None, *, error: str | None = None, response_id: object = None
     ) -> None:
-        ticket, self._ticket = self._ticket, None
-        if ticket is None:
-            return
         ending = Ending(
             ended_at=now(),
             usage=usage,
@@ -168,6 +174,12 @@ class _Ending:
             error_type=error,
             response_id=response_id if isinstance(response_id, str) else None,
         )
+        self._tell(ending)
+
+    def _tell(self, ending: Ending) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is None:
+            return
         if ticket.hold_id:
             self._gate.settle(ticket.hold_id, ending)
         if ticket.slot:

@@ -11,6 +11,7 @@ from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError
 from controlplane.agent.usage import usage_buckets
 from controlplane.core.json_errors import UNREADABLE
+from controlplane.core.tokens import INPUT_BUCKETS
 
 MAX_KEPT_BYTES: Final = 32 * 2**20
 """A longer JSON answer is passed on unread: its usage is then unknown."""
@@ -65,6 +66,26 @@ class UsageReader:
         is_known = self._is_final or (self._has_ended and self._has_count)
         return usage_buckets(self._usage) if is_known else None
 
+    def read_usage(self) -> dict[str, int] | None:
+        """Return what the call read, where a stream said that before it stopped; else None."""
+        buckets = usage_buckets(self._usage) or {}
+        read = {name: count for name, count in buckets.items() if name in INPUT_BUCKETS}
+        return read or None
+
+    def note(self, said: Mapping[str, object]) -> None:
+        """Take in one event that somebody else has decoded."""
+        inner = said.get("response") or said.get("message")
+        holder = inner if isinstance(inner, Mapping) else said
+        self.response_id = self.response_id or _text(holder.get("id"))
+        self.model = _text(holder.get("model")) or self.model
+        for usage in (holder.get("usage"), said.get("usage")):
+            if isinstance(usage, Mapping):
+                self._usage.update({key: item for key, item in usage.items() if item is not None})
+        if isinstance(said.get("usage"), Mapping) and holder is said:
+            self._has_count = True
+            self._is_final = self._is_final or said.get("choices") == []
+        self._is_final = self._is_final or said.get("type") in _FINAL_EVENTS
+
     def _events(self) -> Iterator[bytes]:
         while True:
             at, width = _boundary(self._kept)
@@ -89,17 +110,7 @@ class UsageReader:
             said = msgspec.json.decode(data, type=dict[str, object])
         except UNREADABLE:
             return {}  # `[DONE]`, a comment, an error page
-        inner = said.get("response") or said.get("message")
-        holder = inner if isinstance(inner, dict) else said
-        self.response_id = self.response_id or _text(holder.get("id"))
-        self.model = _text(holder.get("model")) or self.model
-        for usage in (holder.get("usage"), said.get("usage")):
-            if isinstance(usage, dict):
-                self._usage.update({key: item for key, item in usage.items() if item is not None})
-        if isinstance(said.get("usage"), dict) and inner is None:
-            self._has_count = True
-            self._is_final = self._is_final or said.get("choices") == []
-        self._is_final = self._is_final or said.get("type") in _FINAL_EVENTS
+        self.note(said)
         return said
 
 
@@ -127,6 +138,7 @@ def ending_of(status: int, reader: UsageReader, *, ended_at: datetime, is_whole:
     return Ending(
         ended_at=ended_at,
         usage=reader.usage(),
+        read_usage=reader.read_usage(),
         status="error" if is_error else "ok",
         error_type=(error_type(status) if is_whole else "cancelled") if is_error else None,
         http_status=status,

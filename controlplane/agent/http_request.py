@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from controlplane.agent.bounds import bound_request, limit_choices, shrink
+from controlplane.agent.strip import strip
 from controlplane.agent.ticket import Request, Ticket
 from controlplane.core.json_errors import UNREADABLE
 
@@ -204,6 +205,8 @@ def changed_body(call: HttpCall, ticket: Ticket) -> dict[str, object] | None:
     body = dict(call.body)
     if ticket.model:
         body["model"] = ticket.model
+    if ticket.strip:
+        strip(body, ticket.strip)
     if ticket.output_tokens is not None:
         shrink(body, call.operation, ticket.output_tokens)
     if ticket.choices is not None:

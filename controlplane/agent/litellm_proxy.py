@@ -17,6 +17,7 @@ from controlplane.agent.bounds import bound_request
 from controlplane.agent.clock import seconds_since_boot
 from controlplane.agent.embedded import EmbeddedAgent, Gate, default_gate
 from controlplane.agent.health import Deployments, Outcome, is_failure
+from controlplane.agent.item_reader import ItemReader
 from controlplane.agent.litellm_request import (
     call_of,
     change_request,
@@ -202,22 +203,20 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: AsyncIterator[Any], request_data: dict[str, Any]
     ) -> AsyncGenerator[Any, None]:
-        """Pass a stream through; one that does not reach its end is settled as unknown."""
+        """Pass a stream through; one that is left is settled with what it had said by then."""
         del user_api_key_dict
-        is_whole, call = False, self._find(request_data)
+        is_whole, call, reader = False, self._find(request_data), ItemReader()
         hides = call is not None and call.hides_usage
         try:
             async for item in response:
+                reader.note(item)
                 if hides and not getattr(item, "choices", True):
                     continue  # the usage alone: asked for by us, not by the client
                 yield item
             is_whole = True
         finally:
             if not is_whole:
-                self._end(
-                    request_data,
-                    Ending(ended_at=now(), status="error", error_type="cancelled"),
-                )
+                self._end(request_data, reader.left(now()))
 
     async def async_post_call_response_headers_hook(  # noqa: PLR0917 - LiteLLM's signature
         self,

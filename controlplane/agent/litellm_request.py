@@ -9,6 +9,7 @@ from typing import Final
 from controlplane.agent.bounds import limit_choices, shrink
 from controlplane.agent.outcome import CLIENT_ERRORS, error_type, is_free
 from controlplane.agent.settle import Ending
+from controlplane.agent.strip import strip
 from controlplane.agent.ticket import Ticket
 from controlplane.agent.usage import usage_buckets
 
@@ -113,6 +114,8 @@ def facts_of(
 
 def change_request(data: dict[str, object], ticket: Ticket, operation: str) -> None:
     """Make the request what was admitted, in place."""
+    if ticket.strip:
+        strip(data, ticket.strip)
     if ticket.output_tokens is not None:
         shrink(data, operation, ticket.output_tokens)
     if ticket.choices is not None:
@@ -257,10 +260,14 @@ def route_point(sticky: str | None) -> float:
 def failure_ending(exception: object, ended_at: datetime) -> Ending:
     """Say how a failed attempt ended, and whether it can have cost anything.
 
-    An answer with an error status is free. A timeout, a broken connection or a stream that
+    What never had a connection is free, and so is an answer with an error status. A timeout, a broken connection or a stream that
     stopped may have been served and billed: its usage is unknown. LiteLLM gives broken
     connections the status 500 too; only a real answer leaves response headers on the exception.
     """
+    if _never_connected(exception):
+        return Ending(
+            ended_at=ended_at, usage={}, status="error", error_type="other", was_sent=False
+        )
     status = getattr(exception, "status_code", None)
     code = status if isinstance(status, int) else None
     answered = getattr(exception, "litellm_response_headers", None) is not None
@@ -274,6 +281,21 @@ def failure_ending(exception: object, ended_at: datetime) -> Ending:
     )
 
 
+_NEVER_CONNECTED: Final = frozenset({"ConnectError", "ConnectTimeout", "ClientConnectorError"})
+"""Of httpx and aiohttp: raised before a byte of the request is sent."""
+
+
+def _never_connected(exception: object) -> bool:
+    """Whether the first cause of LiteLLM's own exception is that there was nobody to talk to."""
+    seen: list[object] = []
+    while isinstance(exception, BaseException) and exception not in seen:
+        if type(exception).__name__ in _NEVER_CONNECTED:
+            return True
+        seen.append(exception)
+        exception = exception.__cause__ or exception.__context__
+    return False
+
+
 def success_ending(kwargs: Mapping[str, object], response: object, ended_at: datetime) -> Ending:
     """Say what a call used; a reply from the gateway's own cache is free.
 
@@ -281,7 +303,9 @@ def success_ending(kwargs: Mapping[str, object], response: object, ended_at: dat
     """
     said = _dump(response)
     found = metadata_of(kwargs) or {}
-    usage = usage_buckets(_mapping_of_str(_dump(said.get("usage"))))
+    # LiteLLM puts its own usage object where a response's is declared: as a part it is not dumped.
+    counted = _dump(getattr(response, "usage", None)) or _dump(said.get("usage"))
+    usage = usage_buckets(_mapping_of_str(counted))
     if kwargs.get("cache_hit") is True:
         usage = dict.fromkeys(("input_uncached", "output_text"), 0)  # known, and nothing
     elif found.get("client_disconnected") is True:

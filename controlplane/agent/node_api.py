@@ -73,6 +73,8 @@ class SettleOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The answer's own `usage` object; None when it did not say."""
     buckets: dict[str, int] | None = None
     """The same as exclusive buckets, from a front that has worked them out."""
+    read: dict[str, int] | None = None
+    """Of a stream that was left before it said its usage: what it read, as buckets."""
     error: str | None = None
     """timeout, connect, cancelled, never_sent or other, when there was no whole answer."""
     response_id: str | None = None
@@ -242,6 +244,7 @@ def _ending(order: SettleOrder, agent: Agent) -> Ending:
     return Ending(
         ended_at=agent.clock.now(),
         usage=usage,
+        read_usage=order.read,
         status="error" if is_error else "ok",
         error_type=(kind if kind in _ERROR_TYPES else "other") if is_error else None,
         http_status=status,

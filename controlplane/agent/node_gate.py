@@ -185,6 +185,7 @@ class NodeGate:
             **what,
             "http_status": ending.http_status,
             "buckets": ending.usage,
+            "read": ending.read_usage,
             "error": error if ending.was_sent else "never_sent",
             "response_id": ending.response_id,
             "provider": ending.provider,

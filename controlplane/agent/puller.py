@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 import httpx
 import msgspec
@@ -21,17 +21,25 @@ from controlplane.policy.bundle import SIGNATURE_HEADER, decode_document
 from controlplane.policy.document import PolicyDocument
 from controlplane.policy.wire import Generation, Nack
 
-CAPABILITIES: Final = ("deny", "throttle", "route", "downgrade", "cap", "lease")
+CAPABILITIES: Final = (
+    *("deny", "throttle", "route", "downgrade", "cap", "strip"),
+    *("failover", "canary", "annotate", "experiment", "lease"),
+)
+"""What this agent does; a document that requires more is refused whole."""
 MAX_POLICY_BYTES: Final = 8 * 2**20
 MAX_BACKOFF_SECONDS: Final = 10.0
 CALM_POLL_SECONDS: Final = 60.0
 """Between two polls while the stream is healthy."""
 RESYNC_SECONDS: Final = 600.0
 """How often the whole document is fetched, whatever both sides believe; jittered (D5)."""
+SAVE_AFTER_SECONDS: Final = 0.05
+"""How long after a policy is in force it is written down: fronts have been told by then."""
 SAVE_SECONDS: Final = 30.0  # between two notes on disk that the policy is still current
 
 UNPREDICTABLE: Final[random.Random] = random.SystemRandom()
 """Spreads a fleet: nobody comes back when all others do."""
+
+_Kept = TypeVar("_Kept", StoredPolicy, Highest)
 
 Verify = Callable[[bytes, str], None]
 """Raises a ControlPlaneError unless the header signs exactly these bytes with a pinned key."""
@@ -219,7 +227,8 @@ class Puller:
         self._stored = StoredPolicy(body, signature, asked.wall)
         if is_new:
             self._highest = Highest(generation.epoch, generation.gen, _digest(body))
-            self._save()
+            self._save(self._disk.reached, self._highest)
+            self._save_soon()
             self.nack = None  # what a front or we refuse of the same pair stays refused
         self.applied = Applied(document, generation, asked)
         self.seen.set()
@@ -249,12 +258,24 @@ class Puller:
             raise PolicyError("gen", f"{generation.etag()} was seen with other content")
         return generation
 
-    def _save(self) -> None:
-        """Keep what is applied; a full disk is no reason to go on with an older policy."""
-        if self._stored is None or self._highest is None:
-            return
+    def _save_soon(self) -> None:
+        """Keep the policy itself when it has been acted on: a proxy must not wait for the disk."""
         try:
-            self._disk.save(self._stored, self._highest)
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # nothing to wait for
+            self._save_policy()
+        else:
+            loop.call_later(SAVE_AFTER_SECONDS, self._save_policy)
+
+    def _save_policy(self) -> None:
+        if self._stored:
+            self._save(self._disk.save, self._stored)
+
+    @staticmethod
+    def _save(write: Callable[[_Kept], None], what: _Kept) -> None:
+        """Write; a full disk is no reason to go on with an older policy."""
+        try:
+            write(what)
         except OSError as wrong:
             say("policy_not_saved", error=wrong.strerror)
 
@@ -264,7 +285,7 @@ class Puller:
             self._saved = Instant.of(self._clock)
             confirmed = self.applied.confirmed.wall
             self._stored = msgspec.structs.replace(self._stored, confirmed_at=confirmed)
-            self._save()
+            self._save_policy()
 
 
 def _parse(body: bytes, scope: str) -> PolicyDocument:

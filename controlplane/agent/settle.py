@@ -34,6 +34,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     amounts: dict[str, int] = {}  # budget id → taken from its lease, where not `held_nusd`
     units: dict[str, BudgetUnit] = {}  # of budgets that are not in USD
     rate: RatePerMillion | None = None  # the ceiling it was held at
+    output_tokens: int = 0  # the most that it may write, all choices together
     started: Instant
     provider: str
     model: str
@@ -58,6 +59,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     provider: str | None = None
     model: str | None = None  # as the upstream was asked for it
     was_sent: bool = True  # False: it never left, so it uses no quota either
+    read_usage: dict[str, int] | None = None
+    """Where `usage` is unknown: what the call read for certain, as the upstream counted it."""
 
 
 class SettleQueue:
@@ -198,16 +201,18 @@ def unused(hold: Hold, ending: Ending) -> dict[str, int]:
     """Return by budget what of its hold a call certainly did not use, in its unit.
 
     What is said to be used is priced at the ceiling rates, never below the bill. Usage that is not
-    known, and usage in other quantities than text tokens, may have cost all of it.
+    known, and usage in other quantities than text tokens, may have cost all of it; but of a stream
+    that was left, what it read is sometimes known, and then it can not have cost more than that and
+    every token it was allowed to write.
     """
-    return {
-        budget_id: _unused(hold, budget_id, ending) if ending.usage is not None else 0
-        for budget_id in hold.leases
-    }
+    return {budget_id: _unused(hold, budget_id, ending) for budget_id in hold.leases}
 
 
 def _unused(hold: Hold, budget_id: str, ending: Ending) -> int:
-    held, usage = hold.held(budget_id), ending.usage
+    held = hold.held(budget_id)
+    usage = _most_usage(hold, ending.read_usage) if ending.usage is None else ending.usage
+    if usage is None:
+        return 0
     if not usage:
         return held if ending.status == "error" else 0
     unit = hold.units.get(budget_id, BudgetUnit.USD)
@@ -216,6 +221,13 @@ def _unused(hold: Hold, budget_id: str, ending: Ending) -> int:
     if unit is BudgetUnit.REQUESTS or hold.rate is None or not usage.keys() <= RATED_BUCKETS:
         return 0
     return max(0, held - _most_nusd(hold.rate, usage))
+
+
+def _most_usage(hold: Hold, read: Mapping[str, int] | None) -> Mapping[str, int] | None:
+    """Return the most that a call used of which is known what it read; None when it is not."""
+    if not read or hold.output_tokens <= 0:
+        return None
+    return {**read, "output_text": hold.output_tokens}
 
 
 def to_settle(hold: Hold, ending: Ending, *, released: Mapping[str, int]) -> Settle:

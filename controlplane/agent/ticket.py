@@ -35,6 +35,8 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     output_tokens: int | None = None
     choices: int | None = None
+    strip: tuple[str, ...] = ()
+    """Features to take out of the request."""
     weights: Mapping[str, int] | None = None
     sticky: str | None = None
     failover: Failover | None = None

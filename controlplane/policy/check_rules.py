@@ -11,6 +11,7 @@ from typing import Final
 from controlplane.core.errors import PolicyError
 from controlplane.policy.document import (
     RULE_KEYS,
+    STRIPPABLE,
     AbortIf,
     Annotate,
     Breaker,
@@ -23,6 +24,7 @@ from controlplane.policy.document import (
     Route,
     Rule,
     Slo,
+    Strip,
     Throttle,
     When,
 )
@@ -88,6 +90,16 @@ def _cap_problem(rule: Cap, _budget_ids: set[str]) -> Problem | None:
     for name, value in (("max_tokens", rule.max_tokens), ("n", rule.n)):
         if value is not None and value < 1:
             return name, f"{value} is no answer", "Use deny, or at least 1"
+    return None
+
+
+@_action_problem.register
+def _strip_problem(rule: Strip, _budget_ids: set[str]) -> Problem | None:
+    if not rule.features:
+        return "features", "is empty", "Name at least one"
+    for feature in rule.features:
+        if feature not in STRIPPABLE:
+            return "features", f"{feature!r} can not be stripped", f"Use {', '.join(STRIPPABLE)}"
     return None
 
 

@@ -30,6 +30,7 @@ from controlplane.policy.document import (
     RatePerMillion,
     Route,
     Rule,
+    Strip,
     Throttle,
 )
 from controlplane.policy.match import check_selectors
@@ -52,6 +53,7 @@ CAPABILITIES: Final[dict[type[Rule], str]] = {
     Failover: "failover",
     Canary: "canary",
     Annotate: "annotate",
+    Strip: "strip",
     Experiment: "experiment",
 }
 _SOURCE: Final = re.compile(r"user|key\.(alias|team)|(metadata|header)\.[A-Za-z0-9_.-]{1,128}")

@@ -25,6 +25,7 @@ from controlplane.policy.document import (
     Route,
     Rule,
     Slo,
+    Strip,
     Throttle,
     When,
 )
@@ -32,7 +33,7 @@ from controlplane.policy.match import matches
 from controlplane.policy.quota import ThrottleState
 
 _Action = TypeVar(
-    "_Action", Deny, Throttle, Route, Downgrade, Cap, Failover, Canary, Annotate, Experiment
+    "_Action", Deny, Throttle, Route, Downgrade, Cap, Strip, Failover, Canary, Annotate, Experiment
 )
 
 
@@ -94,6 +95,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     """The model to call instead of the one that was asked for."""
     cap: Cap | None = None
+    strip: Strip | None = None
     route: Route | None = None
     weights: Mapping[str, int] | None = None
     """The route's, without the deployments that are outside its objectives."""
@@ -145,6 +147,7 @@ def decide(  # noqa: PLR0913 - a request, the policy, and all the state it may d
         if wait is not None:
             return Decision(refused_by=quota, retry_after_seconds=wait, rules=(quota.id,))
     cap, route, failover = asking.first(Cap), asking.first(Route), asking.first(Failover)
+    strip = asking.first(Strip)
     notes = tuple(asking.matching(Annotate))
     applied = (
         quota,
@@ -152,6 +155,7 @@ def decide(  # noqa: PLR0913 - a request, the policy, and all the state it may d
         asking.experiment,
         asking.canary,
         cap,
+        strip,
         route,
         failover,
         *notes,
@@ -164,6 +168,7 @@ def decide(  # noqa: PLR0913 - a request, the policy, and all the state it may d
         canary=asking.canary,
         model=asking.model,
         cap=cap,
+        strip=strip,
         route=route,
         weights=healthy_weights(route, health or {}) if route else None,
         failover=failover,

@@ -131,6 +131,26 @@ class Cap(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="cap"):
     n: int | None = None
 
 
+STRIPPABLE = (
+    "tools",
+    "server_tools",
+    "reasoning",
+    "logprobs",
+    "parallel_tool_calls",
+    "background",
+    "prediction",
+    "audio",
+    "service_tier",
+)
+"""Features that a rule may take out of a request; which fields that are, agents know."""
+
+
+class Strip(RuleFields, frozen=True, kw_only=True, tag_field="action", tag="strip"):
+    """Take features out of the request: it is sent without them, and held without their cost."""
+
+    features: tuple[str, ...]
+
+
 class Breaker(Closed, frozen=True, kw_only=True):
     """When a deployment is left alone: so many failures in the window, then a pause, then a probe."""
 
@@ -195,7 +215,7 @@ class Experiment(RuleFields, frozen=True, kw_only=True, tag_field="action", tag=
     sticky: str = "user_id"
 
 
-Rule = Deny | Throttle | Route | Downgrade | Cap | Failover | Canary | Annotate | Experiment
+Rule = Deny | Throttle | Route | Downgrade | Cap | Strip | Failover | Canary | Annotate | Experiment
 
 
 class BudgetClause(Closed, frozen=True, kw_only=True):

@@ -245,3 +245,18 @@ def test_deny_is_cheaper_than_admission(world: World) -> None:
             world.ask(user=user)
         took[user] = time.thread_time() - started
     assert took["x"] < took["a"]
+
+
+def test_strip_takes_features_out_and_a_hard_budget_admits_the_rest(world: World) -> None:
+    search: dict[str, Any] = {"tools": [{"type": "web_search"}], "logprobs": True}
+    world.publish()
+    refused = world.ask(**search)
+    assert (429, "budget_unbounded_request") == (
+        refused.status_code,
+        refused.json()["error"]["code"],
+    )
+    world.publish({"action": "strip", "id": "s", "features": ["server_tools", "logprobs"]})
+    before = len(world.bills())
+    assert 200 == world.ask(**search).status_code
+    (bill,) = world.bills()[before:]
+    assert ["max_tokens", "messages", "model", "user"] == bill["fields"]

@@ -1,7 +1,7 @@
 """The failure families of 45 LiteLLM budget threads, as a conformance suite of our agents.
 
 Each test is named by its family and the threads (BerriAI/litellm) whose failure it looks for. What
-a family says of the real proxy is in tests/e2e/test_litellm_plugin.py; of the ledger's windows, in
+a family says of the real proxy is in tests/e2e/plugin; of the ledger's windows, in
 the ledger's own suite.
 """
 

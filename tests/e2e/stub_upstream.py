@@ -2,7 +2,7 @@
 
 Run as a program, with the seconds that an answer takes if they are to be fixed: it prints its port and ends when its stdin closes. Output lengths are drawn at
 random up to the request's limit; every completion is logged with what was asked and what was
-billed (`GET /_log`). Model names choose behaviour: `…-flaky` answers 500 to every other request,
+billed (`GET /_log`); `PUT /_latency` fixes the seconds that an answer takes. Model names choose behaviour: `…-flaky` answers 500 to every other request,
 `…-busy` 429 to every one, `…-hang` never answers, `…-fixed` bills 10 tokens in and 10 out, and
 `…-cut` breaks a stream off before its end. An answer is compressed for a client that takes gzip.
 """
@@ -30,6 +30,7 @@ class Stub(BaseHTTPRequestHandler):
     log: ClassVar[list[dict[str, Any]]] = []
     tries: ClassVar[dict[str, int]] = {}
     draw: ClassVar[random.Random] = random.Random(7)
+    latency_seconds: ClassVar[tuple[float, float]] = LATENCY_SECONDS
 
     def log_message(self, format: str, *args: object) -> None:  # type: ignore[explicit-override]  # noqa: A002 - typing.override needs 3.12; the base names it so
         """Stay silent."""
@@ -52,12 +53,18 @@ class Stub(BaseHTTPRequestHandler):
         with self.lock:
             self._answer(200, list(self.log))
 
+    def do_PUT(self) -> None:
+        seconds = float(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        with self.lock:
+            type(self).latency_seconds = (seconds, seconds)
+        self._answer(200, {})
+
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        model = str(request["model"])
+        model = str(request.get("model", ""))
         with self.lock:
             count = self.tries[model] = self.tries.get(model, 0) + 1
-            latency = self.draw.uniform(*LATENCY_SECONDS)
+            latency = self.draw.uniform(*self.latency_seconds)
         if model.endswith("-busy"):
             self._answer(429, {"error": {"message": "slow down", "type": "rate_limit"}})
             return
@@ -79,7 +86,7 @@ class Stub(BaseHTTPRequestHandler):
         limit = next((request[name] for name in limits if request.get(name)), DEFAULT_LIMIT)
         said = request.get("messages") or request.get("input") or request.get("prompt") or ""
         prompt = len(json.dumps(said).split()) + 4
-        is_fixed = str(request["model"]).endswith("-fixed")
+        is_fixed = str(request.get("model")).endswith("-fixed")
         with self.lock:
             choices = int(request.get("n") or 1)
             output = sum(self.draw.randint(1, limit) for _ in range(choices))
@@ -91,13 +98,14 @@ class Stub(BaseHTTPRequestHandler):
             bill = {
                 "id": f"chatcmpl-{len(self.log):08d}-{self.draw.getrandbits(64):016x}",
                 "path": kind,
-                "model": request["model"],
+                "model": request.get("model"),
                 "user": request.get("user"),
                 "limit": limit,
                 "input_tokens": prompt,
                 "cached_tokens": cached,
                 "output_tokens": output,
                 "stream": bool(request.get("stream")),
+                "fields": sorted(request),
                 "headers": {name.lower(): value for name, value in self.headers.items()},
             }
             self.log.append(bill)
@@ -255,6 +263,12 @@ def _embedding(bill: dict[str, Any]) -> dict[str, Any]:
     return {"object": "list", "data": data, "model": bill["model"], "usage": usage}
 
 
+def _batch(bill: dict[str, Any]) -> dict[str, Any]:
+    said = {"endpoint": "/v1/chat/completions", "completion_window": "24h", "status": "validating"}
+    moment = {"created_at": int(time.time()), "input_file_id": "file-1"}
+    return {"id": bill["id"].replace("chatcmpl", "batch"), "object": "batch", **said, **moment}
+
+
 def _text(bill: dict[str, Any]) -> dict[str, Any]:
     choice = {"index": 0, "text": "some words", "finish_reason": "stop", "logprobs": None}
     return {**_completion(bill), "object": "text_completion", "choices": [choice]}
@@ -266,6 +280,7 @@ _ANSWERS: dict[str, tuple[Any, Any]] = {
     "/responses": (_response, _response_events),
     "/messages": (_message, _message_events),
     "/embeddings": (_embedding, None),
+    "/batches": (_batch, None),
 }
 
 

@@ -17,6 +17,7 @@ from controlplane.agent.http_answer import refusal_body, refusal_headers
 from controlplane.agent.http_request import HttpCall, facts_of, read_call, to_request, wants_usage
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settle import Ending
+from controlplane.agent.strip import FIELDS
 from controlplane.agent.ticket import RefusedError, Ticket
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
@@ -92,6 +93,8 @@ def _instead(ticket: Ticket, call: HttpCall) -> str | None:
         wishes.append(f"model {ticket.model!r}")
     if ticket.output_tokens is not None:
         wishes.append(f"at most {ticket.output_tokens} output tokens")
+    if any(field in call.body for feature in ticket.strip for field in FIELDS[feature]):
+        wishes.append(f"no {', '.join(ticket.strip)}")
     if ticket.choices is not None:
         wishes.append(f"at most {ticket.choices} choices")
     is_chat = call.operation in {"chat", "text_completion"}

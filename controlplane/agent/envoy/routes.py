@@ -26,6 +26,9 @@ AUTHZ_FILTER: Final = "envoy.filters.http.ext_authz"
 AUTHZ_TYPE: Final = (
     "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
 )
+ADMISSION_FILTER: Final = "controlplane.admission"
+USAGE_FILTER: Final = "controlplane.usage"
+PROC_TYPE: Final = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
 HOLD_HEADER: Final = "x-controlplane-hold"
 POLICY_HEADER: Final = "x-controlplane-policy"
 MAX_ROUTES: Final = 2_000
@@ -128,6 +131,10 @@ def _deny(rule: Deny, matchers: Matchers, policy: str) -> wire.Route:
     unasked = made.typed_per_filter_config[AUTHZ_FILTER]  # refused without asking anybody
     unasked.type_url = AUTHZ_TYPE
     unasked.value = wire.ExtAuthzPerRoute(disabled=True).SerializeToString()
+    for name in (ADMISSION_FILTER, USAGE_FILTER):
+        unasked = made.typed_per_filter_config[name]
+        unasked.type_url = PROC_TYPE
+        unasked.value = wire.ExtProcPerRoute(disabled=True).SerializeToString()
     return made
 
 

@@ -8,7 +8,7 @@ import grpc
 
 from controlplane.agent.envoy.ads import RouteDiscovery
 from controlplane.agent.envoy.authz import Authorization
-from controlplane.agent.envoy.usage import UsageProcessor
+from controlplane.agent.envoy.usage import CallProcessor
 from controlplane.agent.log import say
 from controlplane.agent.node_server import OWNER_ONLY
 from controlplane.agent.runtime import Agent
@@ -27,7 +27,7 @@ async def serve_envoy(agent: Agent) -> AsyncIterator[int]:
         (
             RouteDiscovery(agent, cluster=settings.envoy_cluster).handler(),
             Authorization(agent, provider=settings.envoy_provider or None).handler(),
-            UsageProcessor(agent).handler(),
+            CallProcessor(agent, provider=settings.envoy_provider or None).handler(),
         )
     )
     before = os.umask(OWNER_ONLY)

@@ -1,7 +1,8 @@
-"""ext_proc: reads the answers that pass through Envoy and settles the holds that let them begin.
+"""ext_proc: admits calls on their way in, and settles the holds from the answers on their way out.
 
-Meant for observability mode: Envoy sends copies and waits for nothing. A stream that ends before
-the answer does (the client left) settles as unknown, charged in full until a trace proves less.
+Envoy asks with one filter that it waits for (`change.py`), and tells with a second one in
+observability mode: of that it sends copies and waits for nothing. A stream that ends before the
+answer does (the client left) settles as unknown, charged in full until a trace proves less.
 """
 
 import zlib
@@ -11,6 +12,7 @@ from typing import Any, Final
 import grpc
 
 from controlplane.agent.envoy import messages_pb2 as wire
+from controlplane.agent.envoy.change import CallChanger
 from controlplane.agent.envoy.routes import HOLD_HEADER
 from controlplane.agent.http_answer import UsageReader, broken, ending_of
 from controlplane.agent.runtime import Agent
@@ -22,11 +24,12 @@ _ANY_ZLIB: Final = 32 + zlib.MAX_WBITS
 Context = grpc.aio.ServicerContext[wire.ProcessingRequest, wire.ProcessingResponse]
 
 
-class UsageProcessor:
-    """Settles what ext_authz held."""
+class CallProcessor:
+    """Serves both filters; which one asks shows in what it sends."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, *, provider: str | None) -> None:
         self._agent = agent
+        self._provider = provider
 
     def handler(self) -> "grpc.GenericRpcHandler[Any, Any]":
         """Return what a server needs to serve this."""
@@ -40,14 +43,16 @@ class UsageProcessor:
     async def process(
         self, requests: AsyncIterator[wire.ProcessingRequest], _context: Context
     ) -> AsyncIterator[wire.ProcessingResponse]:
-        """Follow one call from its request's headers to its answer's end."""
-        watched = _Watched()
+        """Follow one call: from its request's headers to its body, or to its answer's end."""
+        watched, changer = _Watched(), CallChanger(self._agent, provider=self._provider)
         try:
             async for request in requests:
                 kind = request.WhichOneof("request") or ""
-                watched.take(kind, request)
-                if not request.observability_mode:
-                    yield _go_on(kind)
+                if request.observability_mode:
+                    watched.take(kind, request)
+                elif kind:
+                    headers = headers_of(request.request_headers)
+                    yield await changer.answer(kind, request, headers)
         finally:
             self._settle(watched)
 
@@ -72,7 +77,7 @@ class _Watched:
 
     def take(self, kind: str, request: wire.ProcessingRequest) -> None:
         if kind == "request_headers":
-            held = _headers(request.request_headers).get(HOLD_HEADER, "")
+            held = headers_of(request.request_headers).get(HOLD_HEADER, "")
             self.hold_id, _, self.slot = held.partition("/")
         elif kind == "response_headers":
             self._answered(request.response_headers)
@@ -85,7 +90,7 @@ class _Watched:
             self._end()
 
     def _answered(self, said: wire.HttpHeaders) -> None:
-        headers = _headers(said)
+        headers = headers_of(said)
         status = headers.get(":status", "")
         self._status = int(status) if status.isdigit() else None
         is_events = headers.get("content-type", "").startswith("text/event-stream")
@@ -107,14 +112,9 @@ class _Watched:
         return ending_of(self._status, self._reader, ended_at=now, is_whole=self._is_whole)
 
 
-def _headers(said: wire.HttpHeaders) -> dict[str, str]:
+def headers_of(said: wire.HttpHeaders) -> dict[str, str]:
+    """Return headers by their lower-case names."""
     return {
         header.key.lower(): header.value or header.raw_value.decode("latin-1")
         for header in said.headers.headers
     }
-
-
-def _go_on(kind: str) -> wire.ProcessingResponse:
-    response = wire.ProcessingResponse()
-    getattr(response, kind).SetInParent()
-    return response

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from controlplane.agent.puller import CAPABILITIES as AGENT_CAPABILITIES
 from controlplane.core.errors import PolicyError
-from controlplane.policy.compile import compile_policy
+from controlplane.policy.compile import CAPABILITIES, compile_policy
 from controlplane.policy.document import (
     AbortIf,
     Annotate,
@@ -25,6 +26,7 @@ from controlplane.policy.document import (
     Route,
     Rule,
     Slo,
+    Strip,
     Throttle,
     When,
 )
@@ -258,6 +260,8 @@ def test_soft_budget_that_can_not_be_told_apart_is_left_to_traces() -> None:
             "rules.r.abort_if.error_ratio",
         ),
         ((Canary(id="r", to="m", abort_if=AbortIf(cost_ratio=0)),), "rules.r.abort_if.cost_ratio"),
+        ((Strip(id="r", features=()),), "rules.r.features"),
+        ((Strip(id="r", features=("seed",)),), "rules.r.features"),
         ((Annotate(id="r"),), "rules.r.headers"),
         ((Annotate(id="r", headers={"a b": "c"}),), "rules.r.headers"),
         ((Annotate(id="r", headers={"a": "c\n"}),), "rules.r.headers.a"),
@@ -383,3 +387,8 @@ def test_rules_that_are_no_rules_are_named(tree: object, field: str) -> None:
     with pytest.raises(PolicyError) as refused:
         read_rules(tree)
     assert field == refused.value.field
+
+
+def test_an_agent_can_do_what_any_rule_requires() -> None:
+    """A rule of every kind: the agent of the same version must not refuse the document."""
+    assert set(CAPABILITIES.values()) < set(AGENT_CAPABILITIES)

@@ -1,0 +1,189 @@
+"""Every API of the real LiteLLM proxy that is billed, under real clients, with the plug-in in it."""
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from tests.e2e.plugin.conftest import (
+    PROXY_KEY,
+    Publish,
+    ask,
+    auth,
+    budget,
+    state,
+    taken_nusd,
+    wait_settled,
+)
+
+IN_NUSD, OUT_NUSD = 2_500, 10_000  # a token of every model that these tests call
+FIXED_NUSD = 10 * IN_NUSD + 10 * OUT_NUSD
+BY_HEADER = {"dimension_map": {"tenant": "header.x-tenant"}, "rules": []}
+TENANT = {"X-Tenant": "a"}
+SAY: Any = [{"role": "user", "content": "say something"}]
+ROUNDING_NUSD = 100
+SWITCH_SECONDS = 0.5
+
+
+@pytest.fixture
+def claude(proxy: str) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=proxy, api_key=PROXY_KEY, max_retries=0) as made:
+        yield made
+
+
+def _fresh(control_plane: dict[str, Any], before: dict[str, Any], key: str) -> list[int]:
+    return [cost for hold, cost in state(control_plane)[key].items() if hold not in before[key]]
+
+
+def test_each_api_is_held_and_settled_to_the_nano_dollar(
+    publish: Publish,
+    client: openai.OpenAI,
+    claude: anthropic.Anthropic,
+    control_plane: dict[str, Any],
+) -> None:
+    """Messages, responses, chat, completions, embeddings: the family of thread 38176."""
+    publish(**BY_HEADER)
+    before = state(control_plane)
+    told: Any = {"model": "gpt-fixed", "extra_headers": TENANT}
+    claude.messages.create(model="claude", messages=SAY, max_tokens=10, extra_headers=TENANT)
+    client.responses.create(input="hi", max_output_tokens=10, **told)
+    client.chat.completions.create(messages=SAY, max_tokens=10, **told)
+    client.completions.create(prompt="hi", max_tokens=10, **told)
+    client.embeddings.create(input="hi", **told)
+    wait_settled(control_plane, len(before["settled"]) + 5)
+    assert [10 * IN_NUSD] + [FIXED_NUSD] * 4 == sorted(_fresh(control_plane, before, "settled"))
+
+
+def test_each_api_is_settled_when_it_streams(
+    publish: Publish,
+    client: openai.OpenAI,
+    claude: anthropic.Anthropic,
+    control_plane: dict[str, Any],
+) -> None:
+    publish(**BY_HEADER)
+    before = state(control_plane)
+    with claude.messages.stream(
+        model="claude", messages=SAY, max_tokens=10, extra_headers=TENANT
+    ) as stream:
+        assert "some words" == stream.get_final_text()
+    told: Any = {"model": "gpt-fixed", "extra_headers": TENANT, "stream": True}
+    list(client.responses.create(input="hi", max_output_tokens=10, **told))
+    list(client.chat.completions.create(messages=SAY, max_tokens=10, **told))
+    wait_settled(control_plane, len(before["settled"]) + 3)
+    assert [FIXED_NUSD] * 3 == _fresh(control_plane, before, "settled")
+
+
+def test_each_api_is_refused_when_its_budget_is_empty(
+    publish: Publish,
+    client: openai.OpenAI,
+    claude: anthropic.Anthropic,
+    upstream: str,
+    control_plane: dict[str, Any],
+) -> None:
+    publish(**BY_HEADER, budgets=[budget(limit_nusd=taken_nusd(control_plane))])
+    before = len(httpx.get(f"{upstream}/_log").json())
+    told: Any = {"model": "gpt-fixed", "extra_headers": TENANT}
+    with pytest.raises(anthropic.RateLimitError, match="team a"):
+        claude.messages.create(model="claude", messages=SAY, max_tokens=10, extra_headers=TENANT)
+    for call in (
+        lambda: client.responses.create(input="hi", max_output_tokens=10, **told),
+        lambda: client.chat.completions.create(messages=SAY, max_tokens=10, **told),
+        lambda: client.completions.create(prompt="hi", max_tokens=10, **told),
+        lambda: client.embeddings.create(input="hi", **told),
+    ):
+        with pytest.raises(openai.RateLimitError, match="team a"):
+            call()
+    assert before == len(httpx.get(f"{upstream}/_log").json())
+
+
+def test_a_batch_has_no_bound_and_is_not_sent(
+    publish: Publish, client: openai.OpenAI, upstream: str
+) -> None:
+    """What a file asks for is not known here; under a hard budget it can not be let through."""
+    publish(**BY_HEADER)
+    before = _batches(upstream)
+    order: Any = {"input_file_id": "file-1", "completion_window": "24h"}
+    order["endpoint"] = "/v1/chat/completions"
+    with pytest.raises(openai.APIStatusError):  # without a database LiteLLM makes it a 500
+        client.batches.create(**order, extra_headers=TENANT)
+    assert before == _batches(upstream)
+    client.batches.create(**order, extra_headers={"X-Tenant": "b"})  # nobody's budget
+    assert before + 1 == _batches(upstream)
+
+
+def _batches(upstream: str) -> int:
+    bills = httpx.get(f"{upstream}/_log").json()
+    return sum(bill["path"] == "/batches" for bill in bills)
+
+
+def test_a_stream_left_early_is_charged_what_its_chunks_prove(
+    publish: Publish, claude: anthropic.Anthropic, control_plane: dict[str, Any]
+) -> None:
+    """A message says at once what it read: that, and all that it might still write, is charged."""
+    publish(**BY_HEADER)
+    before = state(control_plane)
+    long: Any = [{"role": "user", "content": "word " * 2_000}]  # held: a token for every byte
+    with claude.messages.create(
+        model="claude", messages=long, max_tokens=20, stream=True, extra_headers=TENANT
+    ) as stream:
+        next(iter(stream))
+    deadline = time.monotonic() + 15
+    while not (charged := _fresh(control_plane, before, "unproven")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    most = 10 * IN_NUSD + 20 * OUT_NUSD
+    assert most <= charged[0] <= most + ROUNDING_NUSD
+
+
+def test_a_stream_left_after_its_usage_came_is_settled_exactly(
+    publish: Publish, client: openai.OpenAI, control_plane: dict[str, Any]
+) -> None:
+    publish(**BY_HEADER)
+    before = state(control_plane)
+    options: Any = {"stream": True, "stream_options": {"include_usage": True}}
+    stream = ask(client, "gpt-fixed", max_tokens=500, extra_headers=TENANT, **options)
+    for chunk in stream:
+        if chunk.usage:
+            break
+    stream.close()
+    wait_settled(control_plane, len(before["settled"]) + 1)
+    assert [FIXED_NUSD] == _fresh(control_plane, before, "settled")
+    assert not _fresh(control_plane, before, "unproven")
+
+
+def test_failover_from_a_dead_deployment(
+    publish: Publish, client: openai.OpenAI, control_plane: dict[str, Any]
+) -> None:
+    """The order is kept, the switch is quick, the dead one costs nothing and is then left alone."""
+    rule = {"action": "failover", "id": "f", "order": ["dead", "alive"]}
+    publish(**{**BY_HEADER, "rules": [{**rule, "match": {"model": ["tough"]}}]})
+    before = state(control_plane)
+    failing = [_seconds(client, "tough") for _ in range(5)]  # then its breaker is open
+    wait_settled(control_plane, len(before["settled"]) + 10)
+    costs = _fresh(control_plane, before, "settled")
+    assert ([0] * 5, [FIXED_NUSD] * 5) == (sorted(costs)[:5], sorted(costs)[5:])
+    between = state(control_plane)
+    direct = [_seconds(client, "tough") for _ in range(5)]
+    wait_settled(control_plane, len(between["settled"]) + 5)  # one attempt each
+    switch = statistics.median(failing) - statistics.median(direct)
+    sys.stderr.write(f"failover from a dead deployment: {switch * 1e3:.0f} ms\n")
+    assert switch <= SWITCH_SECONDS
+
+
+def _seconds(client: openai.OpenAI, model: str) -> float:
+    started = time.perf_counter()
+    ask(client, model, extra_headers=TENANT)
+    return time.perf_counter() - started
+
+
+def test_a_policy_is_told_on_every_answer(publish: Publish, proxy: str) -> None:
+    publish(**BY_HEADER)
+    order = {"model": "gpt-fixed", "input": "hi"}
+    answer = httpx.post(f"{proxy}/v1/embeddings", headers=auth(), json=order)
+    assert "1." == answer.headers["x-controlplane-policy"][:2]
