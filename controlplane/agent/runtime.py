@@ -37,6 +37,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent finds around it; a simulator puts a network and a machine of its own there."""
 
     machine: Machine = THIS_MACHINE
+    client: type[httpx.AsyncClient] = httpx.AsyncClient
     transport: httpx.AsyncBaseTransport | None = None
     jitter: random.Random = UNPREDICTABLE
 
@@ -75,7 +76,7 @@ class Agent:
 
     def _begin(self) -> None:
         """Become a holder of our own, with connections of our own."""
-        self._client = httpx.AsyncClient(
+        self._client = self._surroundings.client(
             base_url=self.settings.server_url,
             headers={"Authorization": f"Bearer {self.settings.api_key}"},
             timeout=self.settings.request_timeout_seconds,

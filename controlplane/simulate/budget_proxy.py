@@ -15,7 +15,8 @@ from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError, Request, Ticket
 from controlplane.core.ids import IdFactory
 from controlplane.simulate.budget_loop import LocalClock
-from controlplane.simulate.budget_server import MODEL, TENANT, Network
+from controlplane.simulate.budget_network import Network, Wire
+from controlplane.simulate.budget_server import MODEL, TENANT
 from controlplane.simulate.budget_truth import Draw
 
 FOR_MONEY = frozenset({"budget_exhausted"})
@@ -96,6 +97,7 @@ class Proxy:
             verify=lambda _body, _header: None,
             surroundings=Surroundings(
                 machine=self._process.names,
+                client=Wire,
                 transport=self.network,
                 jitter=random.Random(self._process.seed),  # noqa: S311 - repeatable
             ),

@@ -2,12 +2,15 @@
 
 import logging
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from controlplane.simulate.budget_outcome import Outcome
 from controlplane.simulate.budget_schedule import Weather, draw
-from controlplane.simulate.budget_world import Outcome, World, simulate
+from controlplane.simulate.budget_stage import World
+from controlplane.simulate.budget_world import simulate
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -43,6 +46,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     utilization_ratio_1000_holds: float | None
     false_denial_ratio: float
     false_denial_ratios: Spread
+    false_denial_causes: dict[str, float]
+    """The same ratio in parts, by where the money was when a call was refused."""
     lease_calls_per_request: float
     sync_calls_per_request: float
     unserved_ratio: float
@@ -122,6 +127,7 @@ def _group(outcomes: Sequence[Outcome]) -> Group:
         utilization_ratio_1000_holds=_mean(_utilization(outcomes, holds=1_000)),
         false_denial_ratio=_falsely_denied(outcomes),
         false_denial_ratios=Spread.of(_falsely_denied([one]) for one in outcomes),
+        false_denial_causes=_causes(outcomes),
         lease_calls_per_request=_ratio(sum(one.lease_calls for one in outcomes), asked),
         sync_calls_per_request=_ratio(sum(one.syncs for one in outcomes), asked),
         unserved_ratio=_ratio(sum(one.unserved for one in outcomes), asked),
@@ -142,6 +148,15 @@ def _falsely_denied(outcomes: Iterable[Outcome]) -> float:
     for one in outcomes:
         denied, admitted = denied + one.falsely_denied, admitted + one.admitted
     return _ratio(denied, denied + admitted)
+
+
+def _causes(outcomes: Iterable[Outcome]) -> dict[str, float]:
+    found: Counter[str] = Counter()
+    could = 0
+    for one in outcomes:
+        found.update(one.false_denial_causes)
+        could += one.falsely_denied + one.admitted
+    return {cause: _ratio(number, could) for cause, number in found.items()}
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -1,11 +1,10 @@
 """The server of a simulated run: the shipped sync flow and compiler over a ledger that is given.
 
 It may end before a commit (nothing happened) or after it (the answer is lost); what is committed
-stays. The network in front of it delays, loses, repeats and reorders.
+stays.
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +12,6 @@ from datetime import datetime
 import httpx
 import msgspec
 import pyarrow as pa
-from typing_extensions import override
 
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.budgets.book import LeaseTerms
@@ -29,12 +27,10 @@ from controlplane.policy.compile import compile_policy
 from controlplane.policy.document import PolicyDocument, RatePerMillion
 from controlplane.policy.rules import PolicyRules
 from controlplane.policy.wire import Generation, Settle, SyncReply, SyncRequest
-from controlplane.simulate.budget_schedule import Net
 from controlplane.simulate.budget_truth import bill_nusd
 
 TENANT = "acme"
 MODEL = "m"
-LATE_SECONDS = 12.0
 LONGEST_POLL_SECONDS = 25.0
 PROXY = Principal(
     id="k", kind=PrincipalKind.PROXY, name="proxy", scopes=frozenset(), tenants=(TENANT,)
@@ -190,69 +186,6 @@ class Breakable:
             if self.breaks_before_commit:
                 self.breaks_before_commit = False
                 raise UnavailableError("the server ended before its commit")
-
-
-class Network(httpx.AsyncBaseTransport):
-    """The way from one agent to the server and back."""
-
-    def __init__(
-        self, server: Server, net: Net, chance: random.Random, *, clock: Callable[[], float]
-    ) -> None:
-        self._server = server
-        self._net = net
-        self._chance = chance
-        self._time = clock
-        self.cut_until = 0.0
-
-    @override
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[httpx.Response] = loop.create_future()
-        copies = 2 if self._chance.random() < self._net.duplicate_ratio else 1
-        for _ in range(copies):
-            if self._chance.random() >= self._net.loss_ratio:
-                loop.call_later(self._delay(), self._arrive, request, answer)
-        seconds = request.extensions["timeout"]["read"]
-        try:
-            return await asyncio.wait_for(answer, seconds)
-        except TimeoutError:
-            raise httpx.ReadTimeout("no answer", request=request) from None
-
-    def _delay(self) -> float:
-        if self._chance.random() < self._net.late_ratio:
-            return self._chance.uniform(0.0, LATE_SECONDS)
-        return self._net.median_seconds * self._chance.lognormvariate(0.0, 0.5)
-
-    def _arrive(self, request: httpx.Request, answer: "asyncio.Future[httpx.Response]") -> None:
-        now = self._time()
-        if now < self.cut_until:
-            return
-        if now < self._server.down_until:
-            if not answer.done():
-                answer.set_exception(httpx.ConnectError("refused", request=request))
-            return
-        if request.url.path.endswith("/sync"):
-            self._return(self._server.sync(request.content), answer)
-            return
-        if request.url.path.endswith("/stream"):
-            self._return(httpx.Response(404, request=request), answer)  # agents poll
-            return
-        known = request.headers.get("If-None-Match")
-        wait = float(request.url.params.get("wait", "0"))
-        poll = asyncio.ensure_future(self._server.policy(known, wait))
-        poll.add_done_callback(
-            lambda done: None if done.cancelled() else self._return(done.result(), answer)
-        )
-
-    def _return(self, response: httpx.Response, answer: "asyncio.Future[httpx.Response]") -> None:
-        if self._time() < max(self.cut_until, self._server.down_until):
-            return
-        if self._chance.random() < self._net.loss_ratio:
-            return
-        loop = asyncio.get_running_loop()
-        loop.call_later(
-            self._delay(), lambda: None if answer.done() else answer.set_result(response)
-        )
 
 
 def _numbered(document: PolicyDocument, gen: int) -> PolicyDocument:

@@ -15,10 +15,12 @@ from controlplane.budgets.ledger import Amounts, Entry, EntryKind
 from controlplane.budgets.ports import Ledger, LedgerTransaction
 from controlplane.pipelines.sync import sync
 from controlplane.policy.wire import SyncReply, SyncRequest
+from controlplane.simulate.budget_outcome import Outcome
 from controlplane.simulate.budget_proxy import Parts
 from controlplane.simulate.budget_report import add_up, run_schedules
 from controlplane.simulate.budget_schedule import Kind, Schedule, Weather, draw
-from controlplane.simulate.budget_world import Outcome, World, simulate
+from controlplane.simulate.budget_stage import World
+from controlplane.simulate.budget_world import simulate
 
 SEED = "2026-11-25"
 SMALL = 100
@@ -36,7 +38,7 @@ def test_the_limit_is_kept_whatever_happens(
 ) -> None:
     """Zero nano-USD over; and in calm weather nearly all of the limit is used."""
     if full_size:
-        figures = simulate_budgets(SEED, 10_000, jobs=2)
+        figures = simulate_budgets(SEED, 10_000, workers=2)
     else:
         figures = add_up(SEED, [_small(number) for number in range(200)])
     told = msgspec.to_builtins(figures)
@@ -76,6 +78,10 @@ def test_the_seed_alone_reproduces_a_run() -> None:
     first, second = (list(run_schedules("x", range(4), world_of=_memory)) for _ in range(2))
     assert first == second
     assert first != list(run_schedules("y", range(4), world_of=_memory))
+
+
+def test_workers_change_nothing() -> None:
+    assert simulate_budgets("x", 30) == simulate_budgets("x", 30, workers=2)
 
 
 def test_the_database_gives_the_same_run_as_memory() -> None:
