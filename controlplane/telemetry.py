@@ -110,6 +110,12 @@ POLICY_PROPAGATION_SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
     registry=REGISTRY,
 )
+SYNCS_TOGETHER = Histogram(
+    "controlplane_syncs_per_transaction",
+    "Syncs of agents that shared one transaction of the ledger.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200),
+    registry=REGISTRY,
+)
 POLICY_NACKS = Counter(
     "controlplane_policy_nacks_total", "Syncs that refuse a generation.", registry=REGISTRY
 )

@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 AHEAD_SECONDS: Final = 2.0  # a lease is sized for this much of the recent rate
+SOON_SECONDS: Final = 0.5
 AHEAD_CALLS: Final = 192  # and for this many calls: slow callers need not ask for each
 LOW_RATIO: Final = 0.25  # of a full lease; with less left it is time to ask
 SMOOTHING: Final = 0.5
@@ -50,6 +51,11 @@ class Demand(msgspec.Struct):
         if self._rate < 1.0:
             return 0
         return max(int(self._rate * AHEAD_SECONDS), int(self._per_call * AHEAD_CALLS), self.largest)
+
+    @property
+    def soon(self) -> int:
+        """What is used in a moment: all that is asked for by who is about to end."""
+        return int(self._rate * SOON_SECONDS)
 
     def filled(self, left: int) -> None:
         """A grant came; it may be less than was wanted when the budget runs out."""

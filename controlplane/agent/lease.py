@@ -80,12 +80,14 @@ class LeaseBook:
         self._leases: dict[str, dict[str, Lease]] = {}  # budget id → lease id → lease
         self._demand: dict[str, Demand] = {}
         self._refused: dict[str, Refused] = {}
+        self._freed: dict[str, Instant] = {}
 
     def accept(self, grant: Grant, asked: Instant, *, least_nusd: int = 0) -> bool:
         """Take a grant in; False when it is a refusal (amount 0) of at least so much."""
         demand = self._demand.setdefault(grant.budget_id, Demand())
         if grant.amount_nusd <= 0:
-            self._refused[grant.budget_id] = Refused(asked, grant.ttl_seconds, least_nusd)
+            if not self._has_freed_since(grant.budget_id, asked):
+                self._refused[grant.budget_id] = Refused(asked, grant.ttl_seconds, least_nusd)
             return False
         self._refused.pop(grant.budget_id, None)
         self._leases.setdefault(grant.budget_id, {})[grant.lease_id] = Lease(
@@ -150,7 +152,11 @@ class LeaseBook:
     def fell_short(self, budget_id: str, least_nusd: int, now: Instant) -> None:
         """Remember for a while that calls which need this much are not served."""
         is_short = self.fits([budget_id], now)[budget_id] < least_nusd
-        if is_short and not self.is_refused(budget_id, least_nusd, now):
+        if (
+            is_short
+            and not self._has_freed_since(budget_id, now)
+            and not self.is_refused(budget_id, least_nusd, now)
+        ):
             self._refused[budget_id] = Refused(now, SHORT_SECONDS, least_nusd)
 
     def is_refused(self, budget_id: str, needed_nusd: int, now: Instant) -> bool:
@@ -164,10 +170,26 @@ class LeaseBook:
             return 0.0
         return max(0.0, refused.ttl_seconds - refused.since.seconds_until(now))
 
-    def forget_refusal(self, budget_ids: Iterable[str]) -> None:
-        """Money may have come back: asking makes sense again."""
+    def forget_refusal(self, budget_ids: Iterable[str], now: Instant) -> None:
+        """A call's money goes back to the server: asking makes sense again.
+
+        Also when the answer to what was asked before is still to come.
+        """
         for budget_id in budget_ids:
             self._refused.pop(budget_id, None)
+            self._freed[budget_id] = now
+
+    def heard(self, standing: Standing) -> bool:
+        """Take what the server says is free; True when it is enough for what it had refused."""
+        refused = self._refused.get(standing.budget_id)
+        if refused is None or standing.free_nusd < max(1, refused.nusd):
+            return False
+        del self._refused[standing.budget_id]
+        return True
+
+    def _has_freed_since(self, budget_id: str, asked: Instant) -> bool:
+        freed = self._freed.get(budget_id)
+        return freed is not None and asked.seconds_until(freed) > 0
 
     def give_back(
         self,
@@ -231,9 +253,17 @@ class LeaseBook:
         return tuple(LeaseReturn(lease.lease_id, lease.left_nusd) for lease in closing)
 
     def wants(
-        self, needs: Mapping[str, Sequence[Need]], *, elapsed_seconds: float, now: Instant
+        self,
+        needs: Mapping[str, Sequence[Need]],
+        *,
+        elapsed_seconds: float,
+        now: Instant,
+        in_advance: bool = True,
     ) -> tuple[LeaseWant, ...]:
-        """Say what to ask for: what waiting calls lack, and busy budgets before they run dry."""
+        """Say what to ask for: what waiting calls lack, and busy budgets before they run dry.
+
+        One that is about to end asks for nothing `in_advance`.
+        """
         wants = []
         for budget_id in sorted({*self._demand, *needs}):
             demand = self._demand.setdefault(budget_id, Demand())
@@ -246,12 +276,12 @@ class LeaseBook:
             ]
             total = sum(need.held_nusd for need in waiting)
             largest = max((need.held_nusd for need in waiting), default=0)
-            ahead = demand.ahead or FIRST_CALLS * largest
+            ahead = (demand.ahead or FIRST_CALLS * largest) if in_advance else demand.soon
             want_nusd = max(0, ahead + total - left)
             if total > left or largest > self.fits([budget_id], now)[budget_id]:
                 least = min(need.least_nusd for need in waiting)
-                wants.append(LeaseWant(budget_id, want_nusd, largest, least))
-            elif demand.is_low(left) and not self._was_refused(budget_id, now):
+                wants.append(LeaseWant(budget_id, want_nusd, max(largest, total - left), least))
+            elif in_advance and demand.is_low(left) and not self._was_refused(budget_id, now):
                 wants.append(LeaseWant(budget_id, want_nusd, demand.largest, demand.largest))
         return tuple(wants)
 

@@ -279,7 +279,7 @@ class Agent:
                 self.admission.desk.overran(hold.operation, hold.provider, hold.model)
             self.holder.tally.errors += ending.status == "error" and ending.was_sent
             if not ended.is_released:
-                self.holder.book.forget_refusal(ended.hold.leases)
+                self.holder.book.forget_refusal(ended.hold.leases, Instant.of(self.clock))
         if self.syncer.cares(ended.hold.leases):
             self._in_loop(self.syncer.released if ended.is_released else self.syncer.wake)
         return True

@@ -30,8 +30,10 @@ from controlplane.policy.wire import (
 
 MIN_GAP_SECONDS: Final = 0.02  # between two syncs, however many calls wait
 HEARTBEAT_SECONDS: Final = 5.0  # a node that says nothing for longer is stale to the server
-MIN_PATIENCE_SECONDS: Final = 0.1  # with an answer; a call waits 0.25 s for one
-PATIENCE_RATIO: Final = 4.0  # of what an answer usually takes
+MIN_PATIENCE_SECONDS: Final = 0.05  # with an answer; a call waits 0.25 s for one
+FIRST_SECONDS: Final = 0.02  # what an answer is thought to take, give or take, before the first
+SPREAD_RATIO: Final = 4.0  # so many mean deviations beyond the usual, an answer is lost (RFC 6298)
+SMOOTHING: Final = 0.25
 MAX_BACKOFF_SECONDS: Final = 5.0
 GOODBYE_SECONDS: Final = 2.0
 
@@ -62,8 +64,9 @@ class Syncer:
         self._decoder = msgspec.json.Decoder(SyncReply)
         self._is_retired = False
         self._recalled: frozenset[str] = frozenset()
-        self._patience_seconds = MIN_PATIENCE_SECONDS
-        self._usual_seconds = MIN_PATIENCE_SECONDS / PATIENCE_RATIO
+        self._usual_seconds = self._spread_seconds = FIRST_SECONDS
+        self._patience_seconds = FIRST_SECONDS * (1 + SPREAD_RATIO)
+        self._failures_in_a_row = 0
         self.standings: dict[str, Standing] = {}
         self.syncs = 0
         self.failures = 0
@@ -73,7 +76,7 @@ class Syncer:
         self._wake.set()
 
     def retire(self) -> None:
-        """Ask for no lease any more and give back what is left; settles still go out."""
+        """Give back what is not in use and ask only for calls that wait; settles still go out."""
         self._is_retired = True
         self.wake()
 
@@ -125,7 +128,7 @@ class Syncer:
 
     async def run(self, puller: Puller) -> None:
         """Sync until cancelled: when woken, at the interval, and never faster than MIN_GAP."""
-        backoff = 0.0
+        backoff = MIN_GAP_SECONDS
         await self._recover()
         while True:
             try:
@@ -141,14 +144,20 @@ class Syncer:
                         await self.sync(puller)
                 backoff = MIN_GAP_SECONDS
             except (httpx.HTTPError, *UNREADABLE, ControlPlaneError, OSError) as wrong:
-                self.failures += 1
-                # A slow server needs patience, a lost message does not.
-                self._patience_seconds = min(
-                    self._settings.request_timeout_seconds, 2 * self._patience_seconds
-                )
-                backoff = min(MAX_BACKOFF_SECONDS, max(MIN_GAP_SECONDS, backoff * 2))
+                self._failed()
+                again = self._failures_in_a_row > 1
+                backoff = min(MAX_BACKOFF_SECONDS, 2 * backoff) if again else MIN_GAP_SECONDS
                 say("sync_failed", error=type(wrong).__name__, detail=str(wrong)[:200])
             await asyncio.sleep(backoff)
+
+    def _failed(self) -> None:
+        """Have more patience with the next but one: a lost message needs none, a slow server does."""
+        self.failures += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row > 1:
+            self._patience_seconds = min(
+                self._settings.request_timeout_seconds, 2 * self._patience_seconds
+            )
 
     async def _recover(self) -> None:
         """Say what earlier processes of this state directory left, before speaking for ourselves."""
@@ -177,24 +186,24 @@ class Syncer:
         waiting, needs = self._needs()
         book = self._holder.book
         with self._holder.lock:
-            wants = book.wants(needs, elapsed_seconds=self._last.seconds_until(now), now=now)
-            if self._is_retired:
-                wants = ()
+            wants = book.wants(
+                needs,
+                elapsed_seconds=self._last.seconds_until(now),
+                now=now,
+                in_advance=not self._is_retired,
+            )
             self._last = now
             largest = {
                 budget_id: max(need.held_nusd for need in waiting_here)
                 for budget_id, waiting_here in needs.items()
             }
-            closing = (
-                book.give_back_all()
-                if self._is_retired
-                else book.give_back(
-                    largest,
-                    now,
-                    standings=self.standings,
-                    recalled=self._recalled,
-                    is_asking=bool(wants),
-                )
+            unwanted = {one.budget_id for one in book.leases} if self._is_retired else set()
+            closing = book.give_back(
+                largest,
+                now,
+                standings=self.standings,
+                recalled=self._recalled | unwanted,
+                is_asking=bool(wants),
             )
             returns = self._holder.returns(closing)
         try:
@@ -210,6 +219,9 @@ class Syncer:
             for grant in reply.grants:
                 self._holder.granted(grant, now, least_nusd=asked.get(grant.budget_id, 0))
             self.standings.update((standing.budget_id, standing) for standing in reply.standings)
+            has_room = [standing for standing in reply.standings if book.heard(standing)]
+            if has_room:
+                self.wake()
             self._holder.acknowledged(reply, returns)
             for waiter in waiting:
                 for budget_id, least in waiter.claim.least.items():
@@ -273,10 +285,13 @@ class Syncer:
 
     def _answered_in(self, seconds: float) -> None:
         """Learn how long an answer takes: much longer than usual means that it was lost."""
-        self._usual_seconds += (seconds - self._usual_seconds) / PATIENCE_RATIO
+        self._failures_in_a_row = 0
+        off = seconds - self._usual_seconds
+        self._spread_seconds += SMOOTHING * (abs(off) - self._spread_seconds)
+        self._usual_seconds += SMOOTHING * off
         self._patience_seconds = min(
             self._settings.request_timeout_seconds,
-            max(MIN_PATIENCE_SECONDS, PATIENCE_RATIO * self._usual_seconds),
+            max(MIN_PATIENCE_SECONDS, self._usual_seconds + SPREAD_RATIO * self._spread_seconds),
         )
 
     async def _post(self, request: SyncRequest) -> SyncReply:

@@ -1,5 +1,6 @@
 """The Litestar application: routes, and what surrounds each of them."""
 
+from functools import partial
 from typing import Any, Final
 
 from litestar import Litestar, Router
@@ -47,6 +48,8 @@ from controlplane.api.routes.scores import ScoreController
 from controlplane.api.routes.unit_costs import UnitCostController
 from controlplane.api.routes.what_if import WhatIfController
 from controlplane.api.services import Services
+from controlplane.api.sync_group import SyncGroup
+from controlplane.pipelines.sync import sync_together
 
 MAX_BODY_BYTES: Final = 4 * 2**20
 """Above the largest sync (1,000 settles of some 700 bytes); anything longer is refused unread."""
@@ -102,6 +105,7 @@ def create_app(services: Services) -> Litestar:
             {
                 "services": services,
                 "gate": Gate(services),
+                "sync_group": SyncGroup(partial(sync_together, tools=services.sync)),
                 "policy_watch": PolicyWatch(services.publishing.policies.serving),
                 "connects": ConnectLimiter(services.connects_per_second),
             }

@@ -16,7 +16,12 @@ from controlplane.budgets.ledger import WindowKey
 from controlplane.budgets.ports import Ledger, LedgerTransaction
 from controlplane.budgets.standing import standing
 from controlplane.core.calendar import Window
-from controlplane.core.errors import ForbiddenError, InvalidInputError, LimitExceededError
+from controlplane.core.errors import (
+    ControlPlaneError,
+    ForbiddenError,
+    InvalidInputError,
+    LimitExceededError,
+)
 from controlplane.core.ids import IdFactory
 from controlplane.core.tokens import is_possible
 from controlplane.policy.history import NodeReport
@@ -67,6 +72,17 @@ class SyncTools(msgspec.Struct, frozen=True, kw_only=True):
     terms: LeaseTerms = LeaseTerms()
 
 
+class SyncCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One node's word, who speaks for it, and when it came."""
+
+    request: SyncRequest
+    caller: Principal
+    now: datetime
+
+
+SyncAnswer = SyncReply | ControlPlaneError
+
+
 def sync(request: SyncRequest, caller: Principal, now: datetime, *, tools: SyncTools) -> SyncReply:
     """Settle, take back, sweep, grant and answer; durable on return, and repeatable.
 
@@ -79,41 +95,95 @@ def sync(request: SyncRequest, caller: Principal, now: datetime, *, tools: SyncT
         ForbiddenError: a budget of a tenant that the caller does not act for.
         UnavailableError: nothing was changed; say it again.
     """
-    _check_request(request)
-    with tools.ledger.transaction() as ledger:
-        ledger.see_node(_node_report(request), now=now)
-        budgets = ledger.budgets()
-        _check_tenants(request, caller, budgets)
-        book = _open_book(ledger, request, budgets, terms=tools.terms, now=now)
-        ids = {settle.hold_id for settle in request.settle}
-        for settle in _first_of_each(request.settle, ledger.known_holds(ids)):
-            span = book.span_of(settle, holder=request.boot_id)
-            outcome = outcome_of(settle, tools.price_usage, began_within=span)
-            book.settle(settle, outcome, holder=request.boot_id)
-        for given in request.returns:
-            book.give_back(given, holder=request.boot_id)
-        is_newest = not request.seq or ledger.advance(request.boot_id, request.seq, now=now)
-        if is_newest:
-            _free_unknown(ledger, book, request)
-        _sweep(ledger, book, now)
-        # A request that was overtaken gets no lease: its sender no longer listens for it.
-        wants = request.want if is_newest else ()
-        grants = tuple(_grant(book, want, request, now=now, ids=tools.ids) for want in wants)
-        ledger.append(book.entries)
-        ledger.save_leases(book.leases)
-        ledger.save_holds(book.holds)
-        standings = _standings(book, _told(request, caller, budgets), now)
-        reply = SyncReply(
-            generation=ledger.generation(request.scope),
-            settled=tuple(dict.fromkeys(settle.hold_id for settle in request.settle)),
-            grants=grants,
-            standings=standings,
-            server_time=now,
-            recall=tuple(one.budget_id for one in standings if _is_scarce(one)),
-        )
+    (answer,) = sync_together([SyncCall(request=request, caller=caller, now=now)], tools=tools)
+    if isinstance(answer, ControlPlaneError):
+        raise answer
+    return answer
+
+
+def sync_together(calls: Sequence[SyncCall], *, tools: SyncTools) -> list[SyncAnswer]:
+    """Do for each call, in their order, what `sync` does, in one transaction (L9).
+
+    A call that is refused changes nothing, and the others go on without it. If the transaction
+    fails, each call is tried in one of its own, so that none fails for another's sake.
+    """
+    try:
+        answers = _in_one_transaction(calls, tools=tools)
+    except ControlPlaneError as failed:
+        if len(calls) == 1:
+            return [failed]
+        return [answer for call in calls for answer in sync_together([call], tools=tools)]
     # After the commit: a report that fails here comes again with the settle that nobody answered.
-    tools.report(request.settle, caller, now)
-    return reply
+    settled: dict[str, list[int]] = {}
+    for number, answer in enumerate(answers):
+        if isinstance(answer, SyncReply) and calls[number].request.settle:
+            settled.setdefault(calls[number].caller.id, []).append(number)
+    for numbers in settled.values():
+        of_caller = [calls[number] for number in numbers]
+        settles = tuple(settle for call in of_caller for settle in call.request.settle)
+        try:
+            tools.report(settles, of_caller[0].caller, of_caller[-1].now)
+        except ControlPlaneError as failed:
+            answers = [failed if at in numbers else one for at, one in enumerate(answers)]
+    return answers
+
+
+def _in_one_transaction(calls: Sequence[SyncCall], *, tools: SyncTools) -> list[SyncAnswer]:
+    answers: list[SyncAnswer] = []
+    sweeps = True
+    with tools.ledger.transaction() as ledger:
+        budgets = ledger.budgets()
+        for call in calls:
+            try:
+                _check_request(call.request)
+                _check_tenants(call.request, call.caller, budgets)
+            except ControlPlaneError as refused:
+                answers.append(refused)
+                continue
+            answers.append(_answer(ledger, call, budgets, tools=tools, sweeps=sweeps))
+            sweeps = False  # once is enough for all
+    return answers
+
+
+def _answer(
+    ledger: LedgerTransaction,
+    call: SyncCall,
+    budgets: dict[str, Budget],
+    *,
+    tools: SyncTools,
+    sweeps: bool,
+) -> SyncReply:
+    """Do what a checked call says."""
+    request, now = call.request, call.now
+    ledger.see_node(_node_report(request), now=now)
+    book = _open_book(ledger, request, budgets, terms=tools.terms, now=now)
+    ids = {settle.hold_id for settle in request.settle}
+    for settle in _first_of_each(request.settle, ledger.known_holds(ids)):
+        span = book.span_of(settle, holder=request.boot_id)
+        outcome = outcome_of(settle, tools.price_usage, began_within=span)
+        book.settle(settle, outcome, holder=request.boot_id)
+    for given in request.returns:
+        book.give_back(given, holder=request.boot_id)
+    is_newest = not request.seq or ledger.advance(request.boot_id, request.seq, now=now)
+    if is_newest:
+        _free_unknown(ledger, book, request)
+    if sweeps:
+        _sweep(ledger, book, now)
+    # A request that was overtaken gets no lease: its sender no longer listens for it.
+    wants = request.want if is_newest else ()
+    grants = tuple(_grant(book, want, request, now=now, ids=tools.ids) for want in wants)
+    ledger.append(book.entries)
+    ledger.save_leases(book.leases)
+    ledger.save_holds(book.holds)
+    standings = _standings(book, _told(request, call.caller, budgets), now)
+    return SyncReply(
+        generation=ledger.generation(request.scope),
+        settled=tuple(dict.fromkeys(settle.hold_id for settle in request.settle)),
+        grants=grants,
+        standings=standings,
+        server_time=now,
+        recall=tuple(one.budget_id for one in standings if _is_scarce(one)),
+    )
 
 
 def outcome_of(

@@ -105,9 +105,35 @@ def test_a_refusal_is_remembered_until_money_may_have_come_back() -> None:
     assert () == book.wants({"b": [Need(10, 10)]}, elapsed_seconds=1.0, now=_later(4))
     assert not book.is_refused("b", 1, _later(6))
     book.accept(_grant("", 0, ttl=5.0), AT)
-    book.forget_refusal(["b"])
+    book.forget_refusal(["b"], _later(0.5))
     (want,) = book.wants({"b": [Need(10, 1), Need(20, 1)]}, elapsed_seconds=1.0, now=_later(1))
-    assert (30 + 16 * 20, 20, 1) == (want.want_nusd, want.need_nusd, want.least_nusd)
+    assert (30 + 16 * 20, 30, 1) == (want.want_nusd, want.need_nusd, want.least_nusd)
+
+
+def test_a_refusal_does_not_outlive_the_reason() -> None:
+    """It was sent before a call's money came back, or the server says that there is enough now."""
+    book = LeaseBook()
+    book.forget_refusal(["b"], _later(1))
+    assert not book.accept(_grant("", 0, ttl=5.0), AT, least_nusd=10)
+    assert not book.is_refused("b", 10, _later(2))
+    assert not book.accept(_grant("", 0, ttl=5.0), _later(2), least_nusd=10)
+    assert not book.heard(_standing(9))
+    assert book.is_refused("b", 10, _later(2))
+    assert book.heard(_standing(10))
+    assert not book.is_refused("b", 10, _later(2))
+    assert not book.heard(_standing(10))
+
+
+def test_who_is_about_to_end_asks_only_for_calls_that_wait() -> None:
+    book = LeaseBook()
+    book.accept(_grant("l1", 1_000), AT)
+    assert book.hold({"b": 1_000}, AT)
+    assert () == book.wants({}, elapsed_seconds=1.0, now=_later(1), in_advance=False)
+    (want,) = book.wants(
+        {"b": [Need(30, 1), Need(20, 1)]}, elapsed_seconds=1.0, now=_later(2), in_advance=False
+    )
+    assert 50 == want.need_nusd
+    assert want.want_nusd < 1_000
 
 
 def test_too_little_is_remembered_for_calls_that_need_more() -> None:

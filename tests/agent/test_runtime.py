@@ -167,6 +167,20 @@ def test_an_empty_budget_refuses_at_once(control_plane: Any, make_settings: Make
     _run(make_settings(control_plane, sync_interval_seconds=5.0), work)
 
 
+def test_a_retiring_agent_serves_who_still_comes(control_plane: Any, make_settings: Make) -> None:
+    """Clients of a process that is about to end are not told that the money is gone."""
+    control_plane.publish()
+
+    async def work(agent: Agent) -> None:
+        agent.retire()
+        ticket = await agent.admit(_request())
+        assert ticket.hold_id
+        agent.settle(ticket.hold_id, _used(10))
+        await _until(lambda: not agent.holder.book.leases)
+
+    _run(make_settings(control_plane, sync_interval_seconds=0.1), work)
+
+
 def test_a_lost_answer_settles_once(control_plane: Any, make_settings: Make) -> None:
     control_plane.publish()
 

@@ -19,9 +19,10 @@ from controlplane.api.policy_stream import EventStream
 from controlplane.api.policy_views import GenerationList, GenerationView, NodeList, NodeView
 from controlplane.api.policy_watch import MAX_WAIT_SECONDS, PolicyWatch, highest_pair
 from controlplane.api.publishing import DEFAULT_SCOPE
+from controlplane.api.sync_group import SyncGroup
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError
-from controlplane.pipelines.sync import sync
+from controlplane.pipelines.sync import SyncCall
 from controlplane.policy.wire import SyncReply, SyncRequest
 
 SCOPE = p.Param("scope", "Which group of proxies; default `default`", "default")
@@ -96,14 +97,15 @@ class PolicyController(Controller):
         )
         return EventStream(subscriber)
 
-    @post("/sync", **needs(Scope.SYNC, 409, 413), status_code=200, sync_to_thread=True)
-    def take_sync(
+    @post("/sync", **needs(Scope.SYNC, 409, 413), status_code=200)
+    async def take_sync(
         self, request: ApiRequest, data: JSONBody[SyncRequest], services: Injected
     ) -> SyncReply:
         """Acknowledge a generation, settle holds, return and ask for leases, all in one."""
         request.user.require_policy_scope(data.scope)
         now = services.clock.now()
-        reply = sync(data, request.user, now, tools=services.sync)
+        syncs: SyncGroup = request.app.state.sync_group
+        reply = await syncs.sync(SyncCall(request=data, caller=request.user, now=now))
         watch: PolicyWatch = request.app.state.policy_watch
         watch.applied(data.scope, data.node, data.applied, now=now)
         if data.nack is not None:
