@@ -10,7 +10,9 @@ import pytest
 from controlplane.budgets.budget import Budget
 from controlplane.core.calendar import Period
 from controlplane.pipelines.experiments import analyze
-from controlplane.pipelines.replay import Proposed, ReplayReport, replay, savings
+from controlplane.pipelines.replay import Proposed, replay
+from controlplane.pipelines.replay_report import ReplayReport
+from controlplane.pipelines.savings import savings
 from controlplane.policy.assign import assign
 from controlplane.policy.document import (
     Arm,

@@ -22,7 +22,10 @@ from controlplane.core.errors import ConfigError, InvalidInputError, NotFoundErr
 from controlplane.core.money import format_usd
 from controlplane.pipelines.experiments import ExperimentReport, analyze
 from controlplane.pipelines.publish import carry_canaries, compile_document
-from controlplane.pipelines.replay import PriceCall, Proposed, ReplayReport, replay, savings
+from controlplane.pipelines.recorded_calls import PriceCall
+from controlplane.pipelines.replay import Proposed, replay
+from controlplane.pipelines.replay_report import ReplayReport
+from controlplane.pipelines.savings import savings
 from controlplane.policy.document import Experiment
 from controlplane.policy.rules import PolicyRules, read_rules
 from controlplane.pricing.overrides import compile_overrides
