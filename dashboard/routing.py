@@ -17,7 +17,11 @@ SAVINGS_COLUMNS: Final = (
     "counterfactual",
     "saved",
 )
-EXPERIMENT_COLUMNS: Final = ("experiment", "arm", "units", "arm_cost", "arm_latency", "arm_errors")
+EXPERIMENT_COLUMNS: Final = (
+    *("experiment", "arm", "units"),
+    *("arm_cost", "arm_latency", "arm_errors", "arm_scores"),
+)
+SCORE: Final = "score."
 VERDICTS: Final = ("lower", "higher", "undecided")
 _MEASURES: Final = {
     "arm_cost": "cost_usd_per_call",
@@ -55,17 +59,25 @@ def experiment_rows(
     }
     for column, measure in _MEASURES.items():
         shown[column] = [_measure(arm, measure, say) for _, arm in arms]
+    shown["arm_scores"] = [_scores(arm, say) for _, arm in arms]
     return pa.table({names[key]: values for key, values in shown.items()})
+
+
+def _scores(arm: Mapping[str, Any], say: Callable[..., str]) -> str:
+    """Write every score of an arm: its name, its mean, how it stands."""
+    named = sorted(measure for measure in arm["means"] if measure.startswith(SCORE))
+    return "; ".join(f"{one.removeprefix(SCORE)} {_measure(arm, one, say)}" for one in named)
 
 
 def _measure(arm: Mapping[str, Any], measure: str, say: Callable[..., str]) -> str:
     mean = arm["means"].get(measure)
     if mean is None:
         return spoken.UNKNOWN
-    written = {
+    write: dict[str, Callable[[], str]] = {
         "cost_usd_per_call": lambda: spoken.money(f"{mean:.9f}"),
         "latency_ms": lambda: f"{mean:,.0f} ms",
         "error_ratio": lambda: spoken.ratio(mean),
-    }[measure]()
+    }
+    written = write.get(measure, lambda: f"{mean:.3g}")()
     against = arm["against_control"].get(measure)
     return f"{written}, {say('verdict_' + against['verdict'])}" if against else written

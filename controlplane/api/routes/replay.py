@@ -136,6 +136,9 @@ class ReplayController(Controller):
                     _calls(services, tenants, window),
                     rule,
                     now=min(now, window.end),
+                    scores_of=lambda traces, named: services.signals.trace_events(
+                        tenants, traces, named
+                    ),
                     unit_hours=hours,
                 )
                 for rule in rules.rules
