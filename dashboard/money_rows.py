@@ -1,6 +1,6 @@
 """Answers about money in the shape that the finance pages draw. Nothing is added up here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -24,6 +24,11 @@ CHANGE_COLUMNS: Final = ("group", "before", "after", "change", "calls_before", "
 UNIT_COLUMNS: Final = ("figure", "cost", "denominator", "unit_cost", "gaps", "note")
 RANK_COLUMNS: Final = ("rank", "group", "cost")
 CELL_COLUMNS: Final = ("day", "model", "meter", "billed", "ledger", "difference", "because")
+COMMITMENT_COLUMNS: Final = (
+    "contract", "period", "committed", "contracted", "effective", "remaining", "shortfall",
+    "overage",
+)  # fmt: skip
+CURRENCY_COLUMNS: Final = ("day", "cost", "amount", "rate", "rate_day", "rate_source")
 CHART_COLUMNS: Final = ("step", "cost", "groups", "so_far", "class")
 UNATTRIBUTED: Final = "unattributed"
 
@@ -170,3 +175,34 @@ def cell_rows(report: Mapping[str, Any], say: Say) -> pa.Table:
 
 def _because(classes: Mapping[str, str], say: Say) -> str:
     return ", ".join(f"{say(f'class_{name}')} {signed(usd)}" for name, usd in classes.items())
+
+
+def amount(text: str | None) -> str:
+    """Write an amount in a currency that stands beside it; unknown is a dash."""
+    return spoken.UNKNOWN if text is None else spoken.money(text).replace("$", "")
+
+
+def commitment_rows(rows: Sequence[Mapping[str, Any]], names: dict[str, str]) -> pa.Table:
+    """Return the table of commitments."""
+    columns: dict[str, list[str]] = {
+        names["contract"]: [row["contract"] for row in rows],
+        names["period"]: [f"{row['start'][:10]} – {row['end'][:10]}" for row in rows],  # noqa: RUF001 - a range's dash
+    }
+    for name in COMMITMENT_COLUMNS[2:]:
+        columns[names[name]] = [spoken.money(row[f"{name}_usd"]) for row in rows]
+    return pa.table(columns)
+
+
+def currency_rows(answer: Mapping[str, Any], names: dict[str, str]) -> pa.Table:
+    """Return the table of days in another currency."""
+    days = answer["days"]
+    return pa.table(
+        {
+            names["day"]: [day["day"] for day in days],
+            names["cost"]: [spoken.money(day["cost_usd"]) for day in days],
+            names["amount"]: [amount(day["amount"]) for day in days],
+            names["rate"]: [day["usd_per_unit"] or spoken.UNKNOWN for day in days],
+            names["rate_day"]: [day["rate_day"] or spoken.UNKNOWN for day in days],
+            names["rate_source"]: [day["rate_source"] or spoken.UNKNOWN for day in days],
+        }
+    )

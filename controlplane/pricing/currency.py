@@ -55,6 +55,10 @@ class ExchangeRates(Protocol):
         """Return every rate of a currency, oldest record first."""
         ...
 
+    def currencies(self) -> list[str]:
+        """Return the codes that have rates, sorted."""
+        ...
+
 
 def check_rate(rate: ExchangeRate) -> None:
     """Check what people or files say.

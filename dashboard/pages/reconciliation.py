@@ -1,4 +1,4 @@
-"""Reconciliation: kept comparisons of bills with the ledger, and what each difference is made of."""
+"""Reconciliation: kept comparisons of bills with the ledger, commitments, and other currencies."""
 
 from typing import Any
 
@@ -24,6 +24,53 @@ def draw(asked: Filters) -> None:
             format_func=lambda name: _title(kept[name]),
         )
         _report(asked, data.document(f"reconciliations/{chosen}"))
+
+
+def draw_commitments(asked: Filters) -> None:
+    """Draw how much of what was promised is used; nothing where nothing was promised."""
+    say = asked.say
+    with Panel(say("commitments"), asked, key="commitments", help_text=say("commitments_help")):
+        found = data.document("contracts/commitments", (("range", asked.range),))["rows"]
+        if not found:
+            st.caption(say("no_commitments"))
+            return
+        for row in found:
+            told = say(
+                "commitment_line",
+                contract=row["contract"],
+                drawn=spoken.money(row["drawn_usd"]),
+                committed=spoken.money(row["committed_usd"]),
+                start=row["start"][:10],
+                end=row["end"][:10],
+            )
+            st.progress(row["drawn_ratio"], text=spoken.plain(told))
+        names = {key: say(f"column_{key}") for key in money_rows.COMMITMENT_COLUMNS}
+        st.dataframe(
+            money_rows.commitment_rows(found, names), hide_index=True, alt=say("commitments")
+        )
+
+
+def draw_currency(asked: Filters) -> None:
+    """Draw days of cost in another currency, each at its own rate."""
+    say = asked.say
+    with Panel(say("in_currency"), asked, key="in-currency", help_text=say("in_currency_help")):
+        known = data.document("currencies")["rows"]
+        if not known:
+            st.caption(say("no_currencies"))
+            return
+        chosen = st.selectbox(say("currency_choice"), known, key="currency", bind="query-params")
+        answer = data.document("currencies/costs", (("currency", chosen), *asked.window_params()))
+        total = say(
+            "currency_total",
+            amount=money_rows.amount(answer["amount"]),
+            currency=chosen,
+            usd=spoken.money(answer["cost_usd"]),
+            missing=answer["days_without_rate"],
+        )
+        st.markdown(spoken.plain(total))
+        names = {key: say(f"column_{key}") for key in money_rows.CURRENCY_COLUMNS}
+        shown = money_rows.currency_rows(answer, names)
+        st.dataframe(shown, hide_index=True, alt=say("in_currency"))
 
 
 def _title(row: dict[str, Any]) -> str:
@@ -89,3 +136,5 @@ def _verdict(asked: Filters, report: dict[str, Any]) -> None:
 
 
 draw(filters.current())
+draw_commitments(filters.current())
+draw_currency(filters.current())

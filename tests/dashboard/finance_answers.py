@@ -35,6 +35,26 @@ REPORT: Final = {
     ],
 }  # fmt: skip
 
+COMMITMENTS: Final = [
+    {"contract": "openai-2026", "start": "2026-10-01T00:00:00Z", "end": "2026-11-01T00:00:00Z",
+     "committed_usd": "500", "contracted_usd": "420.5", "effective_usd": "500",
+     "drawn_usd": "420.5", "remaining_usd": "0", "shortfall_usd": "79.5", "overage_usd": "0",
+     "drawn_ratio": 0.841},
+    {"contract": "openai-2026", "start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z",
+     "committed_usd": "500", "contracted_usd": "612.25", "effective_usd": "612.25",
+     "drawn_usd": "500", "remaining_usd": "0", "shortfall_usd": "0", "overage_usd": "112.25",
+     "drawn_ratio": 1.0},
+]  # fmt: skip
+CONVERTED: Final = {
+    "cost_usd": "30", "amount": "16.5", "days_without_rate": 1,
+    "days": [
+        {"day": "2026-11-18", "cost_usd": "12", "amount": None, "usd_per_unit": None,
+         "rate_day": None, "rate_source": None},
+        {"day": "2026-11-19", "cost_usd": "18", "amount": "16.5", "usd_per_unit": "1.0909",
+         "rate_day": "2026-11-18", "rate_source": "ecb"},
+    ],
+}  # fmt: skip
+
 
 def finance_answer(path: str, asked: list[tuple[str, str]]) -> Any:
     """Answer a finance route; None for any other."""
@@ -44,9 +64,17 @@ def finance_answer(path: str, asked: list[tuple[str, str]]) -> Any:
         return _unit_costs()
     if path == "concentration":
         return _concentration(dict(asked).get("dimension", "customer"))
-    if path == "reconciliations":
-        return {"rows": [{"id": "rec_1", **REPORT}]}
-    return REPORT if path == "reconciliations/rec_1" else None
+    if path == "currencies/costs":
+        return {"currency": dict(asked)["currency"], **CONVERTED}
+    return _DOCUMENTS.get(path)
+
+
+_DOCUMENTS: Final = {
+    "contracts/commitments": {"rows": COMMITMENTS},
+    "currencies": {"rows": ["CHF", "EUR"]},
+    "reconciliations": {"rows": [{"id": "rec_1", **REPORT}]},
+    "reconciliations/rec_1": REPORT,
+}
 
 
 def _change(asked: list[tuple[str, str]]) -> tuple[pa.Table, dict[str, Any]]:

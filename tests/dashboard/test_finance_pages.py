@@ -65,3 +65,23 @@ def test_a_kept_report_shows_its_residuals(open_page: OpenPage) -> None:
 def test_finance_pages_speak_spanish(open_page: OpenPage) -> None:
     assert "Facturas frente al libro" in words(open_page("reconciliation", lang="es"))
     assert "De $400.00 a $530.00" in words(open_page("changes", lang="es"))
+
+
+def test_commitments_say_what_is_used_left_and_owed(open_page: OpenPage) -> None:
+    app = open_page("reconciliation")
+    assert not app.exception
+    shown = app.dataframe[1].value
+    assert ["$79.50", "$0.00"] == list(shown["Shortfall"])
+    assert ["$0.00", "$112.25"] == list(shown["Overage"])
+    assert ["$500.00", "$612.25"] == list(shown["In effect"])
+
+
+def test_days_in_another_currency_keep_their_rate(api: Any, open_page: OpenPage) -> None:
+    """The first currency that has rates; a day without a rate has no amount."""
+    app = open_page("reconciliation")
+    assert "16.50 CHF" in words(app).replace("*", "")
+    shown = app.dataframe[2].value
+    assert ["\u2013", "16.50"] == [str(text) for text in shown["Amount"]]
+    assert ["\u2013", "1.0909"] == [str(text) for text in shown["USD per unit"]]
+    asked = [dict(params) for path, params in api.asked if path == "currencies/costs"]
+    assert "CHF" == asked[0]["currency"]

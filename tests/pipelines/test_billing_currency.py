@@ -55,6 +55,9 @@ class Kept:
     def of(self, currency: str) -> list[ExchangeRate]:
         return [rate for rate in self.rates if rate.currency == currency]
 
+    def currencies(self) -> list[str]:
+        return sorted({rate.currency for rate in self.rates})
+
 
 @pytest.fixture(scope="module")
 def book() -> PriceBook:

@@ -43,6 +43,12 @@ class RateList(msgspec.Struct, frozen=True):
     rates: list[ExchangeRate]
 
 
+class CurrencyList(msgspec.Struct, frozen=True):
+    """The body of `GET /api/v1/currencies`: codes that have rates."""
+
+    rows: tuple[str, ...]
+
+
 class ConvertedDay(msgspec.Struct, frozen=True, kw_only=True):
     """One day's cost with the rate it was converted at; no rate, no amount."""
 
@@ -72,6 +78,11 @@ class CurrencyController(Controller):
 
     path = "/api/v1/currencies"
     tags: Sequence[str] | None = ("costs",)
+
+    @get("/", **needs(Scope.COSTS_READ), sync_to_thread=True)
+    def currencies(self, services: Injected) -> CurrencyList:
+        """List the currencies that have rates."""
+        return CurrencyList(tuple(services.exchange_rates.currencies()))
 
     @get(
         "/rates",

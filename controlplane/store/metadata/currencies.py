@@ -47,3 +47,9 @@ class ExchangeRateRepository:
                 )
                 for row in connection.execute(query)
             ]
+
+    def currencies(self) -> list[str]:
+        """See `ExchangeRates.currencies`."""
+        query = select(exchange_rate.c.currency).distinct().order_by(exchange_rate.c.currency)
+        with reading(self._engine) as connection:
+            return list(connection.scalars(query))
