@@ -157,6 +157,7 @@ class Settings(_Section, frozen=True, kw_only=True):
     closed_before: date | None = None  # first day of the oldest open period; earlier ones stay
     attribution_rules: Path | None = None  # YAML list of rules put before the built-in ones
     gpu_pools: Path | None = None  # YAML list of GPU node pools and what they cost
+    business_metrics: tuple[str, ...] = ("business.*",)  # names of OTLP metrics
     gateways: tuple[GatewayAddress, ...] = ()  # whose calls may come without ids or traces
     settle_interval_seconds: Seconds = 0.5
     collector: CollectorSettings = CollectorSettings()

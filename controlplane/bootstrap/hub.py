@@ -20,6 +20,7 @@ from controlplane.api.services import HealthCheck, Services
 from controlplane.api.sessions import Sessions
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
+from controlplane.bootstrap.business import business_rounds
 from controlplane.bootstrap.gpu_pools import gpu_rounds, gpu_tools, load_pools
 from controlplane.bootstrap.metadata import open_keys, open_metadata, open_signer
 from controlplane.bootstrap.places import (
@@ -287,6 +288,7 @@ def build_rounds(
     gpu = gpu_tools(stores.spans, load_pools(settings.gpu_pools), stores.gpu_pools)
     return [
         *gpu_rounds(gpu, stores.spans, CLOCK),
+        business_rounds(settings, stores.spans, stores.finance, clock=CLOCK),
         content_rounds(settings.content, stores.spans.contents, CLOCK),
         Rounds(
             "settle",

@@ -91,6 +91,14 @@ class SignalReader(Protocol):
         """
         ...
 
+    def measured(self, tenants: tuple[str, ...], names: str, window: Window) -> pa.Table:
+        """Answer what metrics came to whose whole name matches a regular expression (RE2).
+
+        Columns: tenant, metric, value, series. Counters and histograms by their growth, gauges by
+        their last value in the window, summed over the series of a name.
+        """
+        ...
+
     def counted_calls(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """Answer per tenant, service_name and model: calls, tokens and cost as settled.
 

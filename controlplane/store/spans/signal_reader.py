@@ -12,6 +12,8 @@ from controlplane.store.spans.database import SpanDatabase, load, read_sql
 
 LOOK_BACK: Final = timedelta(hours=1)
 """How far before a window a series' last sample is looked for."""
+DAY_BEFORE: Final = timedelta(days=1)
+"""The same for metrics of the business, which may be said a few times a day."""
 _HOUR: Final = timedelta(hours=1)
 _ASKED: Final = pa.schema([("trace_hi", pa.uint64()), ("trace_lo", pa.uint64())])
 
@@ -37,6 +39,18 @@ class SignalTableReader:
     def gauges(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """See `SignalReader.gauges`."""
         return self._timed("gauges", tenants, window)
+
+    def measured(self, tenants: tuple[str, ...], names: str, window: Window) -> pa.Table:
+        """See `SignalReader.measured`."""
+        parameters = {
+            "tenants": list(tenants),
+            "names": names,
+            "from": window.start - DAY_BEFORE,
+            "start": window.start,
+            "end": window.end,
+        }
+        with self._database.reading() as connection:
+            return connection.execute(read_sql("measured"), parameters).to_arrow_table()
 
     def counted_calls(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """See `SignalReader.counted_calls`."""
