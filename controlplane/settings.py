@@ -54,6 +54,7 @@ class CollectorSettings(_Section, frozen=True, kw_only=True):
     max_compressed_bytes: Positive = 16 * 2**20
     max_decompressed_bytes: Positive = 64 * 2**20
     max_spans_per_request: Positive = 50_000
+    max_age_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 0  # of a span's start; 0: any
     spool_max_bytes: Positive = 4 * 2**30
     max_connections: Positive = 1_024  # of each receiver
     header_timeout_seconds: Seconds = 10.0

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -88,7 +88,6 @@ def span_rows() -> Callable[..., pa.Table]:
         **dict.fromkeys(("trace_lo", "span_id", "content_hash"), 1),
         "domain": "default",
         "key_role": "unknown",
-        "received_at": datetime(2026, 11, 20, 10, tzinfo=UTC),
         "start_time": datetime(2026, 11, 20, 10, tzinfo=UTC),
         "duration_us": 1_000_000,
         "service_name": "app",
@@ -110,9 +109,17 @@ def span_rows() -> Callable[..., pa.Table]:
     def build(*rows: Mapping[str, object]) -> pa.Table:
         unknown = {name for row in rows for name in row} - set(SPAN_SCHEMA.names)
         assert not unknown
-        return pa.Table.from_pylist([{**plain, **row} for row in rows], schema=SPAN_SCHEMA)
+        arrived = ({"received_at": _soon_after(row.get("start_time"))} for row in rows)
+        whole = [{**plain, **at, **row} for at, row in zip(arrived, rows, strict=True)]
+        return pa.Table.from_pylist(whole, schema=SPAN_SCHEMA)
 
     return build
+
+
+def _soon_after(start: object) -> datetime:
+    """When a span that says no more than its start arrived."""
+    known = start if isinstance(start, datetime) else datetime(2026, 11, 20, 10, tzinfo=UTC)
+    return known + timedelta(seconds=2)
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
         max_compressed_bytes=told.max_compressed_bytes,
         max_decompressed_bytes=told.max_decompressed_bytes,
         max_spans_per_request=told.max_spans_per_request,
+        max_age_days=told.max_age_days,
     )
     engine = open_metadata(settings)
     keys = SenderResolver(open_keys(settings, engine), keyless=settings.keyless_allowed)

@@ -31,6 +31,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Longest value kept in the `attributes` map; longer ones are truncated."""
     max_blob_bytes: int = 64 * 1024
     """Longest JSON or Python-repr value that is parsed for usage; longer ones are not read."""
+    max_age_days: int = 0
+    """Spans that began longer before they arrived are rejected: what they would join is gone, and
+    what was summed of their time can not be made anew (algorithms C7). 0 takes any."""
     max_nesting: int = 32
     """Depth of nested values; a deeper one is not read."""
 

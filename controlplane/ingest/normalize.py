@@ -70,6 +70,7 @@ def normalize(decoded: Decoded, *, limits: Limits = DEFAULT_LIMITS) -> pa.Table:
     columns |= _facts(spans, attributes=attributes, reader=reader, claims=claims)
     columns["gateway"] = pa.nulls(spans.num_rows, pa.string())  # of settings: `mark_gateways`
     columns["reported_cost_nusd"] = _column(reader.nusd(Field.REPORTED_COST), pa.int64())
+    columns["clock_ahead_us"] = pa.nulls(spans.num_rows, pa.int64())  # of the store's writer
     columns["attributes"] = tail_map(
         attributes,
         claims,

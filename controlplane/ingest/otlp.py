@@ -48,6 +48,9 @@ _KINDS: Final[Column] = pa.array(["", "internal", "server", "client", "producer"
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
 _NANO_PER_MICRO: Final = 1000
+_DAY_US: Final = 86_400_000_000
+TOO_OLD: Final = "beyond_retention"
+"""Why a span is refused that began longer ago than `Limits.max_age_days`."""
 
 
 class Decoded(msgspec.Struct, frozen=True):
@@ -108,7 +111,7 @@ def decode_requests(
     parsed, readable = _parse_spans(bodies)
     counts = np.array([group.count for _, group in groups], dtype=np.int64)
     shared = _shared_columns(groups, counts, senders=senders, received_at=received_at)
-    spans, reasons = _identify(parsed, readable, bodies=bodies, shared=shared)
+    spans, reasons = _identify(parsed, readable, bodies=bodies, shared=shared, limits=limits)
     refused.update(_by_emitter(reasons, groups, counts))
     rejected: Counter[str] = Counter()
     for (_, _, reason), count in refused.items():
@@ -242,6 +245,7 @@ def _identify(
     *,
     bodies: list[bytes],
     shared: dict[str, Column],
+    limits: Limits,
 ) -> tuple[pa.Table, npt.NDArray[np.str_]]:
     """Build the decoded columns of spans that have an identity; say of each why it has none."""
     traces, good_trace = words_of(parsed.column("trace_id"), _TRACE_ID_BYTES)
@@ -251,8 +255,8 @@ def _identify(
     start = np.where(start == 0, end, start)
     hashes = np.fromiter(map(xxhash.xxh3_64_intdigest, bodies), np.uint64, len(bodies))
     reasons = np.select(
-        [~readable, ~good_trace, ~good_span, start == 0],
-        ["malformed_span", "invalid_trace_id", "invalid_span_id", "missing_time"],
+        [~readable, ~good_trace, ~good_span, start == 0, _too_old(start, shared, limits)],
+        [*("malformed_span", "invalid_trace_id", "invalid_span_id", "missing_time"), TOO_OLD],
         default="",
     )
     _fill_zero_ids(traces, span_ids[:, 0], bodies=bodies)
@@ -276,6 +280,14 @@ def _identify(
     table = pa.table(columns)
     kept = reasons == ""
     return table if kept.all() else table.filter(pa.array(kept)), reasons
+
+
+def _too_old(start: Int64s, shared: dict[str, Column], limits: Limits) -> Bools:
+    """Tell which spans began before what is kept of spans when they arrived."""
+    if not limits.max_age_days:
+        return np.zeros(len(start), dtype=np.bool_)
+    arrived = np.asarray(contiguous(shared["received_at"]).cast(pa.int64()).to_numpy())
+    return np.asarray(start < arrived - limits.max_age_days * _DAY_US, dtype=np.bool_)
 
 
 def _fill_zero_ids(traces: Uint64s, span_ids: Uint64s, *, bodies: list[bytes]) -> None:

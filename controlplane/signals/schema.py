@@ -68,6 +68,7 @@ NORMALIZED: Final[list["pa.Field[Any]"]] = [
     pa.field("usage_state", pa.string(), nullable=False),  # UsageState
     pa.field("usage_reason", pa.string()),
     pa.field("reported_cost_nusd", pa.int64()),  # the producer's own figure, kept beside ours
+    pa.field("clock_ahead_us", pa.int64()),  # start_time was later by this: the clock was ahead
     pa.field("attributes", pa.map_(pa.string(), pa.string())),  # the long tail; no content
 ]
 ATTRIBUTED: Final[list["pa.Field[Any]"]] = [
@@ -98,6 +99,7 @@ ATTRIBUTED_SCHEMA: Final = pa.schema(RECEIVED + IDENTITY + NORMALIZED + ATTRIBUT
 SPAN_SCHEMA: Final = pa.schema([*RECEIVED, *IDENTITY, *NORMALIZED, *ATTRIBUTED, *PRICED])
 """What a store is given and gives back; the store adds `batch_seq` for its own use."""
 
+_OF_SPANS: Final = {"report_kind", "layer", "gateway", "clock_ahead_us", "attributes"}
 CALL: Final[list["pa.Field[Any]"]] = [
     pa.field("call_id", pa.string(), nullable=False),
     pa.field("domain", pa.string(), nullable=False),
@@ -111,7 +113,7 @@ CALL: Final[list["pa.Field[Any]"]] = [
     pa.field("enforced", pa.bool_(), nullable=False),  # an agent settled it
     pa.field("duration_us", pa.int64(), nullable=False),
     pa.field("service_name", pa.string(), nullable=False),
-    *[f for f in NORMALIZED if f.name not in {"report_kind", "layer", "gateway", "attributes"}],
+    *[f for f in NORMALIZED if f.name not in _OF_SPANS],
     *ATTRIBUTED,
     *PRICED,
 ]

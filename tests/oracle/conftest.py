@@ -30,3 +30,7 @@ def _load(name: str) -> ModuleType:
     module = sys.modules[full_name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+_load("settle_rows")
+_load("worlds")

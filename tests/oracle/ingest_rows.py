@@ -369,6 +369,7 @@ def models_of(row: Row, *, operation: str | None, failed: bool) -> dict[str, Any
         "response_id": response_id,
         "gateway_call_id": call_id,
         "gateway": None,
+        "clock_ahead_us": None,
     }
 
 

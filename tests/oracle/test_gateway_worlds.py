@@ -3,8 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
-from itertools import permutations
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -19,46 +18,11 @@ from controlplane.ingest.settlement import EDGE_SCHEMA, Unsettled
 from controlplane.pipelines.settle import rebuild, settle_tick
 from controlplane.signals.queries import CallQuery
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
-
-AT = datetime(2026, 11, 30, 23, 59, 59, 950_000, tzinfo=UTC)
-"""Just before a month ends: clients start on one side, the gateway on the other."""
+from tests.oracle.worlds import AT, reports
 
 Row = dict[str, Any]
 Rows = Callable[..., pa.Table]
 Partition = set[frozenset[int]]
-
-LAYERS = {
-    "client": ("opentelemetry.instrumentation.openai.v1", "app"),
-    "proxy": ("litellm", "gate"),
-    "engine": ("sglang server", "gpu"),
-}
-
-
-def reports(
-    call: int, *, layers: Iterable[str], propagates: bool, start: datetime, **said: object
-) -> list[Row]:
-    """One call as its layers report it, 60 ms apart."""
-    rows: list[Row] = []
-    for depth, layer in enumerate(layers):
-        number = 10 * call + depth + 1
-        scope, service = LAYERS[layer]
-        rows.append(
-            {
-                "trace_lo": call + 1 if propagates else number,
-                "span_id": number,
-                "parent_span_id": number - 1 if propagates and depth else 0,
-                "content_hash": number,
-                "start_time": start + timedelta(milliseconds=60 * depth),
-                "duration_us": 2_000_000 - 200_000 * depth,
-                "layer": layer,
-                "scope_name": scope,
-                "service_name": service,
-                "gateway": "gate" if layer in {"client", "proxy"} else None,
-                "call": call,
-                **said,
-            }
-        )
-    return rows
 
 
 def spans_of(rows: Iterable[Row], span_rows: Rows) -> pa.Table:
@@ -199,20 +163,6 @@ def test_long_and_short_calls_leave_none_unmatched(span_rows: Rows) -> None:
     assert expected == counted(spans_of(rows, span_rows))
 
 
-def chain(minutes: int) -> list[Row]:
-    """A health check over every turn of the minute: each minute's leftover is the next one's."""
-    return [
-        row
-        for call in range(minutes)
-        for row in reports(
-            call,
-            layers=("client", "proxy"),
-            propagates=False,
-            start=AT - timedelta(seconds=1) + call * timedelta(minutes=1),
-        )
-    ]
-
-
 def _settled(batches: Iterable[Iterable[Row]], span_rows: Rows) -> tuple[str, str]:
     """Settle after each batch; what the store says then, and what its rebuild says."""
     store, again = DuckDbSpanStore(None), DuckDbSpanStore(None)
@@ -233,41 +183,6 @@ def _answer(store: DuckDbSpanStore) -> str:
     names = [name for name in calls.column_names if name != "version"]
     reasons = store.suppressed([str(call) for call in calls.column("call_id").to_pylist()])
     return repr([calls.select(names).to_pylist(), reasons.to_pylist()])
-
-
-def burst(calls: int) -> list[Row]:
-    return [
-        row
-        for call in range(calls)
-        for row in reports(call, layers=("client", "proxy"), propagates=False, start=AT)
-    ]
-
-
-WORLDS = [
-    pytest.param(burst(3), 3, id="a burst over the month's end"),
-    pytest.param(chain(3), 3, id="a chain of minutes"),
-    pytest.param([*burst(2)[:3], *chain(2)[:3]], 4, id="one layer short"),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("rows", "calls"), WORLDS)
-def test_a_store_settles_six_in_any_order_to_the_same_calls(
-    rows: list[Row],
-    calls: int,
-    span_rows: Rows,
-    full_size: bool,  # noqa: FBT001 - a fixture
-) -> None:
-    rows = [{**row, "span_id": n + 1, "trace_lo": n + 1} for n, row in enumerate(rows)]
-    assert calls == len(counted(spans_of(rows, span_rows)))
-    orders = list(permutations(rows))
-    if not full_size:
-        orders = random.Random(calls).sample(orders, 2)
-    answers = {_settled([[row] for row in order], span_rows) for order in orders}
-    assert 1 == len(answers)
-    ((settled, rebuilt),) = answers
-    assert settled == rebuilt
-    assert calls == settled.count("'call_id'") - settled.count("'reason'")
 
 
 @pytest.mark.slow

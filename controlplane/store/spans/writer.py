@@ -12,6 +12,7 @@ from controlplane.core.errors import StoreUnavailableError
 from controlplane.ingest.span_hash import call_halves, content_identity_hash, start_micros
 from controlplane.signals.ports import Written
 from controlplane.signals.schema import SPAN_SCHEMA, TIMESTAMP
+from controlplane.store.spans.clocks import Clocks
 from controlplane.store.spans.compact import (
     CONTEXT,
     CONTEXT_NAMES,
@@ -58,6 +59,7 @@ class SpanTableWriter:
         self._connection = database.connect()
         self._seen = SeenFilter(self._read_hour)
         self._contexts = ContextNumbers(self._connection)
+        self._clocks = Clocks(self._connection)
         # The ledger knows what it has by this number: a store that is made anew, or put back from
         # a copy, must not use one again. Microseconds of the clock are ahead of any that were.
         row = self._connection.execute(
@@ -102,6 +104,7 @@ class SpanTableWriter:
         return found.fetchone() is not None
 
     def _write_new(self, spans: pa.Table, batch_id: str) -> Written:
+        spans = self._clocks.corrected(spans)
         hashes = content_identity_hash(spans)
         hours = start_micros(spans) // HOUR_US
         fresh = self._fresh(spans, hashes, hours)
@@ -115,6 +118,7 @@ class SpanTableWriter:
             tenants = contexts.column("tenant").take(index).to_pylist
             batch = self._tombstones.bury(self._connection, batch, tenants=tenants)
             self._insert(batch, self._contexts.number(contexts)[index], seq)
+            self._clocks.store()
             load(self._connection, counted=_counts(batch, index, contexts))
             self._connection.execute(read_sql("count_stored"))
             self._connection.execute(
@@ -122,6 +126,7 @@ class SpanTableWriter:
                 [batch_id, seq, written.stored, written.duplicates],
             )
         self._contexts.keep()
+        self._clocks.keep()
         self._last_seq = seq
         self._seen.add(
             hashes if fresh is None else hashes[fresh], hours if fresh is None else hours[fresh]

@@ -272,3 +272,20 @@ def test_random_bytes_are_a_request_or_a_payload_error(body: bytes) -> None:
     except PayloadError:
         return
     assert len(split.spans) == sum(group.count for group in split.groups)
+
+
+def test_a_span_from_before_what_is_kept_is_rejected_by_name(
+    decode: Decode, make_request: MakeRequest
+) -> None:
+    """C7: what it would join is gone. A microsecond later it is late, and taken."""
+    day = 86_400_000_000_000
+    arrived = 1_795_176_000 * 1_000_000_000  # 2026-11-20 12:00, as `decode` says
+    bodies = [
+        make_request(start_time_unix_nano=arrived - 30 * day - early).SerializeToString()
+        for early in (0, 1_000)
+    ]
+    decoded = decode(*bodies, limits=Limits(max_age_days=30))
+    assert (2, 1) == (decoded.received, decoded.spans.num_rows)
+    assert {"beyond_retention": 1} == decoded.rejected
+    assert {(1, "app", "beyond_retention"): 1} == decoded.refused
+    assert 2 == decode(*bodies).spans.num_rows
