@@ -119,6 +119,11 @@ SYNCS_TOGETHER = Histogram(
 POLICY_NACKS = Counter(
     "controlplane_policy_nacks_total", "Syncs that refuse a generation.", registry=REGISTRY
 )
+POLICY_FORGED = Counter(
+    "controlplane_policy_forged_total",
+    "Nodes that said they run a generation of ours with other content, once a node and generation.",
+    registry=REGISTRY,
+)
 POLICY_STREAMS = Gauge("controlplane_policy_streams", "Open policy streams.", registry=REGISTRY)
 POLICY_ROLLOUTS = Counter(
     "controlplane_policy_rollouts_total",

@@ -64,6 +64,7 @@ class PolicyWatch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._applied: dict[tuple[str, str], Generation] = {}
+        self._forged: set[tuple[str, str, Generation, str]] = set()
 
     async def wait(
         self, scope: str, *, unless: Generation | None, seconds: float, node: str = ""
@@ -146,10 +147,19 @@ class PolicyWatch:
         self._call(self._wake_all)
 
     def applied(
-        self, scope: str, node: str, generation: Generation | None, *, now: datetime
+        self,
+        scope: str,
+        node: str,
+        generation: Generation | None,
+        *,
+        sha256: str | None = None,
+        now: datetime,
     ) -> None:
-        """Measure how long a generation took to a node that says for the first time it runs it."""
-        if generation is None or self._applied.get((scope, node)) == generation:
+        """Note what a node says it runs: how long that took, and whether it is really ours (D2)."""
+        if generation is None:
+            return
+        self._compare((scope, node), generation, sha256)
+        if self._applied.get((scope, node)) == generation:
             return
         if len(self._applied) >= MAX_NODES_REMEMBERED:
             self._applied.clear()
@@ -158,6 +168,27 @@ class PolicyWatch:
         issued = known.frames.issued_at(generation) if known and known.frames else None
         if issued is not None:
             telemetry.POLICY_PROPAGATION_SECONDS.observe(max(0.0, (now - issued).total_seconds()))
+
+    def _compare(self, whose: tuple[str, str], generation: Generation, sha256: str | None) -> None:
+        scope, node = whose
+        known = self._scopes.get(scope)
+        serving = known.serving if known else None
+        ours = (serving.stable, serving.candidate) if serving else ()
+        told = (scope, node, generation, sha256 or "")
+        for signed in ours:
+            is_pair = signed is not None and signed.generation == generation
+            if signed is None or not is_pair or sha256 in {None, signed.sha256}:
+                continue
+            if told not in self._forged and len(self._forged) < MAX_NODES_REMEMBERED:
+                self._forged.add(told)
+                telemetry.POLICY_FORGED.inc()
+                log.error(
+                    "policy_forged",
+                    scope=scope,
+                    node=node,
+                    generation=generation.etag(),
+                    has=sha256,
+                )
 
     def _call(self, act: Callable[[], None]) -> None:
         for scope in list(self._scopes.values()):

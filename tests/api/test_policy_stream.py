@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from controlplane import telemetry
 from controlplane.api.app import create_app
 from controlplane.api.policy_watch import PING_SECONDS
 from controlplane.api.server import ApiServer
@@ -182,3 +183,33 @@ def test_lowered_budget_calls_its_leases_back(
             next(found)
             client.patch(f"/api/v1/budgets/{made['id']}", json={"limit_usd": "1"})
             assert [made["id"]] == next(each for each in found if each.kind == "lease").data
+
+
+def test_other_content_under_our_pair_is_an_alarm(
+    api: Any, proxy: str, policies: Any, signer: Signer
+) -> None:
+    """Counted once a node and generation, however often it syncs; our own content is not."""
+    policies.publish(7, signer=signer)
+    ours = policies.serving("default").stable.sha256
+
+    def alarms() -> float:
+        return float(telemetry.REGISTRY.get_sample_value("controlplane_policy_forged_total") or 0)
+
+    def sync(node: str, sha256: str) -> None:
+        said = {
+            "scope": "default",
+            "node": node,
+            "boot_id": f"{node}-boot",
+            "applied_sha256": sha256,
+        }
+        answer = client.post("/api/v1/sync", json={**said, "applied": {"epoch": 1, "gen": 7}})
+        assert 200 == answer.status_code, answer.text
+
+    before = alarms()
+    with stream(api, proxy) as found, api.client(proxy) as client:
+        next(found)
+        sync("honest", ours)
+        assert before == alarms()
+        for _ in range(3):
+            sync("odd", "0" * 64)
+        assert before + 1 == alarms()

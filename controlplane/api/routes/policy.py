@@ -107,7 +107,7 @@ class PolicyController(Controller):
         syncs: SyncGroup = request.app.state.sync_group
         reply = await syncs.sync(SyncCall(request=data, caller=request.user, now=now))
         watch: PolicyWatch = request.app.state.policy_watch
-        watch.applied(data.scope, data.node, data.applied, now=now)
+        watch.applied(data.scope, data.node, data.applied, sha256=data.applied_sha256, now=now)
         if data.nack is not None:
             telemetry.POLICY_NACKS.inc()
         return reply
