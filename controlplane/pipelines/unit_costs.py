@@ -13,7 +13,7 @@ from controlplane.core.calendar import Window
 from controlplane.core.fiscal import Dates
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery, Granularity
-from controlplane.usage.dimensions import MAX_SCAN_DAYS
+from controlplane.usage.dimensions import CALLS_ONLY, MAX_SCAN_DAYS
 from controlplane.usage.ports import BusinessMetrics
 from controlplane.usage.unit_cost import (
     SECONDS_PER_HOUR,
@@ -129,13 +129,19 @@ def local_days(window: Window, zone: str) -> Dates:
 
 
 def group_costs(reader: SpanReader, query: CostQuery, dimension: str) -> Sequence[tuple[str, int]]:
-    """Return the cost of each value of a dimension, the dearest first; unattributed left out.
+    """Return what the calls of each value of a dimension cost, the dearest first.
+
+    The unattributed is left out, and corrections of closed periods are: they may be below zero.
 
     Raises:
         InvalidInputError: as `SpanReader.costs`.
     """
     asked = msgspec.structs.replace(
-        query, granularity=Granularity.TOTAL, group_by=(dimension,), buckets=()
+        query,
+        granularity=Granularity.TOTAL,
+        group_by=(dimension,),
+        filters={**query.filters, **CALLS_ONLY},
+        buckets=(),
     )
     rows = reader.costs(asked).to_pylist()
     return [(row[dimension], row["cost_nusd"]) for row in rows if row[dimension] is not None]

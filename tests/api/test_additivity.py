@@ -28,6 +28,7 @@ from controlplane.pipelines.export import ExportRequest, ExportSources, write_ex
 from controlplane.pipelines.rerate import apply_rerate
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
+from controlplane.pipelines.unit_costs import group_costs
 from controlplane.pricing.overrides import compile_overrides
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.rerate import RerateOrder
@@ -246,6 +247,20 @@ def test_a_correction_is_rolled_up_as_it_is_read(store: DuckDbSpanStore, calls: 
         assert {(0, 0, 0)} == {(r["calls"], r["unpriced_calls"], r["output_tokens"]) for r in rows}
         assert "2026-03-14" == max(expected)[0]  # the last day that was over on Lord Howe
         store.roll_up(now=SPAN.end + timedelta(days=1))
+
+
+@pytest.mark.parametrize("dimension", ["customer", "api_key", "user"])
+def test_who_spends_is_told_without_corrections(
+    store: DuckDbSpanStore, calls: list[Call], dimension: str
+) -> None:
+    """A correction may be below zero, and says nothing of who uses what now."""
+    window = Window(BOOKED - timedelta(days=1, minutes=7, seconds=11, microseconds=13), SPAN.end)
+    expected: Counter[str | None] = Counter()
+    for call in calls:
+        if window.contains(call["start_time"]) and call["corrects"] is None:
+            expected[call[COLUMNS.get(dimension, dimension)]] += call["cost_nusd"] or 0
+    found = group_costs(store, CostQuery(tenants=TENANTS, window=window), dimension)
+    assert {name: cost for name, cost in expected.items() if name is not None} == dict(found)
 
 
 @pytest.mark.slow
