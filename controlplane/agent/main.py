@@ -13,7 +13,7 @@ from controlplane.agent.keyring import AgentKeys
 from controlplane.agent.log import say
 from controlplane.agent.node_api import NodeApi
 from controlplane.agent.node_server import serve_socket
-from controlplane.agent.runtime import Agent
+from controlplane.agent.runtime import HERE, Agent, Surroundings
 from controlplane.agent.settings import AgentSettings, load_agent_settings
 from controlplane.policy.bundle import Verifier
 
@@ -33,13 +33,17 @@ class AgentIds:
         return f"{prefix}_{''.join(digits)}"
 
 
-def build_agent(settings: AgentSettings) -> Agent:
+def build_agent(settings: AgentSettings, *, surroundings: Surroundings = HERE) -> Agent:
     """Put an agent together from this machine's clock, ids and pinned keys."""
-    if settings.policy_root:
-        keys = AgentKeys(settings)
-        return Agent(settings, clock=AgentClock(), ids=AgentIds(), verify=keys.verify, keys=keys)
-    verifier = Verifier(settings.policy_keys)
-    return Agent(settings, clock=AgentClock(), ids=AgentIds(), verify=verifier.verify)
+    keys = AgentKeys(settings) if settings.policy_root else None
+    return Agent(
+        settings,
+        clock=AgentClock(),
+        ids=AgentIds(),
+        verify=keys.verify if keys else Verifier(settings.policy_keys).verify,
+        keys=keys,
+        surroundings=surroundings,
+    )
 
 
 def run(config: Path | None = None) -> None:

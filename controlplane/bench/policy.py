@@ -35,23 +35,32 @@ SIZES: Final = (1_000, 10_000)
 HOST: Final = "127.0.0.1"
 
 
-def run(sizes: tuple[int, ...] = SIZES, *, publishes: int = 10) -> dict[str, object]:
-    """Measure each size on a fresh server."""
+def run(
+    sizes: tuple[int, ...] = SIZES, *, publishes: int = 10, agents: int = AGENTS
+) -> dict[str, object]:
+    """Measure each size on a fresh server, with so many real agents beside the subscribers."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = hard - SPARE_DESCRIPTORS
-    stages = {str(size): _measure(min(size, most), publishes=publishes) for size in sizes}
+    stages = {
+        str(size): _measure(min(size, most), publishes=publishes, agents=agents) for size in sizes
+    }
     return {
         "stages": stages,
         "whole": {
             f"{name}_at_{size}": stage[name]
             for size, stage in stages.items()
-            for name in ("received_p99_ms", "applied_p99_ms", "reconnect_seconds")
+            for name in (
+                "received_p99_ms",
+                "applied_p99_ms",
+                "reconnect_seconds",
+                "agents_reconnect_seconds",
+            )
         },
         "peers": {},
         "load_average": list(os.getloadavg()),
         "config": {
-            "agents": AGENTS,
+            "agents": agents,
             "publishes": publishes,
             "descriptor_limit": hard,
             "descriptor_limit_soft": soft,
@@ -60,7 +69,7 @@ def run(sizes: tuple[int, ...] = SIZES, *, publishes: int = 10) -> dict[str, obj
     }
 
 
-def _measure(subscribers: int, *, publishes: int) -> dict[str, Any]:
+def _measure(subscribers: int, *, publishes: int, agents: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="controlplane-bench-policy-") as folder:
         root = Path(folder)
         port = free_port()
@@ -71,22 +80,27 @@ def _measure(subscribers: int, *, publishes: int) -> dict[str, Any]:
             publisher.publish()
             base = Order(HOST, port, proxy["text"], proxy["policy_keys"])
             raw = running.enter_context(_clients(_sized(base, subscribers=subscribers)))
-            agents = _Together(
+            fleet = _Together(
                 [
-                    running.enter_context(_clients(_sized(base, agents=AGENTS // AGENT_PROCESSES)))
-                    for _ in range(AGENT_PROCESSES)
+                    running.enter_context(_clients(_sized(base, agents=part)))
+                    for part in _parts(agents, AGENT_PROCESSES)
                 ]
             )
             started = time.monotonic()
             connect = _since(started, raw.ask("connected")["at"])
-            agents.ask("connected")
-            figures = _publish_often(publisher, raw, agents, hub=hub, times=publishes)
-            figures |= {"subscribers": subscribers, "connect_seconds": connect}
+            together = _latest(fleet.ask("connected"))
+            figures = _publish_often(publisher, raw, fleet, hub=hub, times=publishes)
+            figures |= {
+                "subscribers": subscribers,
+                "agents": agents,
+                "connect_seconds": connect,
+                "agents_connect_seconds": _since(started, together),
+            }
             running.enter_context(_restarted(hub, root, port))
             restarted = time.monotonic()
             back = raw.ask("connected")
-            agents.ask("connected")
             figures["reconnect_seconds"] = _since(restarted, back["at"])
+            figures["agents_reconnect_seconds"] = _since(restarted, _latest(fleet.ask("connected")))
             figures["told_to_wait"] = back["refused"]
             return figures
 
@@ -101,7 +115,7 @@ def _publish_often(
     for number in range(times + WARM_UPS):
         at, generation = publisher.publish()
         got = [each - at for each in raw.ask(f"received {generation}")["at"]]
-        have = [each - at for each in agents.ask(f"received {generation}")]
+        have = [each - at for each in agents.ask(f"received {generation}") if each is not None]
         if number >= WARM_UPS:
             received += got
             applied += have
@@ -191,8 +205,8 @@ class _Together:
         self._parts = parts
         self.size = sum(part.size for part in parts)
 
-    def ask(self, line: str) -> list[float]:
-        """Say a line to all and return their instants together."""
+    def ask(self, line: str) -> list[float | None]:
+        """Say a line to all and return their instants together; None where time was over."""
         for part in self._parts:
             part.say(line)
         answers = [part.answer()["at"] for part in self._parts]
@@ -257,6 +271,12 @@ def _key(root: Path, kind: str, role: str) -> dict[str, Any]:
     return made
 
 
+def _parts(whole: int, most: int) -> list[int]:
+    """Split a number into at most so many parts that differ by one at most."""
+    parts = min(whole, most)
+    return [whole // parts + (at < whole % parts) for at in range(parts)]
+
+
 def _sized(order: Order, *, subscribers: int = 0, agents: int = 0) -> Order:
     return Order(order.host, order.port, order.key, order.policy_keys, subscribers, agents)
 
@@ -267,6 +287,12 @@ def _plain(order: Order) -> dict[str, object]:
 
 def _since(started: float, at: float | None) -> float | None:
     return None if at is None else round(at - started, 2)
+
+
+def _latest(instants: list[float | None]) -> float | None:
+    """Return the last; None when somebody did not come."""
+    there = [at for at in instants if at is not None]
+    return max(there) if there and len(there) == len(instants) else None
 
 
 def _percentiles(name: str, seconds: list[float]) -> dict[str, float | None]:

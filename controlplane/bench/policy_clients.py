@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import re
+import ssl
 import sys
 import tempfile
 import time
@@ -19,15 +20,16 @@ import httpx
 import msgspec
 from typing_extensions import override
 
-from controlplane.agent.clock import AgentClock
-from controlplane.agent.puller import Puller
+from controlplane.agent.main import build_agent
+from controlplane.agent.runtime import Surroundings
 from controlplane.agent.settings import AgentSettings
-from controlplane.agent.stream import PolicyStream
-from controlplane.policy.bundle import Verifier
 from controlplane.policy.wire import Generation
 
 WAIT_SECONDS: Final = 120.0
 CONNECTS_AT_ONCE: Final = 200
+AGENTS_STARTED_PER_SECOND: Final = 50
+LOOK_SECONDS: Final = 0.05
+"""How often an agent's stream is looked at: so exact is its time to come back."""
 _EVENT: Final = re.compile(rb'id: "(\d+)\.(\d+)"\nevent: (\w+)')
 _RETRY: Final = re.compile(rb"retry-after: (\d+)", re.IGNORECASE)
 _RANDOM: Final = random.SystemRandom()
@@ -173,31 +175,38 @@ async def _keep_subscribed(fleet: Fleet, order: Order, gate: asyncio.Semaphore) 
         await asyncio.sleep(pause * _RANDOM.uniform(0.5, 1.0) + _RANDOM.uniform(0, 0.3))
 
 
-async def _run_agent(fleet: Fleet, order: Order, folder: Path, *, number: int) -> None:
-    """The policy half of an agent as its runtime starts it: verified, parsed, on disk, in force."""
-    url = f"http://{order.host}:{order.port}"
-    settings = AgentSettings(
-        server_url=url,
-        api_key=order.key,
-        policy_keys=order.policy_keys,
-        node=f"bench-{os.getpid()}-{number}",
-        state_dir=folder / str(number),
+async def _run_agent(
+    fleet: Fleet, order: Order, folder: Path, *, number: int, tls: ssl.SSLContext
+) -> None:
+    """One shipped agent, whole: it streams, polls, syncs, verifies, and keeps journal and policy."""
+    agent = build_agent(
+        AgentSettings(
+            server_url=f"http://{order.host}:{order.port}",
+            api_key=order.key,
+            policy_keys=order.policy_keys,
+            node=f"bench-{os.getpid()}-{number}",
+            state_dir=folder / str(number),
+            first_policy_wait_seconds=0.0,
+        ),
+        surroundings=Surroundings(transport=httpx.AsyncHTTPTransport(verify=tls)),
     )
-    async with httpx.AsyncClient(
-        base_url=url, headers={"Authorization": f"Bearer {order.key}"}, trust_env=False
-    ) as client:
-        clock = AgentClock()
-        puller = Puller(client, settings, clock=clock, verify=Verifier(order.policy_keys).verify)
-        seen: set[Generation] = set()
+    seen: set[Generation] = set()
 
-        def changed() -> None:
-            applied = puller.applied
-            if applied and applied.generation not in seen:
-                seen.add(applied.generation)
-                fleet.note(number, applied.generation, time.monotonic())
+    def changed() -> None:
+        applied = agent.puller.applied
+        if applied and applied.generation not in seen:
+            seen.add(applied.generation)
+            fleet.note(number, applied.generation, time.monotonic())
 
-        stream = PolicyStream(client, settings, puller, clock=clock)
-        await asyncio.gather(puller.run(changed), stream.run(changed))
+    agent.on_change(changed)
+    await asyncio.sleep(_RANDOM.uniform(0, number / AGENTS_STARTED_PER_SECOND))
+    await agent.ready()
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        if agent.puller.is_streaming:
+            fleet.note_connected(number)
+        else:
+            fleet.note_lost(number)
 
 
 async def _answer(fleet: Fleet, line: str) -> dict[str, object]:
@@ -214,13 +223,14 @@ async def main() -> None:
     order = msgspec.json.decode(await loop.run_in_executor(None, sys.stdin.readline), type=Order)
     fleet = Fleet(order.subscribers + order.agents)
     gate = asyncio.Semaphore(CONNECTS_AT_ONCE)
+    tls = ssl.create_default_context()  # reads every authority there is: once for all agents
     with tempfile.TemporaryDirectory(prefix="controlplane-bench-agents-") as folder:
         tasks = [
             asyncio.create_task(_keep_subscribed(fleet, order, gate))
             for _ in range(order.subscribers)
         ]
         tasks += [
-            asyncio.create_task(_run_agent(fleet, order, Path(folder), number=number))
+            asyncio.create_task(_run_agent(fleet, order, Path(folder), number=number, tls=tls))
             for number in range(order.agents)
         ]
         while line := await loop.run_in_executor(None, sys.stdin.readline):

@@ -56,13 +56,15 @@ def bench_policy(
         list[int] | None, typer.Option(min=1, help="Sizes. Default: 1000 and 10000.")
     ] = None,
     publishes: Annotated[int, typer.Option(min=1, max=1_000)] = 10,
+    agents: Annotated[int, typer.Option(min=1, max=5_000, help="Whole agents beside them.")] = 20,
     json: Json = False,
 ) -> None:
     """Publish to received and applied at 1,000 and 10,000 subscribers, and their reconnection."""
     from controlplane.bench.policy import SIZES, run
     from controlplane.bootstrap.text import figures
 
-    result = run(tuple(subscribers) if subscribers else SIZES, publishes=publishes)
+    sizes = tuple(subscribers) if subscribers else SIZES
+    result = run(sizes, publishes=publishes, agents=agents)
     print_json(result) if json else print_text(figures(result))
 
 

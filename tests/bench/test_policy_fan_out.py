@@ -34,3 +34,23 @@ def test_policy_reaches_all_and_all_return(
         assert stage["reconnect_seconds"] is not None
     if full_size:
         assert is_within_limits
+
+
+@pytest.mark.slow
+def test_a_thousand_agents_return(
+    full_size: bool,  # noqa: FBT001 - a fixture
+    write_proof: Callable[..., None],
+) -> None:
+    """Whole agents that stream, poll and sync: each applies every generation and comes back."""
+    agents = 1_000 if full_size else 60
+    result = run((1,), publishes=5 if full_size else 1, agents=agents)
+    stages = result["stages"]
+    assert isinstance(stages, dict)
+    stage = stages["1"]
+    back = stage["agents_reconnect_seconds"]
+    is_within_limits = back is not None and back <= RECONNECT_SECONDS
+    write_proof("agents_return", {"is_within_limits": is_within_limits, **result})
+    assert 0 == stage["missing"]
+    assert back is not None
+    if full_size:
+        assert is_within_limits
