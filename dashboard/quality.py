@@ -16,11 +16,17 @@ EMITTER_COLUMNS: Final = (
 )  # fmt: skip
 
 ACCOUNT_COLUMNS: Final = (
-    "emitter", "signal", "received", "stored", "duplicates", "rejected", "late", "last_event",
+    "emitter", "signal", "received", "stored", "late", "duplicates", "rejected",
+    "rejected_why", "last_event", "silent",
 )  # fmt: skip
 COUNTER_COLUMNS: Final = (
-    "emitter", "model", "counted_input", "call_input", "counted_output", "call_output", "missing",
+    "emitter", "source", "model", "counted_input", "call_input", "counted_output", "call_output",
+    "missing", "missing_cost",
 )  # fmt: skip
+
+
+NOTHING_MISSING: Final = frozenset({"reported_cost_differs", "clock_ahead"})
+"""Findings about what is here: none of it is missing."""
 
 
 def finding_line(found: Mapping[str, Any], *, unknown: str) -> dict[str, str]:
@@ -39,22 +45,30 @@ def account_rows(rows: Sequence[Mapping[str, Any]], names: dict[str, str]) -> pa
         names["emitter"]: [row["service_name"] or row["key_id"] or spoken.UNKNOWN for row in rows],
         **{
             names[name]: [row[name] for row in rows]
-            for name in ("signal", "received", "stored", "duplicates", "rejected", "late")
+            for name in ("signal", "received", "stored", "late", "duplicates", "rejected")
         },
+        names["rejected_why"]: [_reasons(row["rejected_by_reason"]) for row in rows],
         names["last_event"]: [spoken.moment(row["last_received"], zone="UTC") for row in rows],
+        names["silent"]: [row["is_silent"] for row in rows],
     }
     return pa.table(shown)
+
+
+def _reasons(rejected: Mapping[str, int]) -> str:
+    return ", ".join(f"{spoken.count(rejected[why])} {why}" for why in sorted(rejected))
 
 
 def counter_rows(rows: Sequence[Mapping[str, Any]], names: dict[str, str]) -> pa.Table:
     """Turn the meter's counter checks into the table that is shown."""
     shown: dict[str, list[object]] = {
         names["emitter"]: [row["emitter"] for row in rows],
+        names["source"]: [row["source"] for row in rows],
         names["model"]: [row["model"] or spoken.UNKNOWN for row in rows],
         **{
             names[column]: [row[f"{column}_tokens"] for row in rows]
-            for column in COUNTER_COLUMNS[2:]
+            for column in COUNTER_COLUMNS[3:8]
         },
+        names["missing_cost"]: [spoken.money(row["missing_usd"]) for row in rows],
     }
     return pa.table(shown)
 

@@ -31,7 +31,7 @@ def export_traces(  # noqa: PLR0913 - one option each, as the contract has it
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Write calls and their spans with a signed manifest."""
+    """Write one row a call, named by its trace and billing span: the rows of `export calls`."""
     asked = _order(kind="traces", tenant=tenant, start=start, end=end, file_format=file_format)
     _export(out, asked, options=(config, data_dir), json=json)
 

@@ -1,4 +1,4 @@
-"""Calls and spans as files that other programs read: Parquet, and CSV for people."""
+"""Calls as files that other programs read: Parquet, and CSV for people."""
 
 from decimal import Context, Decimal
 from io import BytesIO

@@ -35,6 +35,7 @@ from controlplane.signals.hex_ids import span_hex
 from controlplane.signals.meanings import Meaning
 from controlplane.signals.schema import ATTRIBUTED, SPAN_SCHEMA
 from controlplane.signals.sender import KEYLESS_SENDER
+from controlplane.signals.signal_ports import PLAUSIBLE_PARTS
 from controlplane.signals.vocabulary import CostState, ReportKind, UsageState
 
 _ARRIVAL: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,8 +43,6 @@ _ARRIVAL: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _UNKNOWN_DIALECT: Final = DIALECTS[-1].name
 _DIMENSIONS: Final = tuple(f.name for f in ATTRIBUTED if f.name != "attributed_by")
-_PLAUSIBLE: Final = 20
-"""A producer's own cost may differ from ours by one part in this many before it is a finding."""
 
 
 class Suppressed(msgspec.Struct, frozen=True):
@@ -269,7 +268,7 @@ def _findings_of_report(row: dict[str, Any], span: str) -> Iterator[Finding]:
     if row["usage_state"] == UsageState.UNKNOWN:
         yield Finding("unknown_usage", "warning", span, row["usage_reason"])
     ours, theirs = row["cost_nusd"], row["reported_cost_nusd"]
-    if ours is not None and theirs is not None and abs(ours - theirs) * _PLAUSIBLE > abs(ours):
+    if ours is not None and theirs is not None and abs(ours - theirs) * PLAUSIBLE_PARTS > abs(ours):
         problem = f"reported {format_usd(theirs)} USD, priced {format_usd(ours)} USD"
         yield Finding("reported_cost_differs", "info", span, problem)
 

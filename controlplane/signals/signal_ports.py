@@ -1,7 +1,7 @@
 """What pipelines ask of the store of measurements, events and accounts."""
 
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -60,6 +60,10 @@ class SampleKeeper(Protocol):
         ...
 
 
+PLAUSIBLE_PARTS: Final = 20
+"""A producer's own cost may differ from ours by one part in this many before it is implausible."""
+
+
 class SignalReader(Protocol):
     """The way out. Every answer is restricted to the tenants named."""
 
@@ -103,7 +107,10 @@ class SignalReader(Protocol):
         """Answer per tenant, service_name and model: calls, tokens and cost as settled.
 
         Columns: tenant, service_name, layers, model, request_model, calls, input_tokens,
-        output_tokens, cost_nusd, priced_tokens (those that the cost is for), first_start.
+        output_tokens, cost_nusd, priced_tokens (those that the cost is for), first_start;
+        compared_calls (those whose producer said a cost beside ours), and of those that are off by
+        more than one part in PLAUSIBLE_PARTS: off_calls, off_reported_nusd, off_cost_nusd and
+        off_nusd, the sum of the differences.
         """
         ...
 

@@ -4,12 +4,14 @@ A counter of an engine, a proxy or an SDK counts tokens whether or not their spa
 is a lower bound, so more tokens counted than called is missing data; fewer says nothing.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
+from controlplane.core.money import format_usd
 from controlplane.signals.families.registry import known
 from controlplane.signals.meanings import Meaning
 
@@ -101,6 +103,7 @@ def read_meter(
     findings = (
         *(found for account in accounts for found in _of_account(account, calls, now=now)),
         *(found for check in counters if (found := _of_counter(check)) is not None),
+        *_of_reported_costs(calls),
     )
     return Completeness(accounts, counters, findings)
 
@@ -268,3 +271,33 @@ def _of_counter(check: CounterCheck) -> QualityFinding | None:
         message=message,
         missing_nusd=check.missing_nusd,
     )
+
+
+def _of_reported_costs(calls: Sequence[Row]) -> Iterable[QualityFinding]:
+    """Tell of producers whose own cost is not ours, by tenant, producer and model.
+
+    Small differences that cancel out, or that are of few calls, are rounding and not a finding.
+    """
+    sums: dict[tuple[str, str, str], Counter[str]] = {}
+    for row in calls:
+        key = (row["tenant"], row["service_name"], row["model"] or "")
+        sums.setdefault(key, Counter()).update({name: row[name] for name in _OFF})
+    for (tenant, emitter, model), of in sorted(sums.items()):
+        if of["off_nusd"] and of["off_nusd"] * TOLERATED >= max(of["cost_nusd"], 0):
+            theirs, ours = format_usd(of["off_reported_nusd"]), format_usd(of["off_cost_nusd"])
+            yield QualityFinding(
+                code="reported_cost_differs",
+                severity="warning",
+                tenant=tenant,
+                emitter=emitter,
+                message=(
+                    f"{of['off_calls']} of {of['compared_calls']} calls of {model or 'no model'} "
+                    f"say they cost {theirs} USD, we price them {ours} USD"
+                ),
+            )
+
+
+_OFF: Final = (
+    *("compared_calls", "off_calls", "off_reported_nusd", "off_cost_nusd", "off_nusd"),
+    "cost_nusd",
+)

@@ -24,7 +24,8 @@ def _findings(asked: Filters) -> None:
         for one in found:
             said = quality.finding_line(one, unknown=asked.say("missing_unknown"))
             if one["severity"] == "warning":
-                st.warning(asked.say("finding_line", **said))
+                is_here = one["code"] in quality.NOTHING_MISSING
+                st.warning(asked.say("finding_note" if is_here else "finding_line", **said))
             else:  # nothing of it is missing
                 st.info(asked.say("finding_note", **said))
 

@@ -145,9 +145,15 @@ def test_what_is_missing_is_said_with_its_estimate(open_page: OpenPage) -> None:
     assert "batch_job: nothing for 90 minutes, after a steady flow. Missing: $12.50" in said
     assert "came an hour late or more." in said
     accounts, counters = (frame.value for frame in app.dataframe[2:4])
-    sent = accounts.iloc[0, 2:6].tolist()  # received, stored, duplicates, rejected
-    assert [130, 120, 7, 3] == [int(str(n).replace(",", "")) for n in sent]
+    sent = accounts.iloc[0, 2:7].tolist()  # received, stored, of which late, duplicates, rejected
+    assert [130, 120, 2, 7, 3] == [int(str(n).replace(",", "")) for n in sent]
+    assert ["1 invalid_trace_id, 2 malformed_span"] == list(accounts["Rejected for"])
+    assert [False] == list(accounts["Silent"])
     assert ["vllm"] == list(counters["Emitter"])
+    assert ["$0.50"] == list(counters["Missing cost"])
+    differs = "gateway: 4 of 10 calls of m say they cost 3 USD, we price them 2 USD."
+    assert differs in said
+    assert f"{differs} Missing" not in said
 
 
 def test_gpu_lines_say_who_used_a_pool_and_what_was_idle(open_page: OpenPage) -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 from controlplane.core.calendar import Window
 from controlplane.signals.samples import EVENT_SCHEMA
 from controlplane.signals.schema import TIMESTAMP
+from controlplane.signals.signal_ports import PLAUSIBLE_PARTS
 from controlplane.store.spans.database import SpanDatabase, load, read_sql
 
 LOOK_BACK: Final = timedelta(hours=1)
@@ -54,7 +55,7 @@ class SignalTableReader:
 
     def counted_calls(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """See `SignalReader.counted_calls`."""
-        return self._timed("counted_calls", tenants, window)
+        return self._timed("counted_calls", tenants, window, plausible=PLAUSIBLE_PARTS)
 
     def trace_events(
         self, tenants: tuple[str, ...], traces: list[tuple[int, int]], response_ids: list[str]
@@ -84,8 +85,10 @@ class SignalTableReader:
         window: Window,
         *,
         look_back: timedelta | None = None,
+        **more: int,
     ) -> pa.Table:
         parameters: dict[str, Any] = {
+            **more,
             "tenants": list(tenants),
             "start": window.start,
             "end": window.end,

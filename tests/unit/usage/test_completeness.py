@@ -23,7 +23,9 @@ def _calls(**said: Any) -> dict[str, Any]:
     return {
         "tenant": "acme", "service_name": "app", "layers": "client", "model": "gpt-4o-2024-08-06",
         "request_model": "gpt-4o", "calls": 10, "input_tokens": 9_000, "output_tokens": 1_000,
-        "cost_nusd": 20_000_000, "priced_tokens": 10_000, "first_start": NOW - 12 * HOUR, **said,
+        "cost_nusd": 20_000_000, "priced_tokens": 10_000, "first_start": NOW - 12 * HOUR,
+        "compared_calls": 0, "off_calls": 0, "off_reported_nusd": 0, "off_cost_nusd": 0,
+        "off_nusd": 0, **said,
     }  # fmt: skip
 
 
@@ -158,3 +160,28 @@ def test_rejections_clocks_and_late_spans_are_found_with_their_numbers() -> None
 
 def test_models_are_compared_without_prefix_and_case() -> None:
     assert "gpt-4o" == plain_model("openai/GPT-4o")
+
+
+def test_a_producer_whose_own_cost_is_not_ours_is_a_finding() -> None:
+    """A gateway says $3 for 4 calls that are $2 by our prices; a cent of $100 is rounding."""
+    off = _calls(
+        service_name="gateway", cost_nusd=5_000_000_000, compared_calls=10, off_calls=4,
+        off_reported_nusd=3_000_000_000, off_cost_nusd=2_000_000_000, off_nusd=1_000_000_000,
+    )  # fmt: skip
+    rounding = _calls(
+        service_name="app", cost_nusd=100_000_000_000, compared_calls=900, off_calls=1,
+        off_reported_nusd=30_000_000, off_cost_nusd=20_000_000, off_nusd=10_000_000,
+    )  # fmt: skip
+    (found,) = _read(calls=[off, rounding]).findings
+    assert ("reported_cost_differs", "gateway") == (found.code, found.emitter)
+    assert (
+        "4 of 10 calls of gpt-4o-2024-08-06 say they cost 3 USD, we price them 2 USD"
+        == found.message
+    )
+
+
+def test_a_cost_reported_for_what_is_free_is_a_finding() -> None:
+    free = _calls(
+        cost_nusd=0, compared_calls=1, off_calls=1, off_reported_nusd=5, off_cost_nusd=0, off_nusd=5
+    )
+    assert ["reported_cost_differs"] == _codes(_read(calls=[free]))
