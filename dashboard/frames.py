@@ -131,3 +131,12 @@ def group_rows(answer: Table, group_by: str, names: dict[str, str]) -> pa.Table:
         names["unpriced"]: [row["unpriced_calls"] for row in rows],
     }
     return pa.table(shown)
+
+
+def idle(meta: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Answer idle GPU time and the sum of it and of calls; None where there is none."""
+    said = meta.get("idle")
+    if not said or said["cost_nusd"] == "0":
+        return None
+    cost, both = (spoken.plain(spoken.money(said[f"{n}_usd"])) for n in ("cost", "with_calls"))
+    return cost, both

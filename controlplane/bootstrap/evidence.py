@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from controlplane.bootstrap.gpu_pools import gpu_tools, load_pools
 from controlplane.bootstrap.hub import VERSION
 from controlplane.bootstrap.metadata import open_metadata
 from controlplane.bootstrap.offline import parse_instant
@@ -26,6 +27,7 @@ from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.currency import USD
 from controlplane.settings import Settings
 from controlplane.store.metadata.currencies import ExchangeRateRepository
+from controlplane.store.metadata.gpu_pools import GpuPoolRepository
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
 MAX_FILE_BYTES = 4 * 2**30
@@ -74,7 +76,12 @@ def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
     store = DuckDbSpanStore(settings.data_dir / SPANS_FILE)
     try:
         return write_export(
-            ExportSources(store, book, ExchangeRateRepository(engine)),
+            ExportSources(
+                store,
+                book,
+                ExchangeRateRepository(engine),
+                gpu_tools(store, load_pools(settings.gpu_pools), GpuPoolRepository(engine)),
+            ),
             request,
             out.absolute(),
             key=Ed25519PrivateKey.from_private_bytes(

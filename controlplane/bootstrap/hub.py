@@ -185,6 +185,8 @@ def build_services(
         ids=IDS,
         terms=lease_terms(settings),
     )
+    gpu = gpu_tools(stores.spans, load_pools(settings.gpu_pools), stores.gpu_pools)
+    rates = ExchangeRateRepository(stores.engine)
     return Services(
         reader=stores.spans,
         contents=stores.spans.contents,
@@ -192,7 +194,7 @@ def build_services(
         signals=stores.spans.signals,
         signal_writer=stores.spans,
         subjects=stores.spans,
-        gpu=gpu_tools(stores.spans, load_pools(settings.gpu_pools), stores.gpu_pools),
+        gpu=gpu,
         gpu_pools=stores.gpu_pools,
         fixed_pools=load_pools(settings.gpu_pools),
         keys=stores.keys,
@@ -203,14 +205,12 @@ def build_services(
         rules=RulesRepository(stores.engine),
         price_history=PriceRepository(stores.engine),
         rerates=RerateRepository(stores.engine),
-        exchange_rates=ExchangeRateRepository(stores.engine),
+        exchange_rates=rates,
         budgets=stores.budgets,
-        exports=export_jobs(
-            settings, ExportSources(stores.spans, book, ExchangeRateRepository(stores.engine))
-        ),
+        exports=export_jobs(settings, ExportSources(stores.spans, book, rates, gpu)),
         metrics=stores.finance,
         reconciliations=stores.finance,
-        reconcile_bill=uploaded_bills(stores.spans, book, ExchangeRateRepository(stores.engine)),
+        reconcile_bill=uploaded_bills(stores.spans, book, rates),
         alerts=stores.alerts,
         sessions=sessions,
         clock=CLOCK,

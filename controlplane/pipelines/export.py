@@ -24,11 +24,14 @@ from controlplane.exports.focus import (
 )
 from controlplane.exports.focus_commitments import commitment_rows
 from controlplane.exports.focus_currency import in_currency
+from controlplane.exports.focus_idle import idle_rows
 from controlplane.exports.manifest import Manifest
 from controlplane.exports.statement import BY, SharedRule, StatementPlan
 from controlplane.exports.traces import to_csv, to_parquet, totals
 from controlplane.pipelines.commitments import drawdowns
 from controlplane.pipelines.export_statements import StatementRequest, name_of, statement_parts
+from controlplane.pipelines.gpu_cost import GpuTools
+from controlplane.pipelines.gpu_idle import idle_lines
 from controlplane.pipelines.signed_directory import About, Part, Stamp, write_signed
 from controlplane.pricing.commitments import Drawdown
 from controlplane.pricing.currency import USD, ExchangeRates, RateTable
@@ -81,6 +84,8 @@ class ExportSources(msgspec.Struct, frozen=True):
     book: PriceBook
     rates: ExchangeRates | None = None
     """Without them everything is in USD."""
+    gpu: GpuTools | None = None
+    """Without them there is no idle time."""
 
 
 def check_request(request: ExportRequest) -> None:
@@ -195,6 +200,7 @@ def _focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) -
         raise LimitExceededError("charges of an export", MAX_CHARGES, charges.charges.height)
     yield from _charge_parts(charges, layout, request, sources=sources)
     yield from _correction_parts(layout, request, sources)
+    yield from _idle_parts(layout, request, sources)
     yield from _commitment_parts(
         drawn, layout, request=request, sources=sources, now=stamp.created_at
     )
@@ -268,6 +274,24 @@ def _correction_parts(
         rows=len(rows),
         total_nusd=sum(one.delta_nusd for one in corrections),
     )
+
+
+def _idle_parts(layout: Layout, request: ExportRequest, sources: ExportSources) -> Iterator[Part]:
+    """Yield the idle GPU time that the tenant bears; no file where that is nothing."""
+    if sources.gpu is None:
+        return
+    lines = [
+        (one.pool, one.slice, one.bucket, one.cost_nusd)
+        for one in idle_lines(sources.gpu, (request.tenant,), request.window)
+    ]
+    if lines:
+        rows = list(idle_rows(lines, layout, tenant=request.tenant))
+        yield Part(
+            name=f"focus-idle.{request.file_format}",
+            body=_focus_body(rows, request, sources),
+            rows=len(rows),
+            total_nusd=sum(line[-1] for line in lines),
+        )
 
 
 def _commitment_parts(

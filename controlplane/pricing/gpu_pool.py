@@ -3,7 +3,7 @@
 A price is exact: nano-USD an hour as a fraction, never rounded before it is multiplied by time.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from fractions import Fraction
@@ -16,6 +16,7 @@ from controlplane.core.money import NUSD_PER_USD, divide_half_even
 
 HOURS_PER_YEAR: Final = 8_760
 MINUTES_PER_HOUR: Final = 60
+_MINUTES_PER_DAY: Final = 1_440
 _MAX_USD: Final = Decimal(10) ** 9
 _EPOCH_ORDINAL: Final = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - a date, not an instant
 
@@ -85,6 +86,15 @@ class NodePrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return Fraction(value)
 
 
+class DatedPrice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a pool costs from the first instant of a UTC day, until the next change."""
+
+    effective_from: date
+    price: NodePrice
+    nodes: Annotated[int, msgspec.Meta(ge=0, le=100_000)] | None = None
+    """None: as many as before."""
+
+
 class Slice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of every node: a MIG profile, or a share of time; `share` is a fraction like 3/7."""
 
@@ -126,6 +136,8 @@ class GpuPool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9._-]{0,62}$")]
     price: NodePrice
     nodes: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 1
+    changes: tuple[DatedPrice, ...] = ()
+    """Later prices, by their day; `price` and `nodes` hold before the first."""
     models: tuple[str, ...] = ()
     """Served by the whole node; empty without `slices`: every self-hosted model of no other pool."""
     slices: tuple[Slice, ...] = ()
@@ -133,6 +145,23 @@ class GpuPool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     owner: str | None = None
     platform: str = "platform"
     weights: Weights = Weights()
+
+    def hourly_nusd(self, at: datetime) -> Fraction:
+        """Answer nano-USD an hour of the whole pool at an instant."""
+        found = self.price.hourly_nusd() * self.nodes
+        for minute, hourly in self.steps():
+            if minute <= _minutes(at):
+                found = hourly
+        return found
+
+    def steps(self) -> list[tuple[int, Fraction]]:
+        """Answer from which minute (since 1970) each change holds, and the pool's hour then."""
+        nodes, made = self.nodes, []
+        for change in self.changes:
+            nodes = nodes if change.nodes is None else change.nodes
+            start = (change.effective_from.toordinal() - _EPOCH_ORDINAL) * _MINUTES_PER_DAY
+            made.append((start, change.price.hourly_nusd() * nodes))
+        return made
 
     def parts(self) -> tuple[Slice, ...]:
         """Answer the slices; the whole node where there are none."""
@@ -151,6 +180,10 @@ def check_pools(pools: tuple[GpuPool, ...]) -> None:
     models: list[str] = []
     for pool in pools:
         pool.price.hourly_nusd()
+        days = [change.effective_from for change in pool.changes]
+        if sorted(set(days)) != days:
+            raise InvalidInputError("changes", f"those of {pool.name} are not in order of days")
+        pool.steps()
         if sum((part.part() for part in pool.parts()), Fraction()) > 1:
             raise InvalidInputError("slices", f"those of {pool.name} are more than a node")
         if pool.idle is IdlePolicy.OWNER and not pool.owner:
@@ -165,12 +198,18 @@ def bill_nusd(pool: GpuPool, start: datetime, end: datetime) -> int:
 
     Cumulative: the bill of an hour is the sum of its minutes', whatever is rounded (I9).
     """
+    return _cumulative(pool, _minutes(end)) - _cumulative(pool, _minutes(start))
+
+
+def _cumulative(pool: GpuPool, minutes: int) -> int:
+    """Answer the bill from 1970 on, each minute at the price of its day; rounded once."""
+    total, since = Fraction(), 0
     hourly = pool.price.hourly_nusd() * pool.nodes
-    return _cumulative(hourly, _minutes(end)) - _cumulative(hourly, _minutes(start))
-
-
-def _cumulative(hourly: Fraction, minutes: int) -> int:
-    total = hourly * minutes / MINUTES_PER_HOUR
+    for start, later in pool.steps():
+        until = min(max(start, 0), minutes)
+        total += hourly * (until - since)
+        hourly, since = later, until
+    total = (total + hourly * (minutes - since)) / MINUTES_PER_HOUR
     return divide_half_even(total.numerator, total.denominator)
 
 

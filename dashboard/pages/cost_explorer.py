@@ -61,6 +61,8 @@ def _table(asked: Filters) -> None:
                 end=spoken.moment(answer.meta["end"], zone=answer.meta["zone"]),
             )
         )
+        if idle := frames.idle(answer.meta):
+            st.markdown(asked.say("includes_idle", idle=idle[0], both=idle[1]))
         if corrected := frames.corrections(answer.meta):
             st.caption(spoken.plain(asked.say("includes_corrections", corrections=corrected)))
 

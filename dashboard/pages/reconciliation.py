@@ -63,11 +63,11 @@ def draw_currency(asked: Filters) -> None:
         total = say(
             "currency_total",
             amount=money_rows.amount(answer["amount"]),
-            currency=chosen,
-            usd=spoken.money(answer["cost_usd"]),
+            currency=spoken.plain(chosen),
+            usd=spoken.plain(spoken.money(answer["cost_usd"])),
             missing=answer["days_without_rate"],
         )
-        st.markdown(spoken.plain(total))
+        st.markdown(total)
         names = {key: say(f"column_{key}") for key in money_rows.CURRENCY_COLUMNS}
         shown = money_rows.currency_rows(answer, names)
         st.dataframe(shown, hide_index=True, alt=say("in_currency"))

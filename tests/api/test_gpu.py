@@ -1,5 +1,6 @@
 """GPU cost and its pools over HTTP."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -28,9 +29,17 @@ def test_a_pool_is_made_billed_and_removed(api: Any, admin: str, acme: str) -> N
         assert [True] == [row["is_idle"] for row in answer["rows"]]
         split = client.get("/api/v1/gpu", params={**window, "granularity": "quarter_hour"}).json()
         assert 8 == len(split["rows"])
+        # two hours at $24 that nobody used, beside the calls of both tenants
+        meta = client.get("/api/v1/costs", params=window).json()["meta"]
+        assert "48000000000" == meta["idle"]["cost_nusd"]
+        both = Decimal(meta["totals"]["cost_usd"]) + 48
+        assert both == Decimal(meta["idle"]["with_calls_usd"])
+        filtered = {**window, "filter.team": "acme-team"}
+        assert client.get("/api/v1/costs", params=filtered).json()["meta"]["idle"] is None
     with api.client(acme) as client:
         mine = client.get("/api/v1/gpu", params=window).json()
         assert ([], []) == (mine["rows"], mine["meta"]["bills"])
+        assert "0" == client.get("/api/v1/costs", params=window).json()["meta"]["idle"]["cost_usd"]
         assert 403 == client.get("/api/v1/gpu/pools").status_code
     with api.client(admin) as client:
         assert 204 == client.delete("/api/v1/gpu/pools/h100").status_code

@@ -115,3 +115,12 @@ def test_children_follow_their_parent_indented() -> None:
 def test_what_a_span_is_to_the_bill(change: dict[str, Any], kind: str) -> None:
     kind_of: Callable[[dict[str, Any]], str] = tracing.kind_of
     assert kind == kind_of({**span(1, None), **change})
+
+
+def test_idle_time_is_said_with_the_sum_of_both_or_not_at_all() -> None:
+    """Markdown must not take two amounts for a formula."""
+    said = {"cost_usd": "4", "cost_nusd": "4000000000", "with_calls_usd": "10.5"}
+    assert (r"\$4\.00", r"\$10\.50") == frames.idle({"idle": said})
+    assert frames.idle({"idle": {**said, "cost_nusd": "0"}}) is None
+    assert frames.idle({"idle": None}) is None
+    assert frames.idle({}) is None

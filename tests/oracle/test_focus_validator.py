@@ -21,10 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controlplane.core.calendar import Window
 from controlplane.core.fiscal import GREGORIAN
 from controlplane.exports.focus import Correction, Layout, correction_rows, to_table
+from controlplane.exports.focus_currency import in_currency
+from controlplane.exports.focus_idle import idle_rows
 from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.contracts import Contract
+from controlplane.pricing.currency import ExchangeRate, RateTable
 from controlplane.pricing.overrides import compile_overrides
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.seed import listed_providers, seed_version
@@ -93,8 +96,13 @@ def focus(span_rows: Callable[..., pa.Table], tmp_path_factory: pytest.TempPathF
     )
     layout = Layout(window=WINDOW, periods=(WINDOW,), zone="UTC", calendar=GREGORIAN)
     corrections = to_table(list(correction_rows([correction], layout, book)))
+    idle = to_table(list(idle_rows([("a100", "", WINDOW.start, 7)], layout, tenant="acme")))
     written = [pq.read_table(out / f"focus-{name}.parquet") for name in ("00000", "commitments")]
-    return pa.concat_tables([*written, corrections])
+    told = pa.concat_tables([*written, corrections, idle])
+    rate = ExchangeRate(currency="EUR", day=WINDOW.start.date(), usd_per_unit="1.0873",
+                        source="ecb", recorded_at=WINDOW.end)  # fmt: skip
+    euros = in_currency(told.to_pylist(), RateTable([rate]), currency="EUR", zone="UTC")
+    return pa.concat_tables([told, to_table(list(euros))])
 
 
 def failing(table: pa.Table, folder: Path) -> tuple[set[str], int]:

@@ -2,15 +2,24 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.core.calendar import Window
+from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
 from controlplane.pipelines.gpu_cost import BUCKET, GpuTools, gpu_round, rebuild
+from controlplane.pipelines.gpu_idle import idle_lines
 from controlplane.pipelines.settle import settle_tick
-from controlplane.pricing.gpu_pool import GpuPool, NodePrice, PriceKind, Slice
+from controlplane.pipelines.signed_directory import Stamp
+from controlplane.pricing.gpu_pool import GpuPool, IdlePolicy, NodePrice, PriceKind, Slice
+from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.queries import CallQuery, CostQuery
 from controlplane.signals.samples import (
     ACCOUNT_SCHEMA,
@@ -236,3 +245,39 @@ def test_a_call_through_two_buckets_costs_both_and_late_ones_change_it(
     of_first = store.gpu.call_cost(("t1",), _names(store, tenant="t1")[0]).to_pylist()
     assert 2 == len(of_first)
     assert sum(row["cost_nusd"] for row in of_first) < alone
+
+
+@pytest.mark.parametrize("policy", ["own_line", "pro_rata", "owner", "platform"])
+def test_calls_and_idle_rows_of_all_exports_are_the_bill(
+    store: DuckDbSpanStore, span_rows: Rows, tmp_path: Path, policy: str
+) -> None:
+    """Four calls of two tenants in one hour at $4; whoever bears the rest, FOCUS sums to $4."""
+    pool = msgspec.structs.replace(POOL, idle=IdlePolicy(policy), owner="t1", platform="ops")
+    _write(store, span_rows(*(_call(n) for n in range(1, 5))))
+    tools = _tools(store, pool)
+    late = AT + timedelta(hours=2)
+    rebuild(tools, HOUR, now=late)
+    settle_tick(store, now=late, ledger=None)
+    effective, rows = Decimal(0), 0
+    for tenant in ("t0", "t1", "ops"):
+        out = tmp_path / tenant
+        write_export(
+            ExportSources(store, PriceBook("none", []), None, tools),
+            ExportRequest(tenant=tenant, window=HOUR, kind="focus"),
+            out,
+            key=Ed25519PrivateKey.from_private_bytes(bytes(32)),
+            stamp=Stamp(export_id="e", created_at=late, software="t"),
+        )
+        for file in out.glob("focus-*.parquet"):
+            for row in pq.read_table(file).to_pylist():
+                effective += row["EffectiveCost"]
+                idle = row["x_UsageBucket"] == "gpu_idle"
+                rows += idle
+                assert row["ContractedCost"] == row["ContractedUnitPrice"] * row["PricingQuantity"]
+                bearer = {"owner": "t1", "pro_rata": "ops"}.get(policy, "ops")
+                assert not idle or bearer == row["BillingAccountId"]
+    assert Decimal(4) == effective
+    assert 1 == rows  # quarters without a call have nobody to spread their time over
+    said = sum(line.cost_nusd for line in idle_lines(tools, ("ops", "t1"), HOUR))
+    calls = store.costs(CostQuery(tenants=("t0", "t1"), window=HOUR)).to_pylist()
+    assert 4 * USD == said + sum(row["cost_nusd"] for row in calls)

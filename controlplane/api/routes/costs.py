@@ -19,6 +19,7 @@ from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.core.fiscal import month_name
 from controlplane.core.money import divide_half_even, format_usd
+from controlplane.pipelines.gpu_idle import idle_lines
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import MAX_CHART_ROWS, CostQuery, Granularity
 from controlplane.usage.dimensions import BY_NAME, MEASURES, dimension
@@ -70,7 +71,8 @@ class CostController(Controller):
 
         Rows have `bucket_start` (unless granularity is total), the group-by columns (null is
         unattributed) and the measures; `meta.totals` sums them over the whole answer and
-        `cost_usd` excludes `unpriced_calls`. List prices, USD.
+        `cost_usd` excludes `unpriced_calls`. `meta.idle` is the idle time of GPU pools that no call
+        carries, and both together; null where a filter is asked for. List prices, USD.
         Cost that was booked in the window about a closed period is in all sums: rows grouped by
         `corrects` name its day, `meta.corrections` its month.
         """
@@ -81,6 +83,8 @@ class CostController(Controller):
         if table.num_rows > MAX_CHART_ROWS:
             raise LimitExceededError("rows of a cost answer", MAX_CHART_ROWS, table.num_rows)
         meta = _meta(query, table, services.reader.data_through(tenants))
+        everyone = request.user.all_tenants and "tenant" not in given
+        meta["idle"] = _idle(query, services, meta["totals"], everyone=everyone)
         meta["corrections"] = corrections_of(services.reader, query)
         if p.one(given, "compare"):
             meta["previous"] = _previous(query, services, now_nusd=totals(table)["cost_nusd"])
@@ -188,6 +192,21 @@ def _meta(query: CostQuery, table: pa.Table, data_through: datetime | None) -> d
         "basis": "list",
         "data_through": None if data_through is None else rfc3339(data_through),
         "totals": _spoken(totals(table)),
+    }
+
+
+def _idle(
+    query: CostQuery, services: Services, totals: dict[str, Any], *, everyone: bool
+) -> dict[str, str] | None:
+    """Say what idle GPU time the tenants bear; with it the calls' cost is the whole ledger."""
+    if query.filters:
+        return None
+    lines = idle_lines(services.gpu, query.tenants, query.window, everyone=everyone)
+    idle = sum(line.cost_nusd for line in lines)
+    return {
+        "cost_usd": format_usd(idle),
+        "cost_nusd": str(idle),
+        "with_calls_usd": format_usd(int(totals["cost_nusd"]) + idle),
     }
 
 

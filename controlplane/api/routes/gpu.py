@@ -103,7 +103,7 @@ class GpuController(Controller):
             tuple(
                 PoolView(
                     pool=pool,
-                    hourly_usd=format_usd(round(pool.price.hourly_nusd() * pool.nodes)),
+                    hourly_usd=format_usd(round(pool.hourly_nusd(services.clock.now()))),
                     is_fixed=pool.name in fixed,
                 )
                 for pool in services.gpu.pools()

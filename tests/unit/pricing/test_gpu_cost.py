@@ -1,7 +1,7 @@
 """GPU dollars: exact sums, monotone shares, and how near they are to a simulated engine's truth."""
 
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
@@ -24,6 +24,7 @@ from controlplane.pricing.gpu_cost import (
     work_units,
 )
 from controlplane.pricing.gpu_pool import (
+    DatedPrice,
     GpuPool,
     IdlePolicy,
     NodePrice,
@@ -342,3 +343,49 @@ def test_shares_agree_with_a_simulated_engine(seed: int, per_second: float, basi
         true[one.request.tenant] += one.gpu_us / engine.busy_us
     for tenant, share_of_truth in true.items():
         assert cost[tenant] / used == pytest.approx(share_of_truth, rel=STATED_ERROR)
+
+
+CHANGED = GpuPool(
+    name="a100",
+    price=NodePrice(kind=PriceKind.ON_DEMAND, hourly_usd="3.333333333"),
+    nodes=2,
+    changes=(
+        DatedPrice(
+            effective_from=date(2026, 11, 20),
+            price=NodePrice(kind=PriceKind.SPOT, hourly_usd="1.1"),
+            nodes=3,
+        ),
+        DatedPrice(
+            effective_from=date(2026, 11, 21),
+            price=NodePrice(kind=PriceKind.ON_DEMAND, hourly_usd="7"),
+        ),
+    ),
+)
+
+
+def test_a_dated_price_holds_from_its_day_until_the_next() -> None:
+    """An hour on each side of both midnights, by hand: 2 x 3.33, 3 x 1.1, 3 x 7."""
+    first, second = (datetime(2026, 11, day, tzinfo=UTC) for day in (20, 21))
+    hour = timedelta(hours=1)
+    assert 6_666_666_666 == bill_nusd(CHANGED, first - hour, first)
+    assert 3_300_000_000 == bill_nusd(CHANGED, first, first + hour)
+    assert 3_300_000_000 == bill_nusd(CHANGED, second - hour, second)
+    assert 21_000_000_000 == bill_nusd(CHANGED, second, second + hour)
+    assert 24_300_000_000 == bill_nusd(CHANGED, second - hour, second + hour)
+    assert [6_666_666_666, 3_300_000_000, 21_000_000_000] == [
+        CHANGED.hourly_nusd(at) for at in (first - hour, first, second)
+    ]
+
+
+@given(st.lists(st.integers(0, 4 * 1_440), min_size=2, max_size=12, unique=True))
+def test_bills_across_changes_add_up(minutes: list[int]) -> None:
+    """Any cut of a window that crosses both changes sums to the whole (I9)."""
+    cuts = [datetime(2026, 11, 19, tzinfo=UTC) + timedelta(minutes=m) for m in sorted(minutes)]
+    parts = [bill_nusd(CHANGED, a, b) for a, b in pairwise(cuts)]
+    assert bill_nusd(CHANGED, cuts[0], cuts[-1]) == sum(parts)
+
+
+def test_changes_out_of_order_are_refused() -> None:
+    twice = msgspec.structs.replace(CHANGED, changes=CHANGED.changes[::-1])
+    with pytest.raises(InvalidInputError, match="not in order"):
+        check_pools((twice,))
