@@ -21,6 +21,30 @@ GENERATION_COLUMNS: Final = ("generation", "created", "rules", "budgets", "book"
 NODE_COLUMNS: Final = ("node", "node_state", "applied", "seen", "why")
 
 
+ROLLOUT_MOODS: Final[
+    Mapping[str, tuple[Literal["green", "orange", "red", "gray", "blue"], str]]
+] = {
+    "rolling": ("blue", ":material/pending:"),
+    "complete": ("green", ":material/check:"),
+    "promoted_without_proof": ("orange", ":material/help:"),
+    "reverted": ("red", ":material/undo:"),
+    "superseded": ("gray", ":material/skip_next:"),
+}
+
+
+def rollout_sentence(rollout: Mapping[str, Any], say: Callable[..., str], *, zone: str) -> str:
+    """Say which generation goes where, since when, and why it ended as it did."""
+    said = say(
+        "rollout_sentence",
+        candidate=rollout["candidate"],
+        stable=rollout["stable"],
+        stage=spoken.count(rollout["stage"] + 1),
+        since=spoken.moment(rollout["stage_since"], zone=zone),
+        nodes=", ".join(rollout["nodes"]) or spoken.UNKNOWN,
+    )
+    return f"{said} {rollout['reason']}".strip()
+
+
 def sentence(standing: Mapping[str, Any], say: Callable[..., str]) -> str:
     """Say in words where a budget's limit is; every figure is the API's own."""
     unit = standing["unit"]

@@ -5,10 +5,11 @@ from typing import Any, Final
 import streamlit as st
 
 from dashboard import charts, data, filters, ledger, routing, spoken, tables
-from dashboard.client import Params
+from dashboard.client import ApiProblem, Params
 from dashboard.filters import Filters
 from dashboard.panel import Panel
 
+NOT_FOUND: Final = 404
 COLORS: Final = {
     "settled_enforced": "#0072B2",
     "settled_unproven": "#E69F00",
@@ -25,6 +26,7 @@ def draw(asked: Filters) -> None:
     _budgets(asked)
     left, right = st.columns([2, 3])
     with left:
+        _rollout(asked)
         _generations(asked)
     with right:
         _nodes(asked)
@@ -63,6 +65,29 @@ def _budget(asked: Filters, budget: dict[str, Any]) -> None:
             alt=sentence,
         )
         st.markdown(spoken.plain(sentence))
+
+
+@st.fragment(run_every="10s")
+def _rollout(asked: Filters) -> None:
+    with Panel(asked.say("rollout"), asked, key="rollout"):
+        found = _last_rollout()
+        if found is None:
+            st.caption(asked.say("no_rollout"))
+            return
+        color, icon = ledger.ROLLOUT_MOODS[found["state"]]
+        st.badge(asked.say(f"rollout_{found['state']}"), icon=icon, color=color)
+        zone = data.document("version")["zone"]
+        st.markdown(spoken.plain(ledger.rollout_sentence(found, asked.say, zone=zone)))
+
+
+def _last_rollout() -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = data.document("policy/rollout")
+    except ApiProblem as problem:
+        if problem.status == NOT_FOUND:
+            return None
+        raise
+    return found
 
 
 def _generations(asked: Filters) -> None:

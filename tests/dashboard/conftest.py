@@ -106,6 +106,7 @@ class FakeApi:
             budget("support monthly", limit=120, enforced=90, around=21, leased=4),
         ]
         self.broken: set[str] = set()
+        self.rollout: dict[str, Any] | None = None
         self.alerts = [ALERT]
         self.corrections: list[dict[str, str]] = []
         self.tables = dict(TABLES)
@@ -146,6 +147,7 @@ class FakeApi:
             "budgets": {"rows": self.budgets, "meta": {}},
             "policy/generations": {"rows": [GENERATION]},
             "policy/nodes": {"rows": [NODE]},
+            "policy/rollout": self.rollout,
             "savings": SAVINGS,
             "experiments": {"rows": [EXPERIMENT]},
         }

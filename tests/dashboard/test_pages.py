@@ -246,6 +246,24 @@ def test_a_node_that_refused_a_generation_says_why(open_page: OpenPage) -> None:
     assert list(nodes.value["Reason"]) == ["unknown field `canary`"]
 
 
+def test_a_roll_out_says_how_far_it_is_and_why_it_went_back(api: Any, open_page: OpenPage) -> None:
+    assert "No rules have been rolled out in stages." in words(open_page("budgets_policy"))
+    api.rollout = {
+        "state": "reverted",
+        "reason": "2 of 2 chosen nodes refuse it.",
+        "stage": 0,
+        "stable": "1.3",
+        "candidate": "1.4",
+        "nodes": ["gw-1", "gw-2"],
+        "stage_since": "2026-11-20T10:00:00Z",
+    }
+    said = words(open_page("budgets_policy"))
+    assert (
+        "Generation 1.4 in place of 1.3: stage 1 since 2026-11-20 10:00:00, on gw-1, gw-2." in said
+    )
+    assert "2 of 2 chosen nodes refuse it." in said
+
+
 def test_savings_and_experiments_are_shown(open_page: OpenPage) -> None:
     """With the counterfactual in words, and what may be said of each arm."""
     app = open_page("budgets_policy")
