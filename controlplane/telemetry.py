@@ -119,6 +119,11 @@ SYNCS_TOGETHER = Histogram(
 POLICY_NACKS = Counter(
     "controlplane_policy_nacks_total", "Syncs that refuse a generation.", registry=REGISTRY
 )
+POLICY_BREAK_GLASS = Counter(
+    "controlplane_policy_break_glass_total",
+    "Proposals that were published without a second person.",
+    registry=REGISTRY,
+)
 POLICY_FORGED = Counter(
     "controlplane_policy_forged_total",
     "Nodes that said they run a generation of ours with other content, once a node and generation.",

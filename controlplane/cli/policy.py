@@ -4,6 +4,7 @@ import enum
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
@@ -184,12 +185,17 @@ def policy_rollback(
 def policy_approve(
     proposal: Annotated[str, typer.Argument(help="Id of the proposal.")],
     *,
+    break_glass: Annotated[
+        str, typer.Option(help="Why nobody else can be asked: publishes your own proposal, aloud.")
+    ] = "",
     server: Server = None,
     key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Publish what somebody else has proposed."""
-    _published(_post(f"/policy/proposals/{proposal}/approve", {}, (server, key_file)), json=json)
+    asked = f"?{urlencode({'break_glass': break_glass})}" if break_glass else ""
+    path = f"/policy/proposals/{proposal}/approve{asked}"
+    _published(_post(path, {}, (server, key_file)), json=json)
 
 
 @policy_app.command("proposals")

@@ -115,9 +115,17 @@ def propose(
 
 
 def approve(
-    proposal_id: str, now: datetime, *, tools: PublishTools, by: Change
+    proposal_id: str, now: datetime, *, tools: PublishTools, by: Change, break_glass: str = ""
 ) -> SignedGeneration:
     """Publish a proposal in its author's name.
+
+    Args:
+        proposal_id: of an open proposal.
+        now: aware UTC.
+        tools: as for `publish`.
+        by: who approves.
+        break_glass: why nobody else could be asked; the author may then approve, and the
+            generation says so for ever.
 
     Raises:
         NotFoundError: there is none of that id.
@@ -126,14 +134,17 @@ def approve(
         PolicyError: it no longer compiles.
     """
     proposal = _open(proposal_id, tools.policies)
-    if proposal.author_id == by.author_id:
+    if proposal.author_id == by.author_id and not break_glass:
         raise ForbiddenError("another author: nobody approves what they proposed")
     _refuse_when_overtaken(proposal, tools.policies)
     decided = msgspec.structs.replace(
         proposal, state=ProposalState.APPROVED, decided_by=by.author, decided_at=now
     )
     tools.policies.decide(decided)
-    message = f"{proposal.message} (approved by {by.author})".strip()
+    how = (
+        f"glass broken by {by.author}: {break_glass}" if break_glass else f"approved by {by.author}"
+    )
+    message = f"{proposal.message} ({how})".strip()
     change = Change(
         author=proposal.author,
         author_id=proposal.author_id,

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from controlplane import telemetry
 from controlplane.auth.principal import PrincipalKind
 from controlplane.auth.roles import Scope
 from controlplane.bootstrap.remote import KEY_ENV, URL_ENV
@@ -86,6 +87,33 @@ def test_approval_needs_somebody_else(serve: Any, keys: Any, admin: str, policie
         assert author.post("/api/v1/policy/plan", content=CAPPED.format(8), headers=YAML).json()[
             "needs_approval"
         ]
+
+
+def test_an_author_alone_can_break_the_glass_and_it_is_told(serve: Any, admin: str) -> None:
+    """Recorded with the generation, and counted for an alert; an empty reason is none."""
+    api = serve(require_approval=True)
+
+    def alarms() -> float:
+        name = "controlplane_policy_break_glass_total"
+        return float(telemetry.REGISTRY.get_sample_value(name) or 0)
+
+    before = alarms()
+    with api.client(admin) as author:
+        made = author.post(
+            "/api/v1/policy/proposals",
+            content=CAPPED.format(9),
+            headers=YAML,
+            params={"message": "stop it"},
+        )
+        where = f"/api/v1/policy/proposals/{made.json()['id']}/approve"
+        assert 403 == author.post(where, params={"break_glass": " "}).status_code
+        assert before == alarms()
+        broken = author.post(where, params={"break_glass": "3 am, nobody answers"})
+    assert 200 == broken.status_code
+    assert before + 1 == alarms()
+    message = broken.json()["message"]
+    assert message.startswith("stop it (glass broken by ")
+    assert message.endswith(": 3 am, nobody answers)")
 
 
 def test_roll_out_is_shown_and_absent_ones_are_not_found(api: Any, admin: str) -> None:

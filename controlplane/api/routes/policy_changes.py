@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
+import structlog
 from litestar import Controller, Response, get, post, put
 from litestar.params import FromPath, JSONBody
 
+from controlplane import telemetry
 from controlplane.api import params as p
 from controlplane.api.describe import BINARY, RULES, documented
 from controlplane.api.guards import ApiRequest, Injected, needs
@@ -40,8 +42,10 @@ MESSAGE = p.Param("message", "Why: kept with the generation")
 AT_ONCE = p.Param("rollout", "`at_once` skips the stages", choices=("staged", "at_once"))
 FROM = p.Param("from", "Older generation, `epoch.gen`; default the one before")
 TO = p.Param("to", "Newer generation, `epoch.gen`; default the newest")
+BREAK_GLASS = p.Param("break_glass", "Why nobody else could be asked: the author may then approve")
 MAX_PROPOSALS: Final = 200
 JSON: Final = "application/json"
+log = structlog.stdlib.get_logger()
 RULE_TYPES: Final = frozenset({JSON, "application/yaml", "application/x-yaml", "text/yaml"})
 
 
@@ -261,18 +265,31 @@ class PolicyChangeController(Controller):
         "/proposals/{proposal_id:str}/approve",
         **needs(Scope.POLICY_WRITE, 404, 409, 422, operator=True),
         status_code=200,
+        operation_class=documented((BREAK_GLASS,)),
     )
     async def approve_proposal(
         self, request: ApiRequest, proposal_id: FromPath[str], services: Injected
     ) -> GenerationView:
-        """Publish a proposal of somebody else."""
+        """Publish a proposal of somebody else; one's own in an emergency, which is told aloud."""
+        given = p.read(request.query_params.multi_items(), params=(BREAK_GLASS,))
+        why = (p.one(given, "break_glass", "") or "").strip()[:MAX_MESSAGE]
         signed = await asyncio.to_thread(
             approve,
             proposal_id,
             services.clock.now(),
             tools=services.publishing,
             by=_change(request, ""),
+            break_glass=why,
         )
+        if why:
+            telemetry.POLICY_BREAK_GLASS.inc()
+            log.error(
+                "policy_glass_broken",
+                proposal=proposal_id,
+                by=request.user.id,
+                generation=signed.generation.etag(),
+                why=why,
+            )
         return _told(request, signed)
 
     @post(
