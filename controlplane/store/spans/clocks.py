@@ -16,8 +16,9 @@ from controlplane.store.spans.compact import context_index, whole
 _AHEAD: Final = "clock_ahead_us"
 _EMITTER: Final = ("domain", "key_id", "service_name")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_IN_FORCE: Final = (
-    "SELECT domain, key_id, service_name, arg_max(ahead_us, since) FROM clock_skew GROUP BY ALL"
+_LEARNED: Final = (
+    "SELECT domain, key_id, service_name, list(ahead_us ORDER BY rowid) FROM clock_skew"
+    " GROUP BY domain, key_id, service_name"
 )
 
 
@@ -26,9 +27,9 @@ class Clocks:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        self._known: dict[Emitter, int] = {
-            (domain, key_id, service): ahead_us
-            for domain, key_id, service, ahead_us in connection.execute(_IN_FORCE).fetchall()
+        self._known: dict[Emitter, tuple[int, ...]] = {
+            (domain, key_id, service): tuple(ahead_us)
+            for domain, key_id, service, ahead_us in connection.execute(_LEARNED).fetchall()
         }
         self._learned: tuple[Skew, ...] = ()
 
@@ -63,7 +64,8 @@ class Clocks:
 
     def keep(self) -> None:
         """Remember what was stored: it is committed."""
-        self._known |= {one.emitter: one.ahead_us for one in self._learned}
+        for one in self._learned:
+            self._known[one.emitter] = (*self._known.get(one.emitter, ()), one.ahead_us)
         self._learned = ()
 
 

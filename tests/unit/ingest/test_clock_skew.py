@@ -15,7 +15,7 @@ SECOND = 1_000_000
 def moved(skews_us: list[int], known_us: int | None = None) -> tuple[list[int], list[int]]:
     """Move starts that are ahead by so much; answer how far, and what was learned."""
     arrived = np.full(len(skews_us), NOW, dtype=np.int64)
-    known = {} if known_us is None else {APP: known_us}
+    known = {} if known_us is None else {APP: (known_us,)}
     found = correct(arrived + np.array(skews_us), arrived, [APP] * len(skews_us), known_us=known)
     return found.ahead_us.tolist(), [one.ahead_us for one in found.learned]
 
@@ -51,11 +51,21 @@ def test_a_stray_start_is_moved_by_whole_hours_and_moves_no_other() -> None:
 
 
 def test_estimates_are_bounded() -> None:
-    most = clock_skew.MAX_EMITTERS
-    known = {("default", "key", str(n)): HOUR_US for n in range(most)}
     arrived = np.array([NOW], dtype=np.int64)
-    found = correct(arrived + HOUR_US + 1, arrived, [APP], known_us=known)
-    assert ([2 * HOUR_US], ()) == (found.ahead_us.tolist(), found.learned)
+    many = {("default", "key", str(n)): (HOUR_US,) for n in range(clock_skew.MAX_ESTIMATES)}
+    one = {APP: tuple(n * 24 * HOUR_US for n in range(1, 1 + clock_skew.MAX_PER_EMITTER))}
+    for known in (many, one):
+        found = correct(arrived + HOUR_US + 1, arrived, [APP], known_us=known)
+        assert ([2 * HOUR_US], ()) == (found.ahead_us.tolist(), found.learned)
+
+
+def test_machines_of_one_service_have_clocks_of_their_own() -> None:
+    """They take turns; each is learned once, and the earlier stays first."""
+    arrived = np.array([NOW, NOW], dtype=np.int64)
+    known = {APP: (2 * HOUR_US, 5 * HOUR_US, 2 * HOUR_US - SECOND)}
+    skews = np.array([5 * HOUR_US - SECOND, 2 * HOUR_US - SECOND])
+    found = correct(arrived + skews, arrived, [APP, APP], known_us=known)
+    assert ([5 * HOUR_US, 2 * HOUR_US], ()) == (found.ahead_us.tolist(), found.learned)
 
 
 @given(

@@ -1,4 +1,4 @@
--- How far emitters' clocks were seen to be ahead (ingest.clock_skew); the newest is in force.
+-- How far emitters' clocks were seen to be ahead (ingest.clock_skew), as it was learned.
 CREATE TABLE clock_skew (
     domain VARCHAR NOT NULL,
     key_id VARCHAR NOT NULL,
