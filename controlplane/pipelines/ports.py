@@ -109,6 +109,14 @@ class SubjectStore(Protocol):
 class LedgerPoster(Protocol):
     """Where what calls cost is posted against budgets."""
 
+    def counts_calls(self) -> bool:
+        """Whether there is a budget; while there is none, calls need not be read to post them.
+
+        Raises:
+            UnavailableError: the ledger can not be asked.
+        """
+        ...
+
     def post(self, changes: pa.Table, now: datetime) -> None:
         """Post CHANGE_SCHEMA rows; durable on return.
 

@@ -22,6 +22,11 @@ class LedgerPosting:
         self._ledger = ledger
         self._grace_seconds = unenforced_grace_seconds
 
+    def counts_calls(self) -> bool:
+        """See `LedgerPoster.counts_calls`."""
+        with self._ledger.transaction() as ledger:
+            return bool(ledger.budgets())
+
     def post(self, changes: pa.Table, now: datetime) -> None:
         """Post CHANGE_SCHEMA rows, and calls whose wait is over; durable on return.
 

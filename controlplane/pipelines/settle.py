@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from controlplane.core.errors import UnavailableError
 from controlplane.ingest.calls import settle
 from controlplane.ingest.join_keys import WeakEmitter
+from controlplane.ingest.settlement import CHANGE_SCHEMA
 from controlplane.ingest.prompts import Reprice
 from controlplane.pipelines.ports import LedgerPoster, RebuildTarget, SettleStore, SpanSource
 
@@ -60,7 +61,7 @@ def settle_tick(
         store.posted(settled.through)
         posted, is_behind = 0, False
     else:
-        posted, is_behind = _post(store, ledger, now=now)
+        posted, is_behind = _post(store, ledger, through=settled.through, now=now)
     return SettleOutcome(
         through=settled.through,
         reports=unsettled.lone_reports + unsettled.grouped.num_rows,
@@ -101,9 +102,15 @@ def rebuild(
     return batches
 
 
-def _post(store: SettleStore, ledger: LedgerPoster, *, now: datetime) -> tuple[int, bool]:
-    changes = store.unposted()
+def _post(
+    store: SettleStore, ledger: LedgerPoster, *, through: int, now: datetime
+) -> tuple[int, bool]:
     try:
+        if not ledger.counts_calls():
+            ledger.post(CHANGE_SCHEMA.empty_table(), now)
+            store.posted(through)
+            return 0, False
+        changes = store.unposted()
         ledger.post(changes, now)  # without rows too: calls whose wait for an agent is over
     except UnavailableError:
         return 0, True

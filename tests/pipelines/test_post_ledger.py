@@ -119,6 +119,15 @@ def world(metadata_engine: Engine) -> World:
     return World(metadata_engine)
 
 
+def test_calls_are_counted_while_there_is_a_budget(world: World) -> None:
+    """An archived budget counts nothing any more."""
+    assert not world.posting.counts_calls()
+    budget = world.budget()
+    assert world.posting.counts_calls()
+    world.repository.archive(budget.id, now=NOW)
+    assert not world.posting.counts_calls()
+
+
 def test_calls_that_never_asked_are_subtracted(world: World) -> None:
     """Two calls of the tenant; the third is somebody else's."""
     budget = world.budget()

@@ -36,6 +36,10 @@ class Ledger:
     def __init__(self) -> None:
         self.posted: dict[int, list[dict[str, Any]]] = {}
         self.failures = 0
+        self.has_budgets = True
+
+    def counts_calls(self) -> bool:
+        return self.has_budgets
 
     def post(self, changes: pa.Table, now: datetime) -> None:
         del now
@@ -248,6 +252,23 @@ def test_a_ledger_that_is_down_delays_posting_and_never_pages(span_rows: Rows) -
     assert 0 == ledger.total()
     assert 1 == settle_tick(store, now=AT, ledger=ledger).posted_changes
     assert 7 == ledger.total()
+
+
+def test_calls_from_before_the_first_budget_are_not_kept_for_it(span_rows: Rows) -> None:
+    """While nobody counts, a tick reads no calls and leaves none to be posted."""
+    store, ledger = DuckDbSpanStore(None), Ledger()
+    ledger.has_budgets = False
+    store.write(span_rows({"tenant": "a", "span_id": 1, "cost_nusd": 7}), batch_id="a")
+    outcome = settle_tick(store, now=AT, ledger=ledger)
+    assert (1, 0, False) == (
+        outcome.changed_calls,
+        outcome.posted_changes,
+        outcome.is_ledger_behind,
+    )
+    ledger.has_budgets = True
+    store.write(span_rows({"tenant": "a", "span_id": 2, "cost_nusd": 100}), batch_id="b")
+    assert 1 == settle_tick(store, now=AT, ledger=ledger).posted_changes
+    assert 100 == ledger.total()
 
 
 def test_a_mark_made_during_a_roll_up_survives_it(

@@ -21,16 +21,31 @@ MAX_ROUNDS: Final = 32
 """Each round follows keys one report further; a call has a handful of reports, so two or three
 rounds close the set. Reached, the rest joins when it is touched again."""
 
-NEW_KEYS: Final = read_sql("new_keys").format(**KEY_SQL)
 _NO_REPORTS: Final = " (trace_lo UBIGINT, span_id UBIGINT, start_time TIMESTAMPTZ)"
+_HAS_WEAK_IDS: Final = (
+    "(domain, service_name, scope_name) IN (SELECT (domain, service_name, scope_name)"
+    " FROM weak_emitter WHERE report.start_time >= weak_emitter.since)"
+)
+_NEW_KEYS: Final = {
+    False: read_sql("new_keys").format(has_weak_ids="false", **KEY_SQL),
+    True: read_sql("new_keys").format(has_weak_ids=_HAS_WEAK_IDS, **KEY_SQL),
+}
+"""By whether there are weak emitters: looking each report up in an empty table costs a quarter."""
+
 _WINDOW_DAYS: Final = "SELECT DISTINCT day_of(start_time) FROM window_report"
 _GROUPED: Final = read_sql("grouped").format(columns=", ".join(REPORT_SCHEMA.names), **KEY_SQL)
+
+
+def find_new_keys(connection: duckdb.DuckDBPyConnection, *, after: int, through: int) -> None:
+    """Leave in `new_key` what the reports of the batches in `(after, through]` can be joined by."""
+    has_weak = bool(_count(connection, "SELECT count(*) FROM weak_emitter"))
+    connection.execute(_NEW_KEYS[has_weak], {"after": after, "through": through})
 
 
 def neighborhood(connection: duckdb.DuckDBPyConnection, *, after: int, through: int) -> Unsettled:
     """Read the reports of the batches in `(after, through]` with every report they can join."""
     batches = {"after": after, "through": through}
-    connection.execute(NEW_KEYS, batches)
+    find_new_keys(connection, **batches)
     connection.execute(read_sql("followed"), batches)
     days = connection.execute(read_sql("new_days"), batches).fetchall()
     reach = _close(connection, {day for (day,) in days})

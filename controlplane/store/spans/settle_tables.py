@@ -17,7 +17,7 @@ from controlplane.store.spans.database import (
     read_sql,
     transaction,
 )
-from controlplane.store.spans.neighborhood import NEW_KEYS, grouped_again, neighborhood
+from controlplane.store.spans.neighborhood import find_new_keys, grouped_again, neighborhood
 from controlplane.store.spans.weak_emitters import WeakEmitters
 
 MAX_TAKEN_SPANS: Final = 100_000
@@ -77,7 +77,7 @@ class SettleTables:
             return 0
         batches = {"after": after, "through": settled.through}
         if self._has_keys_of != (after, settled.through):
-            self._connection.execute(NEW_KEYS, batches)
+            find_new_keys(self._connection, **batches)
         self._connection.execute("INSERT INTO report_key FROM new_key")
         changed = self._replace_calls(settled)
         self._execute("new_lone", **batches)

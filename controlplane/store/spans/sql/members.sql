@@ -1,9 +1,14 @@
 -- Reports with a key that is shared by two sides, or by two revisions of one span. A key that too
 -- many share is none; the settlement that finds it out settles its reports once more without it.
 CREATE OR REPLACE TEMP TABLE member AS
-WITH shared AS (
+WITH repeated AS (
+    -- Nearly every key has one row: counting sides and spans is for the few that have more.
+    SELECT kind, key_hash FROM found GROUP BY ALL HAVING count(*) > 1
+),
+shared AS (
     SELECT kind, key_hash
     FROM found
+    SEMI JOIN repeated USING (kind, key_hash)
     GROUP BY ALL
     HAVING min(side) <> max(side)
         OR (kind = 3 AND count(*) > 1)

@@ -12,10 +12,7 @@ WITH report AS (
         layer, status, input_tokens, response_id, gateway_call_id, duration_us, usage_state,
         gateway, billing_model, output_tokens,
         join_id(response_id, layer) AS whole_id,
-        (domain, service_name, scope_name) IN (
-            SELECT (domain, service_name, scope_name) FROM weak_emitter
-            WHERE report.start_time >= weak_emitter.since
-        ) AS has_weak_ids
+        {has_weak_ids} AS has_weak_ids
     FROM span AS report
     WHERE batch_seq > $after AND batch_seq <= $through AND report_kind = 'call'
 )
