@@ -20,8 +20,10 @@ Floats = npt.NDArray[np.float64]
 
 
 def contiguous(column: Column) -> Column:
-    """Answer one array for a column of any number of chunks."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    """Answer one array for a column of any number of chunks; of one chunk, which it is, no copy."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def valid_mask(array: Column) -> Bools:

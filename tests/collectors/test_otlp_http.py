@@ -1,5 +1,6 @@
 """OTLP/HTTP as the specification prescribes it, against real sockets and a real spool."""
 
+import contextlib
 import gzip
 import json
 import resource
@@ -65,9 +66,13 @@ def post(collector: OtlpCollector) -> Post:
 
 
 @pytest.fixture
-def post_small(spool: SqliteSpool, start_collector: Callable[..., OtlpCollector]) -> Post:
-    port = start_collector(spool, limits=SMALL).http_port
-    return _client(port)
+def small(spool: SqliteSpool, start_collector: Callable[..., OtlpCollector]) -> OtlpCollector:
+    return start_collector(spool, limits=SMALL)
+
+
+@pytest.fixture
+def post_small(small: OtlpCollector) -> Post:
+    return _client(small.http_port)
 
 
 def _kept(spool: SqliteSpool) -> list[SpoolEntry]:
@@ -239,6 +244,28 @@ def test_body_over_the_limit_gets_413_by_length_and_by_stream(
     assert [413, 413] == [announced.status_code, streamed.status_code]
     assert "max_compressed_bytes" in _status(announced).message
     assert before + 2 == refused("max_compressed_bytes")
+    assert [] == _kept(spool)
+
+
+@pytest.mark.parametrize("lie_first", [True, False])
+def test_a_length_beside_chunks_does_not_lift_the_limit(
+    small: OtlpCollector, spool: SqliteSpool, lie_first: bool
+) -> None:
+    """Both headers at once are how requests are smuggled; the body is four times the limit."""
+    framing = [b"content-length: 5", b"transfer-encoding: chunked"]
+    head = [
+        b"POST /v1/traces HTTP/1.1",
+        b"host: x",
+        b"content-type: application/x-protobuf",
+        *(framing if lie_first else framing[::-1]),
+    ]
+    chunks = (b"fa0\r\n" + b"\x0a" * 4000 + b"\r\n") * 10 + b"0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", small.http_port), timeout=10) as connection:
+        connection.sendall(b"\r\n".join(head) + b"\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(chunks)
+            answer = connection.recv(10_000)
+            assert answer.split(b" ")[1:2] in ([], [b"400"], [b"413"])
     assert [] == _kept(spool)
 
 

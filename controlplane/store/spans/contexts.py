@@ -40,7 +40,8 @@ class ContextNumbers:
 
         `keep` must follow the commit; without it the numbers given out here are forgotten.
         """
-        digests = [_digest(row) for row in contexts.to_pylist()]
+        columns = [contexts.column(name).to_pylist() for name in CONTEXT_NAMES]
+        digests = [_digest(row) for row in zip(*columns, strict=True)]
         self._pending = {}
         missing = {d: i for i, d in enumerate(digests) if d not in self._known}
         if missing:
@@ -80,8 +81,8 @@ class ContextNumbers:
         self._connection.execute("INSERT INTO span_context BY NAME FROM new_context")
 
 
-def _digest(row: dict[str, Any]) -> bytes:
-    values = msgspec.msgpack.encode([row[name] for name in CONTEXT_NAMES])
+def _digest(values_of_row: tuple[Any, ...]) -> bytes:
+    values = msgspec.msgpack.encode(values_of_row)
     return blake2b(values, digest_size=_DIGEST_BYTES).digest()
 
 
