@@ -26,6 +26,7 @@ def no_fail_point(_step: str) -> None:
 
 class _Waiting(msgspec.Struct, frozen=True, eq=False):
     sealed: bytes
+    size: int
     done: Future[None]
 
 
@@ -54,13 +55,13 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._run, name="spool-commit", daemon=True)
         self._thread.start()
 
-    def insert(self, sealed: bytes) -> None:
-        """Return when the entry is on disk.
+    def insert(self, sealed: bytes, *, size: int) -> None:
+        """Return when the entry is on disk; `size` is what it counts for.
 
         Raises:
             UnavailableError: the disk refused, or the spool is closing; nothing was kept.
         """
-        waiting = _Waiting(sealed, Future())
+        waiting = _Waiting(sealed, size, Future())
         with self._state:
             if self._closing:
                 raise UnavailableError("the collector is stopping. Send again in a moment")
@@ -100,7 +101,7 @@ class GroupCommit:
         return group
 
     def _commit(self, group: list[_Waiting]) -> None:
-        rows = [(self._epoch, len(waiting.sealed), waiting.sealed) for waiting in group]
+        rows = [(self._epoch, waiting.size, waiting.sealed) for waiting in group]
         with self._transaction:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")

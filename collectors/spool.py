@@ -14,6 +14,7 @@ import structlog
 
 from collectors import spool_file
 from collectors.group_commit import FailPoint, GroupCommit, no_fail_point
+from collectors.packing import pack, unpack
 from collectors.sealing import Sealer, UnreadableError
 from controlplane import telemetry
 from controlplane.core.errors import SpoolFullError, UnavailableError
@@ -32,7 +33,9 @@ log = structlog.stdlib.get_logger()
 class SqliteSpool:
     """The Spool and SpoolQueue ports on one SQLite file in WAL mode with synchronous=FULL.
 
-    `key` is the 32-byte master key; it is kept in a file apart from the spool's directory.
+    `key` is the 32-byte master key; it is kept in a file apart from the spool's directory. Sizes
+    are those of the entries before they are packed: what a batch of them takes in memory, and more
+    than they take on disk.
     """
 
     def __init__(
@@ -82,15 +85,16 @@ class SqliteSpool:
         """
         if self._bytes + len(entry.payload.body) > self._max_bytes:
             raise SpoolFullError(RETRY_AFTER_SECONDS)  # before paying for the encryption
-        sealed = self._sealer.seal(msgspec.msgpack.encode(entry))
+        plain = msgspec.msgpack.encode(entry)
+        sealed, size = self._sealer.seal(pack(plain)), len(plain)
         with self._state:
-            if self._bytes + len(sealed) > self._max_bytes:
+            if self._bytes + size > self._max_bytes:
                 raise SpoolFullError(RETRY_AFTER_SECONDS)
-            self._bytes += len(sealed)
+            self._bytes += size
         try:
-            self._commits.insert(sealed)
+            self._commits.insert(sealed, size=size)
         except UnavailableError:
-            self._count(entries=0, size=-len(sealed))
+            self._count(entries=0, size=-size)
             raise
         self._count(entries=1, size=0)
 
@@ -168,7 +172,7 @@ class SqliteSpool:
         if row is None:
             raise UnreadableError
         sealed, salt = row
-        return self._decoder.decode(self._sealer.open(sealed, salt=salt))
+        return self._decoder.decode(unpack(self._sealer.open(sealed, salt=salt)))
 
     def set_aside(self, entry_id: int, *, reason: str) -> None:
         """Take an entry out of its batch for good, and keep it sealed for a person to look at."""

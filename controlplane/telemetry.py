@@ -65,6 +65,12 @@ REFUSED_CLAIMS = Counter(
     ["reservation"],
     registry=REGISTRY,
 )
+UNKNOWN_DIALECTS = Counter(
+    "controlplane_ingest_unknown_dialect_spans_total",
+    "Reports of calls that no dialect is known for, by instrumentation scope.",
+    ["scope_name"],
+    registry=REGISTRY,
+)
 ATTRIBUTION_VERSION = Gauge(
     "controlplane_attribution_version",
     "Version of the attribution rules in force; 0 is the built-in ones.",

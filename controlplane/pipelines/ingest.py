@@ -22,6 +22,7 @@ from controlplane.ingest.metrics import decode_metrics
 from controlplane.ingest.normalize import normalize
 from controlplane.ingest.otlp import decode_requests
 from controlplane.ingest.ports import SpoolBatch
+from controlplane.ingest.unknown_dialects import unknown_dialects
 from controlplane.pricing.price import price
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanWriter
@@ -45,6 +46,8 @@ class IngestOutcome(msgspec.Struct, frozen=True):
     events: int = 0
     refused_claims: dict[str, int] = {}
     """Spans whose claim to a reserved value was dropped, by reservation."""
+    unknown_dialects: dict[str, int] = {}
+    """Reports of calls that no dialect is known for, by instrumentation scope."""
 
 
 def ingest_batch(  # noqa: PLR0913 - a batch and all that it is read by
@@ -94,6 +97,7 @@ def ingest_batch(  # noqa: PLR0913 - a batch and all that it is read by
         samples=0 if kept.replayed else kept.samples,
         events=0 if kept.replayed else kept.events,
         refused_claims=refused_claims(spans),
+        unknown_dialects=unknown_dialects(spans),
     )
 
 

@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 from controlplane.core.errors import UnavailableError
 from controlplane.ingest.calls import settle
 from controlplane.ingest.join_keys import WeakEmitter
-from controlplane.ingest.settlement import CHANGE_SCHEMA
 from controlplane.ingest.prompts import Reprice
+from controlplane.ingest.settlement import CHANGE_SCHEMA
 from controlplane.pipelines.ports import LedgerPoster, RebuildTarget, SettleStore, SpanSource
 
 COMES_TO_REST: Final = timedelta(hours=1)

@@ -23,6 +23,10 @@ IDLE_SECONDS: Final = 0.5
 FIRST_RETRY_SECONDS: Final = 0.1
 MAX_RETRY_SECONDS: Final = 5.0
 DRAIN_SECONDS: Final = 10.0
+MAX_SCOPES: Final = 100
+"""Label values of a metric are kept for as long as the process lives, and senders choose these."""
+MAX_SCOPE_CHARS: Final = 120
+OTHER_SCOPES: Final = "other"
 POISON: Final = "poison_entry"
 
 log = structlog.stdlib.get_logger()
@@ -51,6 +55,7 @@ class IngestLoop:
         self._ingest = ingest
         self._linger_seconds = linger_seconds
         self._fail_point = fail_point
+        self._scopes: set[str] = set()
         self._stopping = threading.Event()
         self._given_up = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
@@ -140,6 +145,16 @@ class IngestLoop:
             telemetry.REJECTED.labels(reason).inc(count)
         for reservation, count in outcome.refused_claims.items():
             telemetry.REFUSED_CLAIMS.labels(reservation).inc(count)
+        for scope, count in outcome.unknown_dialects.items():
+            telemetry.UNKNOWN_DIALECTS.labels(self._scope_label(scope)).inc(count)
+
+    def _scope_label(self, scope: str) -> str:
+        """Name a scope while there are few; the rest share a name."""
+        label = scope[:MAX_SCOPE_CHARS]
+        if label not in self._scopes and len(self._scopes) >= MAX_SCOPES:
+            return OTHER_SCOPES
+        self._scopes.add(label)
+        return label
 
 
 def _log_failure(error: Exception) -> None:

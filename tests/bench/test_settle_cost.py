@@ -17,7 +17,7 @@ from controlplane.pipelines.settle import settle_tick
 from controlplane.signals.schema import SPAN_SCHEMA
 from controlplane.store.spans.database import SpanDatabase, transaction
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
-from controlplane.store.spans.neighborhood import NEW_KEYS
+from controlplane.store.spans.neighborhood import find_new_keys
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 DAYS = 30
@@ -121,7 +121,7 @@ def _fill(path: Path, *, first: int, upto: int, total: int) -> None:
                 HISTORY,
                 {"first": start, "end": end, "at": AT, "per_span_us": per_span_us, "seq": seq},
             )
-            connection.execute(NEW_KEYS, {"after": seq - 1, "through": seq})
+            find_new_keys(connection, after=seq - 1, through=seq)
             connection.execute("INSERT INTO report_key FROM new_key")
             connection.execute(
                 "INSERT INTO ingest_batch VALUES (?, ?, ?, 0)", [f"fill-{seq}", seq, end - start]

@@ -247,9 +247,9 @@ def test_body_over_the_limit_gets_413_by_length_and_by_stream(
     assert [] == _kept(spool)
 
 
-@pytest.mark.parametrize("lie_first", [True, False])
+@pytest.mark.parametrize("order", [1, -1])
 def test_a_length_beside_chunks_does_not_lift_the_limit(
-    small: OtlpCollector, spool: SqliteSpool, lie_first: bool
+    small: OtlpCollector, spool: SqliteSpool, order: int
 ) -> None:
     """Both headers at once are how requests are smuggled; the body is four times the limit."""
     framing = [b"content-length: 5", b"transfer-encoding: chunked"]
@@ -257,7 +257,7 @@ def test_a_length_beside_chunks_does_not_lift_the_limit(
         b"POST /v1/traces HTTP/1.1",
         b"host: x",
         b"content-type: application/x-protobuf",
-        *(framing if lie_first else framing[::-1]),
+        *framing[::order],
     ]
     chunks = (b"fa0\r\n" + b"\x0a" * 4000 + b"\r\n") * 10 + b"0\r\n\r\n"
     with socket.create_connection(("127.0.0.1", small.http_port), timeout=10) as connection:

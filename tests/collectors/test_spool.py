@@ -1,5 +1,6 @@
 """The spool keeps what it was given, in the batches it formed, whatever happens in between."""
 
+import random
 import sqlite3
 import stat
 import threading
@@ -7,8 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from collectors.packing import unpack
 from collectors.sealing import Sealer, UnreadableError
 from collectors.spool import SqliteSpool
 from controlplane.core.errors import ConfigError, SpoolFullError, UnavailableError
@@ -172,7 +175,7 @@ def test_disk_that_refuses_is_answered_and_does_not_stop_the_spool(open_spool: O
     pages = spool._inserts.execute("PRAGMA page_count").fetchone()[0]
     spool._inserts.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(UnavailableError, match="Free some space"):
-        spool.append(_entry(b"x" * 1_000_000))
+        spool.append(_entry(random.Random(1).randbytes(1_000_000)))
     spool._inserts.execute("PRAGMA max_page_count = 1000000")
     spool.append(_entry(b"small"))
     assert [b"small"] == _bodies(_claim(spool))
@@ -193,7 +196,7 @@ def test_bytes_on_disk_hold_no_prompt_and_no_stranger_reads_them(
 def test_dropped_entries_leave_nothing_in_the_file(open_spool: OpenSpool, tmp_path: Path) -> None:
     """secure_delete: even the ciphertext is overwritten."""
     spool = open_spool()
-    spool.append(_entry(b"x" * 100_000))
+    spool.append(_entry(random.Random(1).randbytes(100_000)))
     batch = _claim(spool)
     (sealed,) = spool._claims.execute("SELECT sealed FROM entry").fetchone()
     spool.drop(batch.batch_id)
@@ -244,9 +247,10 @@ def test_damaged_entry_is_set_aside_and_blocks_nobody(
 
 def test_damaged_page_costs_its_entries_alone(open_spool: OpenSpool, tmp_path: Path) -> None:
     """A broken overflow chain: SQLite itself can neither read nor delete that row."""
+    noise = [random.Random(number).randbytes(200_000) for number in range(3)]  # does not pack
     first = open_spool()
-    for letter in (b"a", b"b", b"c"):
-        first.append(_entry(letter * 200_000))
+    for body in noise:
+        first.append(_entry(body))
     first.close()
     path = tmp_path / "spool" / "spool.sqlite"
     content = bytearray(path.read_bytes())
@@ -255,7 +259,7 @@ def test_damaged_page_costs_its_entries_alone(open_spool: OpenSpool, tmp_path: P
 
     spool = open_spool()
     batch = _claim(spool, max_bytes=2**30)
-    assert [b"a" * 200_000, b"c" * 200_000] == _bodies(batch)
+    assert [noise[0], noise[2]] == _bodies(batch)
     spool.drop(batch.batch_id)
     assert 0 == spool.wait(0.0)
     spool.append(_entry(b"life goes on"))
@@ -270,6 +274,29 @@ def _break_overflow_chain(content: bytearray, path: Path) -> None:
     other.close()
     page = content.index(sealed[100_000:100_032]) // page_bytes * page_bytes
     content[page : page + 4] = (2**31 - 7).to_bytes(4, "big")
+
+
+def test_an_entry_of_a_release_that_did_not_pack_is_read(
+    open_spool: OpenSpool, tmp_path: Path
+) -> None:
+    """It was sealed as it was encoded; the one after it rests in a fraction of its size."""
+    spool = open_spool()
+    sealer = spool._sealer
+    old = msgspec.msgpack.encode(_entry(b"from before"))
+    spool._commits.insert(sealer.seal(old), size=len(old))
+    spool.append(_entry(b"from now " * 10_000))
+    batch = _claim(spool, max_bytes=2**30)
+    assert [b"from before", b"from now " * 10_000] == _bodies(batch)
+    with sqlite3.connect(tmp_path / "spool" / "spool.sqlite") as other:
+        (at_rest,) = other.execute("SELECT max(length(sealed)) FROM entry").fetchone()
+    assert at_rest < 10_000
+    spool.drop(batch.batch_id)
+
+
+@pytest.mark.parametrize("broken", [b"\xc1", b"\xc1" + bytes(8), b"\xc1" + b"\xff" * 40])
+def test_what_was_not_packed_here_is_unreadable(broken: bytes) -> None:
+    with pytest.raises(UnreadableError):
+        unpack(broken)
 
 
 def test_set_aside_entry_leaves_its_batch_for_good(open_spool: OpenSpool) -> None:

@@ -29,6 +29,7 @@ class Sink:
         self.stored: dict[str, list[bytes]] = {}
         self.calls = 0
         self.failures: list[Exception] = []
+        self.unknown: dict[str, int] = {}
         self.poison = b"\x00never"
         self.changed = threading.Condition()
 
@@ -44,7 +45,14 @@ class Sink:
             self.stored.setdefault(batch.batch_id, bodies)
             self.changed.notify_all()
         count = len(bodies)
-        return IngestOutcome(count, count, 0, {"test_reason": 1}, replayed=replayed)
+        return IngestOutcome(
+            count,
+            count,
+            0,
+            {"test_reason": 1},
+            replayed=replayed,
+            unknown_dialects=self.unknown,
+        )
 
     def bodies(self) -> list[bytes]:
         with self.changed:
@@ -115,6 +123,21 @@ def test_spooled_requests_are_stored_then_dropped_and_counted(
     assert [b"a", b"b"] == sorted(sink.bodies())
     assert before[0] + 2 == _sample("stored_spans")
     assert before[1] + len(sink.stored) == _sample("rejected", reason="test_reason")
+
+
+def test_scopes_of_unknown_dialect_are_named_while_they_are_few(
+    spool: SqliteSpool, sink: Sink, start: Callable[..., IngestLoop]
+) -> None:
+    """A sender that invents scope names does not fill the collector's memory with series."""
+    name = "unknown_dialect_spans"
+    before = _sample(name, scope_name="other")
+    sink.unknown = {f"scope-{number}-{'x' * 200}": 2 for number in range(130)}
+    start()
+    _append(spool, b"a")
+    sink.wait_for(1)
+    _until_empty(spool)
+    assert 2.0 == _sample(name, scope_name="scope-7-" + "x" * 112)
+    assert before + 2 * 30 == _sample(name, scope_name="other")
 
 
 def test_store_that_is_away_is_tried_again_with_the_same_batch(
