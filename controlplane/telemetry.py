@@ -142,3 +142,8 @@ POLICY_ROLLOUTS = Counter(
     ["state"],
     registry=REGISTRY,
 )
+LEDGER_RECOVERING = Gauge(
+    "controlplane_ledger_recovering",
+    "1 while the ledger was restored and grants nothing.",
+    registry=REGISTRY,
+)

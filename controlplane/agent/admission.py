@@ -130,6 +130,7 @@ class Admission:
                         wanted.amounts,
                         now=self._clock.now(),
                         may_free=self._holder.queue.is_busy,
+                        recovering_until=self._syncer.recovering_until,
                     )
                 )
 

@@ -369,6 +369,7 @@ def exhausted(
     *,
     now: datetime,
     may_free: bool,
+    recovering_until: datetime | None = None,
 ) -> Refusal:
     """Name the budget that has the least left for this call.
 
@@ -379,6 +380,7 @@ def exhausted(
         now: aware UTC.
         may_free: whether calls still run whose end may give something back: then it is worth
             while to come again before the window ends.
+        recovering_until: when the server grants again, where its ledger was put back.
     """
 
     def fits(budget: BudgetClause) -> float:
@@ -389,6 +391,16 @@ def exhausted(
     worst = min(hard, key=fits)
     standing = standings.get(worst.id)
     until = resets_at(worst, standing)
+    if recovering_until is not None and recovering_until > now:
+        return Refusal(
+            code="budget_recovering",
+            reason=f"the ledger of budget {worst.name!r} (owner {worst.owner}) was restored; "
+            f"nothing is granted until {recovering_until.isoformat()}",
+            status=503,
+            budget=worst,
+            standing=standing,
+            retry_after_seconds=math.ceil((recovering_until - now).total_seconds()),
+        )
     may_take = say_amount(worst.unit, amounts.get(worst.id, 0))
     when = (
         f"it counts the last {worst.rolling}"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
 import httpx
@@ -68,6 +69,8 @@ class Syncer:
         self._patience_seconds = FIRST_SECONDS * (1 + SPREAD_RATIO)
         self._failures_in_a_row = 0
         self.standings: dict[str, Standing] = {}
+        self.recovering_until: datetime | None = None
+        """Until when the server grants nothing, by its clock; None: it is in order."""
         self.syncs = 0
         self.failures = 0
 
@@ -218,6 +221,7 @@ class Syncer:
             asked = {want.budget_id: want.least_nusd for want in wants}
             for grant in reply.grants:
                 self._holder.granted(grant, now, least_nusd=asked.get(grant.budget_id, 0))
+            self.recovering_until = reply.recovering_until
             self.standings.update((standing.budget_id, standing) for standing in reply.standings)
             has_room = [standing for standing in reply.standings if book.heard(standing)]
             if has_room:

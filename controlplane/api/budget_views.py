@@ -179,6 +179,8 @@ class BudgetMeta(msgspec.Struct, frozen=True):
     tenants: tuple[str, ...]
     as_of: datetime
     currency: str = "USD"
+    recovering_until: datetime | None = None
+    """The ledger was put back: hard budgets grant nothing until then; null: it is in order."""
 
 
 class BudgetList(msgspec.Struct, frozen=True):

@@ -41,6 +41,7 @@ from controlplane.bootstrap.publishing import (
 )
 from controlplane.bootstrap.reconciling import uploaded_bills
 from controlplane.bootstrap.recording import content_rounds, recording_of
+from controlplane.bootstrap.recovery import notice_restore, recovery_rounds
 from controlplane.bootstrap.rerates import closing_of, run_waiting
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import (
@@ -71,6 +72,7 @@ from controlplane.store.metadata.ledger import LedgerRepository
 from controlplane.store.metadata.policies import PolicyRepository
 from controlplane.store.metadata.prices import PriceRepository
 from controlplane.store.metadata.rerates import RerateRepository
+from controlplane.store.metadata.timeline import TimelineRepository
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.store.spans.flight_server import SpanFlightServer
 from controlplane.workers.rounds import Rounds
@@ -140,12 +142,28 @@ def run(settings: Settings, *, supervised: bool) -> None:
         signer=signer,
         terms=rollout_terms(settings),
     )
+    notice_restore(
+        settings.data_dir,
+        TimelineRepository(stores.engine),
+        terms=lease_terms(settings),
+        clock=CLOCK,
+        repost=stores.spans.repost,
+    )
     services = build_services(settings, stores, book=book, publishing=publishing, sessions=sessions)
     app = create_app(services)
     published = app.state.policy_watch.published
     server = ApiServer(app, host=settings.api.host, port=settings.api.port)
     hints = PolicyHints(stores.engine, published)
     rounds = build_rounds(settings, stores, publishing, book=book, published=published)
+    rounds.append(
+        recovery_rounds(
+            settings.data_dir,
+            TimelineRepository(stores.engine),
+            publishing=publishing,
+            clock=CLOCK,
+            published=published,
+        )
+    )
     flight = SpanFlightServer(settings.data_dir / HUB_SOCKET, stores.spans)
     server.start()
     hints.start()

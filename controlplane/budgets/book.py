@@ -40,6 +40,11 @@ class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
     max_call_seconds: float = 900.0
     """Holds of a returned lease may end this late before they count as unproven."""
 
+    @property
+    def frozen_seconds(self) -> float:
+        """How long after a restore somebody may still spend what the ledger has forgotten (L6)."""
+        return self.ttl_seconds + self.skew_seconds + self.max_call_seconds
+
 
 class LedgerBook:
     """Leases and balances of the windows that one transaction touches."""

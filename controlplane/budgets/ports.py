@@ -30,6 +30,13 @@ class LedgerTransaction(Protocol):
         """Return what stands in each window's accounts; a window without entries is absent."""
         ...
 
+    def frozen_until(self, now: datetime, *, for_seconds: float) -> datetime | None:
+        """Return until when nothing is granted; None: the ledger is in order.
+
+        A ledger that finds itself on another timeline is frozen from now on for so long (L6).
+        """
+        ...
+
     def amounts_between(self, budget_id: str, start: datetime, end: datetime) -> Amounts:
         """Return the sum over a budget's windows that start in `[start, end)`."""
         ...
@@ -178,6 +185,10 @@ class Budgets(Protocol):
 
     def balances(self, budgets: Sequence[Budget], *, at: datetime) -> Mapping[str, Amounts]:
         """Return by budget id what counts at `at`; zero amounts when nothing does."""
+        ...
+
+    def recovering_until(self, now: datetime) -> datetime | None:
+        """Return until when nothing is granted after a restore; None: the ledger is in order."""
         ...
 
     def entries(self, budget_id: str, span: Window, *, limit: int) -> list[Entry]:

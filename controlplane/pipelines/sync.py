@@ -133,6 +133,7 @@ def _in_one_transaction(calls: Sequence[SyncCall], *, tools: SyncTools) -> list[
     sweeps = True
     with tools.ledger.transaction() as ledger:
         budgets = ledger.budgets()
+        frozen = ledger.frozen_until(calls[0].now, for_seconds=tools.terms.frozen_seconds)
         for call in calls:
             try:
                 _check_request(call.request)
@@ -140,7 +141,8 @@ def _in_one_transaction(calls: Sequence[SyncCall], *, tools: SyncTools) -> list[
             except ControlPlaneError as refused:
                 answers.append(refused)
                 continue
-            answers.append(_answer(ledger, call, budgets, tools=tools, sweeps=sweeps))
+            answer = _answer(ledger, call, budgets, tools=tools, sweeps=sweeps, frozen=frozen)
+            answers.append(answer)
             sweeps = False  # once is enough for all
     return answers
 
@@ -152,6 +154,7 @@ def _answer(
     *,
     tools: SyncTools,
     sweeps: bool,
+    frozen: datetime | None,
 ) -> SyncReply:
     """Do what a checked call says."""
     request, now = call.request, call.now
@@ -165,13 +168,18 @@ def _answer(
     for given in request.returns:
         book.give_back(given, holder=request.boot_id)
     is_newest = not request.seq or ledger.advance(request.boot_id, request.seq, now=now)
-    if is_newest:
+    if is_newest and frozen is None:  # else: what it does not name may be spent and forgotten
         _free_unknown(ledger, book, request)
     if sweeps:
         _sweep(ledger, book, now)
     # A request that was overtaken gets no lease: its sender no longer listens for it.
     wants = request.want if is_newest else ()
-    grants = tuple(_grant(book, want, request, now=now, ids=tools.ids) for want in wants)
+    grants = tuple(
+        _grant(book, want, request, now=now, ids=tools.ids)
+        if frozen is None
+        else Grant(want.budget_id, "", 0, min(EMPTY_SECONDS, (frozen - now).total_seconds()), now)
+        for want in wants
+    )
     ledger.append(book.entries)
     ledger.save_leases(book.leases)
     ledger.save_holds(book.holds)
@@ -183,6 +191,7 @@ def _answer(
         standings=standings,
         server_time=now,
         recall=tuple(one.budget_id for one in standings if _is_scarce(one)),
+        recovering_until=frozen,
     )
 
 

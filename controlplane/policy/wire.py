@@ -147,3 +147,5 @@ class SyncReply(msgspec.Struct, frozen=True, kw_only=True):
     server_time: datetime
     recall: tuple[str, ...] = ()
     """Budgets that have nothing free: what is not in use of their leases is wanted back."""
+    recovering_until: datetime | None = None
+    """The ledger was put back to an earlier moment: nothing is granted until then (L6)."""

@@ -37,7 +37,11 @@ def draw(asked: Filters) -> None:
 @st.fragment(run_every="10s")
 def _budgets(asked: Filters) -> None:
     with Panel(asked.say("budgets"), asked, key="budgets", border=False):
-        found = data.document("budgets", _tenants(asked))["rows"]
+        answer = data.document("budgets", _tenants(asked))
+        found, until = answer["rows"], answer["meta"]["recovering_until"]
+        if until:
+            at = spoken.moment(until, zone=data.document("version")["zone"])
+            st.warning(asked.say("ledger_recovering", until=at), icon=":material/history:")
         if not found:
             st.info(asked.say("no_budgets"), icon=":material/inbox:")
         for budget in ledger.tightest_first(found):

@@ -359,3 +359,19 @@ def test_a_refusal_speaks_in_the_unit_of_its_budget() -> None:
     }
     assert 12 * 24 * 3_600 == fixed.retry_after_seconds
     assert (15 * 60, True) == (rolling.retry_after_seconds, "the last 24h" in rolling.reason)
+
+
+def test_a_restored_ledger_is_no_exhausted_budget() -> None:
+    """503 until the server grants again; afterwards the usual answer."""
+    now = datetime(2026, 1, 20, tzinfo=UTC)
+    until = now + timedelta(seconds=90)
+
+    def ask(at: datetime) -> Refusal:
+        return exhausted((_budget(),), {}, {"b": 9}, now=at, may_free=False, recovering_until=until)
+
+    assert ("budget_recovering", 503, 90) == (
+        ask(now).code,
+        ask(now).status,
+        ask(now).retry_after_seconds,
+    )
+    assert "budget_exhausted" == ask(until).code

@@ -144,7 +144,7 @@ class FakeApi:
             "version": {"version": "0", "api": "v1", "zone": "UTC"},
             "alerts": {"rows": self.alerts, "meta": {}},
             "quality/completeness": COMPLETENESS,
-            "budgets": {"rows": self.budgets, "meta": {}},
+            "budgets": {"rows": self.budgets, "meta": {"recovering_until": None}},
             "policy/generations": {"rows": [GENERATION]},
             "policy/nodes": {"rows": [NODE]},
             "policy/rollout": self.rollout,

@@ -66,7 +66,8 @@ class BudgetController(Controller):
         now = services.clock.now()
         found = services.budgets.active(tenants=None if whole else tenants)
         views = _views(found, services, now=now)
-        return BudgetList(views, BudgetMeta(tenants, now))
+        until = services.budgets.recovering_until(now)
+        return BudgetList(views, BudgetMeta(tenants, now, recovering_until=until))
 
     @post("/", **needs(Scope.BUDGETS_WRITE, 404, 409, 422), sync_to_thread=True)
     def create(

@@ -12,6 +12,7 @@ from controlplane.core.calendar import Window
 from controlplane.core.errors import NotFoundError
 from controlplane.store.metadata.engine import LEDGER_LOCK, reading, writing
 from controlplane.store.metadata.tables import budget, ledger_balance, ledger_entry
+from controlplane.store.metadata.timeline import TimelineRepository
 
 _decoder = msgspec.json.Decoder(Budget)
 ACCOUNTS = ("enforced_nusd", "unproven_nusd", "unenforced_nusd", "leased_nusd", "restated_nusd")
@@ -91,6 +92,10 @@ class BudgetRepository:
                 for budget_id, span in rolling
             }
         return {key.budget_id: found.get(key, Amounts()) for key in windows} | sums
+
+    def recovering_until(self, now: datetime) -> datetime | None:
+        """Return until when nothing is granted after a restore; None: the ledger is in order."""
+        return TimelineRepository(self._engine).recovering_until(now)
 
     def entries(self, budget_id: str, span: Window, *, limit: int) -> list[Entry]:
         """Return entries of a budget's windows that start in `span`, newest first."""

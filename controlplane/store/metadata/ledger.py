@@ -41,6 +41,7 @@ from controlplane.store.metadata.tables import (
     waiting_call,
 )
 from controlplane.store.metadata.tables import lease as lease_table
+from controlplane.store.metadata.timeline import frozen_until
 
 IN_CLAUSE: Final = 5_000
 """Values of one IN clause; SQLite takes 32,766 parameters a statement."""
@@ -79,6 +80,10 @@ class SqlLedgerTransaction:
     def amounts(self, windows: Collection[WindowKey]) -> dict[WindowKey, Amounts]:
         """Return what stands in each window's accounts."""
         return amounts_of(self._connection, windows)
+
+    def frozen_until(self, now: datetime, *, for_seconds: float) -> datetime | None:
+        """Return until when nothing is granted; None: the ledger is in order."""
+        return frozen_until(self._connection, now, for_seconds=for_seconds)
 
     def amounts_between(self, budget_id: str, start: datetime, end: datetime) -> Amounts:
         """Return the sum over a budget's windows that start in `[start, end)`."""

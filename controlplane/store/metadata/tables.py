@@ -121,6 +121,15 @@ ledger_balance: Final = Table(
     Column("restated_nusd", BigInteger, nullable=False, server_default="0"),
 )
 
+ledger_timeline: Final = Table(
+    "ledger_timeline",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("timeline", Text, nullable=False),
+    Column("recovering_until", UtcMicros),
+    Column("is_announced", Boolean, nullable=False),
+)
+
 lease: Final = Table(
     "lease",
     metadata,

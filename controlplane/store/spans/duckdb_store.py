@@ -172,6 +172,10 @@ class DuckDbSpanStore:
         """See `SettleStore.roll_up`."""
         return self._tables.roll_up(now=now)
 
+    def repost(self, after: int) -> None:
+        """See `SettleTables.repost`."""
+        self._tables.repost(after)
+
     def unposted(self) -> pa.Table:
         """See `SettleStore.unposted`."""
         return self._tables.unposted()

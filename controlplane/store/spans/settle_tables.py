@@ -159,6 +159,15 @@ class SettleTables:
             self._connection.execute("UPDATE settle_state SET posted = ?", [version])
             self._connection.execute("DELETE FROM replaced_call WHERE replaced_at <= ?", [version])
 
+    def repost(self, after: int) -> None:
+        """Answer every change after a version as unposted again: the ledger has lost them.
+
+        What was replaced since and is forgotten is not taken back: too much is posted, never too
+        little.
+        """
+        with transaction(self._connection):
+            self._connection.execute("UPDATE settle_state SET posted = least(posted, ?)", [after])
+
     def _fold_accounts(self) -> None:
         """Replace many additions to the emitters' accounts by their sums."""
         if self._count("SELECT count(*) FROM emitter_count") <= MAX_ACCOUNT_ROWS:
