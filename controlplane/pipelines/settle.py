@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
-import pyarrow.compute as pc
 
 from controlplane.core.errors import UnavailableError
 from controlplane.ingest.calls import settle
@@ -114,6 +113,5 @@ def _post(
         ledger.post(changes, now)  # without rows too: calls whose wait for an agent is over
     except UnavailableError:
         return 0, True
-    if changes.num_rows:
-        store.posted(pc.max(changes.column("version")).as_py())
+    store.posted(through)  # batches that changed no call too, or a re-rate would wait for them
     return changes.num_rows, False

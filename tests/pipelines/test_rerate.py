@@ -232,6 +232,21 @@ def test_the_ledger_is_adjusted_once(store: DuckDbSpanStore, span_rows: Rows) ->
     assert 0 == apply_rerate(store.rerates, _order(), NEW, now=NOW).calls
 
 
+def test_a_batch_that_changes_no_call_keeps_no_re_rate_waiting(
+    store: DuckDbSpanStore, span_rows: Rows
+) -> None:
+    """Resends and aggregates are settled, and there is nothing of them to post."""
+    ledger, span = Ledger(), _lone(1, start_time=AT)
+    for number in range(3):
+        store.write(_priced(span_rows(span), OLD), batch_id=f"b{number}")
+        settle_tick(store, now=NOW, ledger=ledger)
+    store.write(
+        _priced(span_rows({**span, "report_kind": "aggregate", "span_id": 9}), OLD), batch_id="a"
+    )
+    settle_tick(store, now=NOW, ledger=ledger)
+    assert 1 == apply_rerate(store.rerates, _order(), NEW, now=NOW).calls
+
+
 def test_nothing_is_applied_while_the_ledger_is_behind(
     store: DuckDbSpanStore, span_rows: Rows
 ) -> None:
