@@ -17,11 +17,9 @@ from controlplane.attribution.rules import DIMENSIONS, AttributionRules, Reserve
 from controlplane.attribution.share import PREFIX
 from controlplane.attribution.tags import tag_values
 from controlplane.signals.schema import ATTRIBUTED_SCHEMA
-from controlplane.signals.sender import Sender
+from controlplane.signals.sender import MAPPED_ROLES, Sender
 from controlplane.signals.vocabulary import KeyRole
 
-MAPPED_ROLES: Final = frozenset({KeyRole.PROXY, KeyRole.ENGINE})
-"""Roles whose key may carry a tenant map; a client can not choose its tenant."""
 TRUSTED_ROLES: Final = frozenset({KeyRole.PROXY, KeyRole.ENGINE, KeyRole.AGENT})
 """Roles whose word on who pays is taken, reserved values included."""
 BY_KEY: Final = "key"

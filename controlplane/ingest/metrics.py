@@ -156,6 +156,7 @@ class _Source:
 
     def __init__(self, entry: SpoolEntry, resource: dict[str, str]) -> None:
         self.emitter = resource.get(SERVICE_NAME, "")
+        self._said = resource
         self._resource = {plain(name): text for name, text in resource.items()}
         self._host = _first(self._resource, _HOST)
         self._instance = resource.get(SERVICE_INSTANCE) or self._host or ""
@@ -164,13 +165,15 @@ class _Source:
 
     def row(self, name: str, shape: _Shape, point: Any) -> dict[str, Any]:
         """Build the row of a point without flaws."""
-        labels = {plain(key): text for key, text in texts_of(point.attributes).items()}
+        texts = texts_of(point.attributes)
+        tenant = self._sender.tenant_of(texts, self._said)
+        labels = {plain(key): text for key, text in texts.items()}
         said = known(name)
         meaning = said.meaning(labels) if said else None
         start = point.start_time_unix_nano
         return {
             "domain": self._sender.domain,
-            "tenant": self._sender.tenant,
+            "tenant": tenant,
             "key_id": self._sender.key_id,
             "emitter": self.emitter,
             "instance": self._instance,
@@ -178,7 +181,7 @@ class _Source:
             "meaning": meaning.value if meaning else "",
             "kind": shape[0].value,
             "temporality": shape[1].value,
-            "series_hash": self._series(name, labels),
+            "series_hash": self._series(tenant, name, labels),
             **self._places(labels, said),
             "labels": _kept(labels),
             "start_time": _instant(start) if start else None,
@@ -199,8 +202,9 @@ class _Source:
             "pool": _first(every, _POOL),
         }
 
-    def _series(self, name: str, labels: dict[str, str]) -> int:
-        said = [self._sender.key_id, self.emitter, self._instance, name, sorted(labels.items())]
+    def _series(self, tenant: str, name: str, labels: dict[str, str]) -> int:
+        sender = (tenant, self._sender.key_id, self.emitter, self._instance)
+        said = [*sender, name, sorted(labels.items())]
         return xxhash.xxh3_64_intdigest(msgspec.msgpack.encode(said))
 
 

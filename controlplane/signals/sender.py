@@ -1,9 +1,14 @@
 """Who telemetry is from, as an ingest key says; the receivers, ingest and attribution share it."""
 
+from typing import Final
+
 import msgspec
 
 from controlplane.core.ids import DEFAULT_DOMAIN, DEFAULT_TENANT
 from controlplane.signals.vocabulary import KeyRole
+
+MAPPED_ROLES: Final = frozenset({KeyRole.PROXY, KeyRole.ENGINE})
+"""Roles whose key may carry a tenant map; a client can not choose its tenant."""
 
 
 class TenantMap(msgspec.Struct, frozen=True):
@@ -32,6 +37,16 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
     tenant_map: TenantMap | None = None
     dimensions: dict[str, str] = {}
     """What an admin says of all that comes under the key: `{"team": "search"}`."""
+
+    def tenant_of(self, *said: dict[str, str]) -> str:
+        """Return the tenant that the first of `said` with the mapped attribute names, or ours."""
+        mapped = self.tenant_map
+        if mapped is None or self.key_role not in MAPPED_ROLES:
+            return self.tenant
+        told = next((one[mapped.attribute] for one in said if one.get(mapped.attribute)), None)
+        if told is None:
+            return self.tenant
+        return told if mapped.tenants is None else mapped.tenants.get(told, self.tenant)
 
 
 KEYLESS_SENDER = Sender()

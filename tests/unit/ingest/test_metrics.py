@@ -14,7 +14,8 @@ from controlplane.ingest.metrics import Samples, decode_metrics
 from controlplane.ingest.ports import ContentType, Payload, SpoolEntry
 from controlplane.signals.families.registry import FAMILIES, known
 from controlplane.signals.meanings import Meaning
-from controlplane.signals.sender import Sender
+from controlplane.signals.sender import Sender, TenantMap
+from controlplane.signals.vocabulary import KeyRole
 
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NANOS = 1_790_000_000_000_000_000
@@ -124,6 +125,30 @@ def test_a_series_is_told_apart_by_labels_that_are_not_kept() -> None:
     assert 2 == len({row["series_hash"] for row in rows})
     assert {"{}"} == {row["labels"] for row in rows}
     assert "a@x" not in str(rows)
+
+
+@pytest.mark.parametrize("role", [KeyRole.PROXY, KeyRole.ENGINE, KeyRole.CLIENT])
+def test_tenants_behind_one_key_have_series_of_their_own(role: KeyRole) -> None:
+    """The resource or the point names the tenant where the key maps it; the rest is alike."""
+    sender = Sender(tenant="acme", key_id="k1", key_role=role,
+                    tenant_map=TenantMap("org.id", {"o1": "north", "o2": "south"}))  # fmt: skip
+    requests = [
+        _request(_counter("vllm:prompt_tokens_total", 5), org_id="o1"),
+        _request(_counter("vllm:prompt_tokens_total", 7), org_id="o2"),
+        _request(_counter("vllm:prompt_tokens_total", 9), org_id="o9"),
+        _request(_histogram("vllm:prompt_tokens_total", (11, 1, {"org.id": "o2"})), org_id="o1"),
+    ]
+    rows = decode_metrics([
+        SpoolEntry(Payload(one.SerializeToString(), "protobuf", "metrics"), sender, AT)
+        for one in requests
+    ]).rows.to_pylist()  # fmt: skip
+    told = [(row["tenant"], row["value"]) for row in rows]
+    if role is KeyRole.CLIENT:
+        assert [("acme", value) for value in (5.0, 7.0, 9.0, 11.0)] == told
+        return
+    assert [("north", 5.0), ("south", 7.0), ("acme", 9.0), ("south", 11.0)] == told
+    assert 3 == len({row["series_hash"] for row in rows[:3]})
+    assert rows[1]["series_hash"] != rows[3]["series_hash"]
 
 
 def test_what_can_not_be_kept_is_counted_by_reason() -> None:
