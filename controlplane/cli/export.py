@@ -96,6 +96,7 @@ def export_statement(  # noqa: PLR0913 - one option each, as the contract has it
     shared: Annotated[
         str, typer.Option(help="Cost without an owner: none, proportional or even.")
     ] = "none",
+    currency: Annotated[str, typer.Option(help="Billing currency, if it has rates.")] = "USD",
     data_dir: DataDir = None,
     config: Config = None,
     json: Json = False,
@@ -110,6 +111,7 @@ def export_statement(  # noqa: PLR0913 - one option each, as the contract has it
         by=by,
         owner=owner,
         shared_rule=shared,
+        currency=currency.upper(),
     )
     _export(out, asked, options=(config, data_dir), json=json)
 

@@ -5,11 +5,13 @@ and a changed cost another. Lines sum to the total, statements of all owners to 
 has no owner is a statement of its own, or is shared out by a stated rule, exactly.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime
 from enum import StrEnum
 from hashlib import sha256
+from itertools import groupby
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import polars as pl
@@ -19,12 +21,14 @@ from controlplane.core.calendar import Window
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar, month_name
 from controlplane.core.money import format_usd, split_largest_remainder
 from controlplane.exports.charges import OWNERS
+from controlplane.exports.statement_currency import Billing, Cell, Conversion, bill, in_currency
 from controlplane.exports.vendors import METERS, vendor
 from controlplane.pricing.providers import price_provider
 
 BY: Final = tuple(name for name in OWNERS if name != "tenant")
 UNATTRIBUTED: Final = "unattributed"
 ID_DIGITS: Final = 24
+_SUMMED: Final = ("quantity", "calls", "cost_nusd")
 
 
 class SharedRule(StrEnum):
@@ -49,7 +53,7 @@ class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
     is_shared: bool = False
 
 
-class Statement(msgspec.Struct, frozen=True, kw_only=True):
+class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one owner is shown or charged for one period, and the period before for comparison."""
 
     tenant: str
@@ -65,6 +69,8 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     previous_nusd: int
     unpriced_calls: int
     unpriced_tokens: int
+    billing: Billing | None = None
+    """Without one it is in USD; it is then in no hash, either."""
 
     @property
     def content_sha256(self) -> str:
@@ -75,6 +81,13 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     def id(self) -> str:
         """Return the name that the statement is quoted by."""
         return f"stmt_{self.content_sha256[:ID_DIGITS]}"
+
+
+class _Drawn(msgspec.Struct, frozen=True):
+    """A line, and its days where it is converted."""
+
+    line: StatementLine
+    cells: tuple[Cell, ...] = ()
 
 
 class StatementPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,26 +109,32 @@ def statements_of(
     *,
     corrections: Iterable[Mapping[str, Any]] = (),
     plan: StatementPlan,
+    conversion: Conversion | None = None,
 ) -> list[Statement]:
     """Make a statement for every owner that has cost or usage, by name; the ownerless last.
 
     `previous` is what each owner's own calls cost in the period before; `corrections` are
-    CORRECTION_SCHEMA rows that were booked in the period about closed ones.
+    CORRECTION_SCHEMA rows that were booked in the period about closed ones. With a `conversion` the
+    statements are in its currency, too.
+
+    Raises:
+        InvalidInputError: no rate of the currency holds on a day that cost something.
     """
-    lines: dict[str | None, list[StatementLine]] = {}
+    drawn: dict[str | None, list[_Drawn]] = {}
     keys = [plan.by, "provider", "billing_model", "bucket"]
-    summed = charges.group_by(keys).agg(pl.col("quantity", "calls", "cost_nusd").sum())
-    for row in summed.sort(keys, nulls_last=True).iter_rows(named=True):
-        lines.setdefault(row[plan.by], []).append(_line(row))
-    for owner, corrected in _corrected(corrections, plan):
-        lines.setdefault(owner, []).append(corrected)
+    days = conversion.days if conversion else ()
+    for owner, line in [*_charged(charges, keys, days), *_corrected(corrections, plan)]:
+        drawn.setdefault(owner, []).append(line)
     left_out: dict[str | None, tuple[int, int]] = {}
     for row in unpriced.iter_rows(named=True):
         calls, tokens = left_out.get(row[plan.by], (0, 0))
         more = int(row["input_tokens"]) + int(row["output_tokens"])
         left_out[row[plan.by]] = (calls + int(row["calls"]), tokens + more)
-        lines.setdefault(row[plan.by], [])
-    shared = _shared(lines, plan.shared_rule)
+        drawn.setdefault(row[plan.by], [])
+    lines = {owner: [one.line for one in some] for owner, some in drawn.items()}
+    weights = _weights(lines, plan.shared_rule)
+    shared = _shares(sum(line.cost_nusd for line in lines.get(None, [])), weights)
+    billings = _billings(drawn, weights, conversion) if conversion else {}
     return [
         Statement(
             tenant=plan.tenant,
@@ -126,14 +145,32 @@ def statements_of(
             period=plan.period,
             zone=plan.zone,
             shared_rule=plan.shared_rule,
-            lines=(*lines[owner], *shared.get(owner, ())),
-            total_nusd=sum(line.cost_nusd for line in (*lines[owner], *shared.get(owner, ()))),
+            lines=(*lines[owner], *(_part(cost) for cost in _share(shared, owner))),
+            total_nusd=sum(line.cost_nusd for line in lines[owner]) + sum(_share(shared, owner)),
             previous_nusd=previous.get(owner, 0),
             unpriced_calls=left_out.get(owner, (0, 0))[0],
             unpriced_tokens=left_out.get(owner, (0, 0))[1],
+            billing=billings.get(owner),
         )
         for owner in sorted(lines, key=lambda name: (name is None, name or ""))
     ]
+
+
+def _charged(
+    charges: pl.DataFrame, keys: Sequence[str], days: Sequence[date]
+) -> Iterator[tuple[str | None, _Drawn]]:
+    """Yield a line an owner, model and meter, with its part of each period where those are `days`."""
+    summed = charges.group_by([*keys, "period"]).agg(pl.col("quantity", "calls", "cost_nusd").sum())
+    rows = summed.sort([*keys, "period"], nulls_last=True).iter_rows(named=True)
+    for key, some in groupby(rows, key=lambda row: tuple(row[name] for name in keys)):
+        parts = list(some)
+        whole = {name: sum(part[name] for part in parts) for name in _SUMMED}
+        cells = tuple(
+            Cell(days[part["period"]], *(int(part[name]) for name in _SUMMED))
+            for part in parts
+            if days
+        )
+        yield key[0], _Drawn(_line({**parts[0], **whole}), cells)
 
 
 def _line(row: Mapping[str, Any]) -> StatementLine:
@@ -150,43 +187,73 @@ def _line(row: Mapping[str, Any]) -> StatementLine:
 
 def _corrected(
     corrections: Iterable[Mapping[str, Any]], plan: StatementPlan
-) -> Iterator[tuple[str | None, StatementLine]]:
+) -> Iterator[tuple[str | None, _Drawn]]:
     """Yield a line an owner, model and closed month whose cost was booked now."""
-    sums: dict[tuple[str | None, str | None, str | None, str], int] = {}
+    tz = ZoneInfo(plan.zone)
+    sums: dict[tuple[str | None, str | None, str | None, str], dict[date, int]] = {}
     for row in corrections:
         month = month_name(row["day"].date(), plan.calendar)
-        key = (row[plan.by], row["provider"], row["billing_model"], month)
-        sums[key] = sums.get(key, 0) + row["delta_nusd"]
-    for key, nusd in sorted(sums.items(), key=lambda item: [(k is None, k or "") for k in item[0]]):
+        booked = sums.setdefault((row[plan.by], row["provider"], row["billing_model"], month), {})
+        day = row["applied_at"].astimezone(tz).date()
+        booked[day] = booked.get(day, 0) + row["delta_nusd"]
+    for key, booked in sorted(
+        sums.items(), key=lambda item: [(k is None, k or "") for k in item[0]]
+    ):
         owner, provider, model, month = key
-        if nusd:
-            yield (
-                owner,
-                StatementLine(
-                    provider=vendor(price_provider(provider) if provider else None),
-                    model=model or "unknown model",
-                    meter=f"correction of {month}",
-                    quantity=0,
-                    calls=0,
-                    cost_nusd=nusd,
-                ),
+        if nusd := sum(booked.values()):
+            line = StatementLine(
+                provider=vendor(price_provider(provider) if provider else None),
+                model=model or "unknown model",
+                meter=f"correction of {month}",
+                quantity=0,
+                calls=0,
+                cost_nusd=nusd,
             )
+            yield owner, _Drawn(line, tuple(Cell(day, 0, 0, booked[day]) for day in sorted(booked)))
 
 
-def _shared(
-    lines: Mapping[str | None, list[StatementLine]], rule: SharedRule
-) -> dict[str | None, list[StatementLine]]:
-    """Return each owner's part of what has no owner, and its way out of the ownerless."""
+def _weights(lines: Mapping[str | None, list[StatementLine]], rule: SharedRule) -> dict[str, int]:
+    """Return what each owner's part of the cost without an owner is in proportion to."""
     owners = sorted(owner for owner in lines if owner is not None)
-    ownerless = sum(line.cost_nusd for line in lines.get(None, []))
-    if rule is SharedRule.NONE or not owners or not ownerless:
+    if rule is SharedRule.NONE or not sum(line.cost_nusd for line in lines.get(None, [])):
         return {}
     # A correction can leave an owner below nothing, who then bears no part.
-    own = [max(0, sum(line.cost_nusd for line in lines[owner])) for owner in owners]
-    weights = own if rule is SharedRule.PROPORTIONAL and any(own) else [1] * len(owners)
-    parts = split_largest_remainder(ownerless, weights)
-    given = [*zip(owners, parts, strict=True), (None, -ownerless)]
-    return {owner: [_part(cost)] for owner, cost in given}
+    own = {owner: max(0, sum(line.cost_nusd for line in lines[owner])) for owner in owners}
+    in_proportion = rule is SharedRule.PROPORTIONAL and any(own.values())
+    return own if in_proportion else dict.fromkeys(owners, 1)
+
+
+def _shares(ownerless: int, weights: Mapping[str, int]) -> dict[str | None, int]:
+    """Return each owner's part of what has no owner, and its way out of the ownerless."""
+    if not weights:
+        return {}
+    parts = split_largest_remainder(ownerless, list(weights.values()))
+    return {**dict(zip(weights, parts, strict=True)), None: -ownerless}
+
+
+def _share(shares: Mapping[str | None, int], owner: str | None) -> tuple[int, ...]:
+    return (shares[owner],) if owner in shares else ()
+
+
+def _billings(
+    drawn: Mapping[str | None, Sequence[_Drawn]],
+    weights: Mapping[str, int],
+    conversion: Conversion,
+) -> dict[str | None, Billing]:
+    """Convert every owner's lines, and share out what the ownerless came to in the currency."""
+    cells = {owner: [one.cells for one in some] for owner, some in drawn.items()}
+    whole = bill(None, cells.get(None, []), conversion)
+    shared = _shares(sum(row.cost_nusd for row in whole.rows), weights)
+    amounts = _shares(whole.total_nano, weights)
+    return {
+        owner: bill(
+            owner,
+            some,
+            conversion,
+            share=(shared[owner], amounts[owner]) if owner in shared else None,
+        )
+        for owner, some in cells.items()
+    }
 
 
 def _part(cost_nusd: int) -> StatementLine:
@@ -221,7 +288,8 @@ def to_table(statement: Statement) -> pa.Table:
     }
     rows = [{**about, **msgspec.structs.asdict(line)} for line in lines]
     fields: list[tuple[str, pa.DataType]] = [(name, _kind(name)) for name in _COLUMNS]
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    return in_currency(table, statement.billing) if statement.billing else table
 
 
 def _kind(name: str) -> pa.DataType:
@@ -243,6 +311,20 @@ def overview(statements: Iterable[Statement]) -> list[dict[str, Any]]:
             "total_usd": format_usd(one.total_nusd),
             "previous_usd": format_usd(one.previous_nusd),
             "unpriced_calls": one.unpriced_calls,
+            **(_amounts(one.billing) if one.billing else {}),
         }
         for one in statements
     ]
+
+
+def _amounts(billing: Billing) -> dict[str, Any]:
+    before = billing.previous_nano
+    return {
+        "currency": billing.currency,
+        "total_amount": format_usd(billing.total_nano),
+        "previous_amount": None if before is None else format_usd(before),
+        "rates": [
+            {"day": use.day, "usd_per_unit": use.usd_per_unit, "source": use.source}
+            for use in billing.rates
+        ],
+    }

@@ -14,6 +14,8 @@ from reportlab.pdfgen.canvas import Canvas
 
 from controlplane.core.money import format_usd
 from controlplane.exports.statement import UNATTRIBUTED, SharedRule, Statement, StatementLine
+from controlplane.exports.statement_currency import HOW, Billing
+from controlplane.pricing.currency import USD
 
 MARGIN: Final = 48
 LINE: Final = 14
@@ -40,7 +42,7 @@ def to_pdf(statement: Statement) -> bytes:
     width, height = A4
     top = _heading(canvas, statement, height)
     for line in _rows(canvas, statement, top):
-        _draw_line(canvas, *line, right=width - MARGIN)
+        _draw_line(canvas, line, right=width - MARGIN)
     canvas.save()
     return buffer.getvalue()
 
@@ -48,7 +50,6 @@ def to_pdf(statement: Statement) -> bytes:
 def _heading(canvas: Canvas, statement: Statement, height: float) -> float:
     zone = ZoneInfo(statement.zone)
     start, end = (at.astimezone(zone) for at in (statement.start, statement.end))
-    change = statement.total_nusd - statement.previous_nusd
     owner = statement.owner or UNATTRIBUTED
     y = height - MARGIN
     canvas.setFont("Helvetica-Bold", LARGE)
@@ -57,8 +58,7 @@ def _heading(canvas: Canvas, statement: Statement, height: float) -> float:
     for text in (
         f"{statement.by.title()}: {written(owner)}    Tenant: {written(statement.tenant)}",
         f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, {statement.zone}; the end is not included",
-        f"Total USD {format_usd(statement.total_nusd)}",
-        f"Period before USD {format_usd(statement.previous_nusd)}, change {format_usd(change)}",
+        *_totals(statement),
         f"Excludes {statement.unpriced_calls} calls ({statement.unpriced_tokens} tokens) of no known price",
         _RULES[statement.shared_rule],
     ):
@@ -69,50 +69,100 @@ def _heading(canvas: Canvas, statement: Statement, height: float) -> float:
     return y - 3 * LINE
 
 
+def _totals(statement: Statement) -> Iterator[str]:
+    """Yield the total and the period before, in the billing currency where there is one."""
+    billing = statement.billing
+    change = format_usd(statement.total_nusd - statement.previous_nusd)
+    before = f"Period before USD {format_usd(statement.previous_nusd)}, change {change}"
+    if billing is None:
+        yield f"Total USD {format_usd(statement.total_nusd)}"
+        yield before
+        return
+    code, total = billing.currency, billing.total_nano
+    yield f"Total {code} {format_usd(total)} (USD {format_usd(statement.total_nusd)})"
+    if billing.previous_nano is None:
+        yield f"{before}; no {code} rate for all of it"
+    else:
+        change = format_usd(total - billing.previous_nano)
+        yield f"Period before {code} {format_usd(billing.previous_nano)}, change {change}"
+    yield HOW
+
+
 def _rows(
     canvas: Canvas, statement: Statement, top: float
-) -> Iterator[tuple[float, StatementLine]]:
+) -> Iterator[tuple[float, StatementLine, int]]:
     """Yield where each line is drawn, page after page, and close the statement after the last."""
     y = top
-    _titles(canvas, y)
-    for line in statement.lines:
+    unit = statement.billing.currency if statement.billing else USD
+    _titles(canvas, y, unit)
+    for place, line in enumerate(statement.lines):
         y -= LINE
         if y < MARGIN + LINE:
             canvas.showPage()
             y = A4[1] - MARGIN
-            _titles(canvas, y)
+            _titles(canvas, y, unit)
             y -= LINE
-        yield y, line
+        billing = statement.billing
+        yield y, line, billing.of_line(place) if billing else line.cost_nusd
     if y < MARGIN + 8 * LINE:
         canvas.showPage()
         y = A4[1] - MARGIN
     right = A4[0] - MARGIN
     canvas.setFont("Helvetica-Bold", NORMAL)
     canvas.line(MARGIN, y - 4, right, y - 4)
-    canvas.drawString(MARGIN, y - LINE - 4, "Total USD")
-    canvas.drawRightString(right, y - LINE - 4, format_usd(statement.total_nusd))
+    canvas.drawString(MARGIN, y - LINE - 4, f"Total {unit}")
+    total = statement.billing.total_nano if statement.billing else statement.total_nusd
+    canvas.drawRightString(right, y - LINE - 4, format_usd(total))
+    if statement.billing:
+        y = _rates(canvas, statement.billing, y - 3 * LINE)
     canvas.setFont("Helvetica", SMALL)
     for place, word in ((MARGIN, "Approved by"), (_X[2], "Date")):
         canvas.line(place, y - 6 * LINE, place + 150, y - 6 * LINE)
         canvas.drawString(place, y - 7 * LINE, word)
 
 
-def _titles(canvas: Canvas, y: float) -> None:
+def _rates(canvas: Canvas, billing: Billing, y: float) -> float:
+    """Draw every dated rate with what was converted at it, and return where there is room below."""
+    canvas.setFont("Helvetica-Bold", SMALL)
+    titles = ("Rate of", "Source", f"USD for 1 {billing.currency}", "Converted USD")
+    for x, title in zip(_X[:3], titles[:3], strict=True):
+        canvas.drawString(x, y, title)
+    canvas.drawRightString(_X[3] + 30, y, titles[3])
+    canvas.drawRightString(A4[0] - MARGIN, y, billing.currency)
+    for use in billing.rates:
+        y -= LINE
+        if y < MARGIN + LINE:
+            canvas.showPage()
+            y = A4[1] - MARGIN
+        canvas.setFont("Helvetica", SMALL)
+        texts = (use.day.isoformat(), use.source, use.usd_per_unit)
+        for x, text, most in zip(_X[:3], texts, _MOST, strict=True):
+            canvas.drawString(x, y, _cut(written(text), most))
+        canvas.drawRightString(_X[3] + 30, y, format_usd(use.cost_nusd))
+        canvas.drawRightString(A4[0] - MARGIN, y, format_usd(use.amount_nano))
+    if y < MARGIN + 8 * LINE:
+        canvas.showPage()
+        y = A4[1] - MARGIN
+    return y
+
+
+def _titles(canvas: Canvas, y: float, unit: str) -> None:
     canvas.setFont("Helvetica-Bold", SMALL)
     for x, title in zip(_X[:3], ("Provider", "Model", "Meter"), strict=True):
         canvas.drawString(x, y, title)
     canvas.drawRightString(_X[3] + 30, y, "Quantity")
-    canvas.drawRightString(A4[0] - MARGIN, y, "USD")
+    canvas.drawRightString(A4[0] - MARGIN, y, unit)
 
 
-def _draw_line(canvas: Canvas, y: float, line: StatementLine, *, right: float) -> None:
+def _draw_line(canvas: Canvas, line: tuple[float, StatementLine, int], *, right: float) -> None:
+    y, said, amount_nano = line
     canvas.setFont("Helvetica", SMALL)
-    texts = (line.provider, line.model, line.meter)
+    texts = (said.provider, said.model, said.meter)
     for x, text, most in zip(_X[:3], texts, _MOST, strict=True):
         canvas.drawString(x, y, _cut(written(text), most))
-    if line.quantity:
-        canvas.drawRightString(_X[3] + 30, y, f"{line.quantity:,}")
-    canvas.drawRightString(right, y, format_usd(line.cost_nusd))
+    if said.quantity:
+        canvas.drawRightString(_X[3] + 30, y, f"{said.quantity:,}")
+    canvas.drawRightString(right, y, format_usd(amount_nano))
 
 
 def written(text: str) -> str:

@@ -38,7 +38,7 @@ def to_parquet(table: pa.Table) -> bytes:
 
 
 def to_csv(table: pa.Table) -> bytes:
-    """Write CSV; `*_nusd` columns become `*_usd`, exact decimals without exponent.
+    """Write CSV; `*_nusd` columns become `*_usd`, `amount_nano` `amount`: exact decimals.
 
     A text that starts like a formula gets a single quote in front; taking one off where a text
     starts with one gives it back. Numbers are left alone.
@@ -50,9 +50,9 @@ def to_csv(table: pa.Table) -> bytes:
     frame = pl.DataFrame(pl.from_arrow(flat)).with_columns(
         pl.when(text.str.contains(FORMULA_STARTS)).then("'" + text).otherwise(text).name.keep()
     )
-    for name in [name for name in frame.columns if name.endswith("_nusd")]:
+    for name in [name for name in frame.columns if name.endswith(("_nusd", "_nano"))]:
         usd = [None if nusd is None else format_usd(nusd) for nusd in frame[name].to_list()]
-        title = name.removesuffix("_nusd") + "_usd"
+        title = name.removesuffix("_nano").replace("_nusd", "_usd")
         frame.replace_column(frame.columns.index(name), pl.Series(title, usd, pl.String))
     return frame.write_csv(datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ").encode()
 

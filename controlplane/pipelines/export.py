@@ -50,6 +50,8 @@ MAX_ROWS_PER_FILE: Final = 250_000
 MAX_CHARGES: Final = 5_000_000
 METADATA_NAME: Final = "focus-metadata.json"
 KINDS: Final = ("traces", "calls", "focus", "statement")
+BILLED_KINDS: Final = ("focus", "statement")
+"""What may be in another currency than USD."""
 WIDTHS: Final = (Period.HOUR, Period.DAY)
 """How long a charge period may be."""
 
@@ -71,7 +73,7 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = "UTC"
     calendar: FiscalCalendar = GREGORIAN
     currency: str = USD
-    """BillingCurrency of a FOCUS export; every row says its rate."""
+    """BillingCurrency of a FOCUS export, or the currency of statements; the rates are in the files."""
     by: str = "team"
     owner: str | None = None
     shared_rule: SharedRule = SharedRule.NONE
@@ -98,8 +100,9 @@ def check_request(request: ExportRequest) -> None:
         raise InvalidInputError("kind", f"{request.kind!r}", f"Use {', '.join(KINDS)}")
     if request.file_format not in WRITERS:
         raise InvalidInputError("format", f"{request.file_format!r}", "Write parquet or csv")
-    if request.currency != USD and request.kind != "focus":
-        raise InvalidInputError("currency", f"{request.kind!r} is in USD", "Use kind focus")
+    if request.currency != USD and request.kind not in BILLED_KINDS:
+        hint = f"Use kind {' or '.join(BILLED_KINDS)}"
+        raise InvalidInputError("currency", f"{request.kind!r} is in USD", hint)
     if request.by not in BY:
         raise InvalidInputError("by", f"{request.by!r}", f"Use one of {', '.join(BY)}")
     if request.charge_period not in WIDTHS:
@@ -220,8 +223,12 @@ def _statement_parts(
         shared_rule=request.shared_rule,
         calendar=request.calendar,
     )
-    asked = StatementRequest(plan=plan, owner=request.owner)
-    return statement_parts(sources.reader, sources.book, asked)
+    asked = StatementRequest(plan=plan, owner=request.owner, currency=request.currency)
+    return statement_parts(sources.reader, sources.book, asked, rates=_rates(sources, request))
+
+
+def _rates(sources: ExportSources, request: ExportRequest) -> RateTable:
+    return RateTable(sources.rates.of(request.currency) if sources.rates else ())
 
 
 def _charge_parts(
@@ -244,8 +251,8 @@ def _focus_body(
 ) -> bytes:
     """Write rows in the billing currency."""
     if request.currency != USD:
-        kept = sources.rates.of(request.currency) if sources.rates else []
-        rows = in_currency(rows, RateTable(kept), currency=request.currency, zone=request.zone)
+        table = _rates(sources, request)
+        rows = in_currency(rows, table, currency=request.currency, zone=request.zone)
     return FOCUS_WRITERS[request.file_format](to_table(list(rows)))
 
 

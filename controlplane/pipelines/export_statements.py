@@ -1,13 +1,14 @@
 """A period's calls → a statement per owner, as PDF and CSV."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 
-from controlplane.core.calendar import Period, Window, period_name, window_at
+from controlplane.core.calendar import Period, Window, period_name, window_at, windows
 from controlplane.core.fiscal import FiscalCalendar
 from controlplane.exports.charges import charges_of
 from controlplane.exports.statement import (
@@ -18,13 +19,15 @@ from controlplane.exports.statement import (
     statements_of,
     to_table,
 )
+from controlplane.exports.statement_currency import Conversion, previous_in
 from controlplane.exports.statement_pdf import to_pdf
 from controlplane.exports.traces import to_csv
 from controlplane.pipelines.signed_directory import Part
 from controlplane.pipelines.unit_costs import local_days
+from controlplane.pricing.currency import USD, RateTable
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanReader
-from controlplane.signals.queries import CallQuery, CostQuery
+from controlplane.signals.queries import CallQuery, CostQuery, Granularity
 
 INDEX_NAME: Final = "statements.json"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -37,30 +40,81 @@ class StatementRequest(msgspec.Struct, frozen=True, kw_only=True):
     plan: StatementPlan
     owner: str | None = None
     """Only this owner's; all of them without one."""
+    currency: str = USD
 
 
 def make_statements(
-    reader: SpanReader, book: PriceBook, request: StatementRequest
+    reader: SpanReader,
+    book: PriceBook,
+    request: StatementRequest,
+    *,
+    rates: RateTable | None = None,
 ) -> list[Statement]:
-    """Make the statements; nothing is written."""
+    """Make the statements; nothing is written.
+
+    Raises:
+        InvalidInputError: no rate of the currency holds on a day that cost something.
+    """
     plan = request.plan
     window = plan.window
     batches = reader.call_batches(CallQuery(tenants=(plan.tenant,), window=window))
-    found = charges_of(batches, book, periods=(window,))
+    days = (
+        tuple(windows(Period.DAY, window, zone=plan.zone)) if request.currency != USD else (window,)
+    )
+    found = charges_of(batches, book, periods=days)
     before = Window(window.start - (window.end - window.start), window.start)
-    previous = reader.costs(CostQuery(tenants=(plan.tenant,), window=before, group_by=(plan.by,)))
+    asked = CostQuery(tenants=(plan.tenant,), window=before, group_by=(plan.by,))
+    previous = reader.costs(asked)
     costs = {row[plan.by]: row["cost_nusd"] for row in previous.to_pylist()}
     corrections = reader.corrections((plan.tenant,), window).to_pylist()
-    made = statements_of(found.charges, found.unpriced, costs, corrections=corrections, plan=plan)
+    conversion = None
+    if request.currency != USD:
+        conversion = _conversion(reader, request, asked, days=days, rates=rates)
+    made = statements_of(
+        found.charges,
+        found.unpriced,
+        costs,
+        corrections=corrections,
+        plan=plan,
+        conversion=conversion,
+    )
     wanted = request.owner
     return made if wanted is None else [s for s in made if (s.owner or UNATTRIBUTED) == wanted]
 
 
+def _conversion(
+    reader: SpanReader,
+    request: StatementRequest,
+    asked: CostQuery,
+    *,
+    days: Sequence[Window],
+    rates: RateTable | None,
+) -> Conversion:
+    """Return what the statements are converted with; `asked` is the question about the time before."""
+    table = rates or RateTable.of_nothing(request.currency)
+    by, tz = request.plan.by, ZoneInfo(request.plan.zone)
+    daily = msgspec.structs.replace(asked, granularity=Granularity.DAY, zone=request.plan.zone)
+    before = [
+        (row[by], row["bucket_start"].astimezone(tz).date(), row["cost_nusd"])
+        for row in reader.costs(daily).to_pylist()
+    ]
+    return Conversion(
+        currency=request.currency,
+        rates=table,
+        days=tuple(day.start.astimezone(tz).date() for day in days),
+        previous=previous_in(before, table),
+    )
+
+
 def statement_parts(
-    reader: SpanReader, book: PriceBook, request: StatementRequest
+    reader: SpanReader,
+    book: PriceBook,
+    request: StatementRequest,
+    *,
+    rates: RateTable | None = None,
 ) -> Iterator[Part]:
     """Yield a PDF and a CSV per statement, and an index of them."""
-    made = make_statements(reader, book, request)
+    made = make_statements(reader, book, request, rates=rates)
     for number, one in enumerate(made):
         slug = _UNSAFE.sub("-", one.owner or UNATTRIBUTED)[:MAX_SLUG].strip("-.") or "owner"
         name = f"statement-{number:04d}-{slug}"
@@ -68,7 +122,7 @@ def statement_parts(
         yield Part(
             name=f"{name}.csv",
             body=to_csv(to_table(one)),
-            rows=len(one.lines),
+            rows=len(one.billing.rows if one.billing else one.lines),
             total_nusd=one.total_nusd,
         )
     index = msgspec.json.format(msgspec.json.encode(overview(made)), indent=2)

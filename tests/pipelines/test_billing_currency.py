@@ -1,5 +1,7 @@
 """A billing currency: FOCUS rows and bills in EUR at dated rates, exact, and never guessed."""
 
+import csv
+import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
 from controlplane.exports.manifest import Manifest, public_pem
+from controlplane.exports.statement import SharedRule
 from controlplane.exports.verify import verify_export
 from controlplane.pipelines.export import (
     ExportRequest,
@@ -35,6 +38,7 @@ from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.signals.billing import BillLine
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+from tests.pdf_texts import texts
 from tests.priced_calls import draw_calls, priced
 
 OCT = Window(datetime(2026, 10, 5, tzinfo=UTC), datetime(2026, 10, 9, tzinfo=UTC))
@@ -75,7 +79,7 @@ def store(span_rows: Callable[..., pa.Table], book: PriceBook) -> DuckDbSpanStor
 
 
 def export(store: DuckDbSpanStore, book: PriceBook, out: Path, **said: Any) -> Manifest:
-    request = ExportRequest(tenant="acme", window=OCT, kind="focus", **said)
+    request = ExportRequest(tenant="acme", window=OCT, **{"kind": "focus", **said})
     stamp = Stamp(export_id="e", created_at=NOW, software="t")
     return write_export(ExportSources(store, book, Kept(RATES)), request, out, key=KEY, stamp=stamp)
 
@@ -116,6 +120,69 @@ def test_every_row_is_converted_once_at_its_own_days_rate(
     assert in_usd.total_nusd == manifest.total_nusd
     files = {path.name: path.read_bytes() for path in (tmp_path / "eur").iterdir()}
     assert verify_export(files, trusted_key=public_pem(KEY.public_key())).ok
+
+
+@pytest.mark.parametrize("rule", list(SharedRule))
+def test_statements_in_euros_add_up_and_can_be_worked_out_again(
+    store: DuckDbSpanStore, book: PriceBook, tmp_path: Path, rule: SharedRule
+) -> None:
+    """Every row of the CSV is cost / rate; USD is as without a currency; the PDF says the rates."""
+    export(store, book, tmp_path / "usd", kind="statement", shared_rule=rule)
+    said = export(store, book, tmp_path / "eur", kind="statement", shared_rule=rule, currency="EUR")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "eur").iterdir()}
+    assert verify_export(files, trusted_key=public_pem(KEY.public_key())).ok
+    dollars = json.loads((tmp_path / "usd" / "statements.json").read_bytes())
+    euros = json.loads(files["statements.json"])
+    assert len(euros) == len(dollars) >= 3
+    whole = Decimal(0)
+    for number, (eur, usd) in enumerate(zip(euros, dollars, strict=True)):
+        assert (usd["owner"], usd["total_usd"], True) == (
+            eur["owner"], eur["total_usd"], eur["id"] != usd["id"]
+        )  # fmt: skip
+        (pdf,) = (tmp_path / "eur").glob(f"statement-{number:04d}-*.pdf")
+        with pdf.with_suffix(".csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        by_rate: dict[str, Decimal] = {}
+        for row in rows:
+            if row["is_shared"] == "true":
+                assert rule is not SharedRule.NONE
+                continue
+            rate = {"2026-10-05": "1.0873", "2026-10-07": "1.0911"}[row["rate_day"]]
+            exact = Fraction(row["cost_usd"]) / Fraction(rate)
+            assert (rate, "ecb", "EUR") == (
+                row["usd_per_unit"], row["rate_source"], row["currency"]
+            )  # fmt: skip
+            assert Fraction(round(exact * 10**9), 10**9) == Fraction(row["amount"])
+            by_rate[rate] = by_rate.get(rate, Decimal(0)) + Decimal(row["amount"])
+        total = sum((Decimal(row["amount"]) for row in rows), Decimal(0))
+        assert Decimal(eur["total_amount"]) == total
+        assert Decimal(eur["total_usd"]) == sum(Decimal(row["cost_usd"]) for row in rows)
+        whole += total
+        told = texts(pdf.read_bytes())
+        assert f"Total EUR {eur['total_amount']} (USD {eur['total_usd']})" in told
+        assert any(text.startswith("USD is the accounting unit") for text in told)
+        for rate, amount in by_rate.items():
+            at = told.index(rate, told.index("USD for 1 EUR"))
+            assert amount == Decimal(told[at + 2])
+    if rule is SharedRule.NONE:
+        assert {"1.0873", "1.0911"} == {
+            rate["usd_per_unit"] for one in euros for rate in one["rates"]
+        }
+    else:
+        assert "0" == next(one["total_amount"] for one in euros if one["owner"] == "unattributed")
+        alone = tmp_path / "alone"
+        export(store, book, alone, kind="statement", currency="EUR")
+        index = json.loads((alone / "statements.json").read_bytes())
+        assert whole == sum(Decimal(one["total_amount"]) for one in index)
+    assert said.total_nusd == sum(round(Decimal(one["total_usd"]) * 10**9) for one in dollars)
+
+
+def test_a_statement_without_a_rate_is_refused_by_its_day(
+    store: DuckDbSpanStore, book: PriceBook, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match="no CHF rate up to 2026-10-05"):
+        export(store, book, tmp_path / "out", kind="statement", currency="CHF")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_day_without_a_rate_is_refused_by_name(

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -27,6 +26,7 @@ from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+from tests.pdf_texts import texts
 from tests.priced_calls import draw_calls, priced
 
 NOVEMBER = Window(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
@@ -74,13 +74,6 @@ def spent(calls: pa.Table, window: Window = NOVEMBER, **wanted: Any) -> int:
         for row in calls.to_pylist()
         if window.contains(row["start_time"]) and all(row[k] == v for k, v in wanted.items())
     )
-
-
-def texts(pdf: bytes) -> list[str]:
-    """Return what a PDF without compression says, in order."""
-    found = re.findall(rb"\(((?:[^()\\]|\\.)*)\) Tj", pdf)
-    plain = (re.sub(rb"\\(\d{3})", lambda m: bytes([int(m[1], 8)]), one) for one in found)
-    return [re.sub(rb"\\(.)", rb"\1", one).decode("cp1252") for one in plain]
 
 
 def test_every_owner_has_one_and_all_sum_to_the_ledger(
