@@ -5,7 +5,7 @@ what it certainly did not use, so a lease lasts for what calls cost and not for 
 cost. What is left is given back when the lease ends, is idle while others need it, or is too small.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -20,6 +20,8 @@ SHORT_SECONDS: Final = 0.25  # how long "not enough" is taken for an answer
 FIRST_CALLS: Final = 16  # a lease is for so many while nobody knows yet what is used
 QUIET_SECONDS: Final = 2.0  # after a refusal nothing is asked for in advance for so long
 IDLE_SECONDS: Final = 2.0  # an unused lease goes back when others may need it
+ESCROW_FRESH_RATIO: Final = 0.75  # of its life; with less left another is asked for
+ESCROW_AGAIN_SECONDS: Final = 10.0  # after one was refused or recalled
 RECALLED_SECONDS: Final = 0.25  # a lease that is asked back and was not used for this long goes
 
 
@@ -49,6 +51,13 @@ class Lease(msgspec.Struct):
     ttl_seconds: float
     used: Instant
     expires_at: datetime  # by the server's clock
+    is_escrow: bool = False
+    amount_nusd: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of it is spent or held."""
+        return self.left_nusd >= self.amount_nusd
 
     def life_left_seconds(self, now: Instant) -> float:
         """Return how long holds may still be taken from it."""
@@ -81,15 +90,21 @@ class LeaseBook:
         self._demand: dict[str, Demand] = {}
         self._refused: dict[str, Refused] = {}
         self._freed: dict[str, Instant] = {}
+        self._escrow_asked: dict[str, Instant] = {}
+        self.is_isolated = False
+        """The server does not answer: what is held in escrow may be spent (ADR 054)."""
 
     def accept(self, grant: Grant, asked: Instant, *, least_nusd: int = 0) -> bool:
         """Take a grant in; False when it is a refusal (amount 0) of at least so much."""
+        if grant.is_escrow and grant.amount_nusd <= 0:
+            return False  # it says nothing of what calls may have
         demand = self._demand.setdefault(grant.budget_id, Demand())
         if grant.amount_nusd <= 0:
             if not self._has_freed_since(grant.budget_id, asked):
                 self._refused[grant.budget_id] = Refused(asked, grant.ttl_seconds, least_nusd)
             return False
-        self._refused.pop(grant.budget_id, None)
+        if not grant.is_escrow:
+            self._refused.pop(grant.budget_id, None)
         self._leases.setdefault(grant.budget_id, {})[grant.lease_id] = Lease(
             lease_id=grant.lease_id,
             budget_id=grant.budget_id,
@@ -98,17 +113,20 @@ class LeaseBook:
             ttl_seconds=grant.ttl_seconds,
             used=asked,
             expires_at=grant.expires_at,
+            is_escrow=grant.is_escrow,
+            amount_nusd=grant.amount_nusd,
         )
-        demand.filled(self.left_nusd(grant.budget_id))
+        if not grant.is_escrow:
+            demand.filled(self.left_nusd(grant.budget_id))
         return True
 
     def hold(self, amounts: Mapping[str, int], now: Instant) -> dict[str, str] | None:
         """Take each budget's amount from one of its leases, all or none, in budget-id order."""
         chosen: list[tuple[Lease, int]] = []
         for budget_id, amount in sorted(amounts.items()):
-            # The smallest that fits: what is left of an old lease is used up first.
+            # The smallest that fits: what is left of an old lease is used up first; escrow last.
             fitting = (one for one in self._living(budget_id, now) if one.left_nusd >= amount)
-            lease = min(fitting, key=lambda one: one.left_nusd, default=None)
+            lease = min(fitting, key=lambda one: (one.is_escrow, one.left_nusd), default=None)
             if lease is None:
                 return None
             chosen.append((lease, amount))
@@ -143,11 +161,16 @@ class LeaseBook:
 
     def _living(self, budget_id: str, now: Instant) -> Iterator[Lease]:
         leases = self._leases.get(budget_id, {})
-        return (lease for lease in leases.values() if lease.life_left_seconds(now) > 0)
+        return (
+            lease
+            for lease in leases.values()
+            if lease.life_left_seconds(now) > 0 and (self.is_isolated or not lease.is_escrow)
+        )
 
     def left_nusd(self, budget_id: str) -> int:
-        """Return what all leases of the budget have left together."""
-        return sum(lease.left_nusd for lease in self._leases.get(budget_id, {}).values())
+        """Return what all leases of the budget have left together, escrow not counted."""
+        leases = self._leases.get(budget_id, {}).values()
+        return sum(lease.left_nusd for lease in leases if not lease.is_escrow)
 
     def fell_short(self, budget_id: str, least_nusd: int, now: Instant) -> None:
         """Remember for a while that calls which need this much are not served."""
@@ -199,6 +222,7 @@ class LeaseBook:
         standings: Mapping[str, Standing] | None = None,
         recalled: Iterable[str] = (),
         is_asking: bool = True,
+        escrows: Mapping[str, int] | None = None,
     ) -> tuple[LeaseReturn, ...]:
         """Close leases that are ending, empty, too small for a waiting call, or needed elsewhere.
 
@@ -210,20 +234,73 @@ class LeaseBook:
             standings: where the budgets' money is, as last told.
             recalled: budgets that the server wants back what is not in use of.
             is_asking: whether the same message asks for leases.
+            escrows: by budget, what is kept for times without a server.
         """
         asked_back = set(recalled)
         closing = [
             lease
-            for leases in self._leases.values()
-            for lease in leases.values()
-            if lease.life_left_seconds(now) < _renewed_before(lease, standings or {})
-            or self.fits([lease.budget_id], now)[lease.budget_id] < needs.get(lease.budget_id, 0)
-            or self._is_idle(lease, now, standings or {}, is_recalled=lease.budget_id in asked_back)
+            for lease in self.leases
+            if lease.is_escrow
+            and self._ends_escrow(
+                lease,
+                now,
+                is_wanted=bool((escrows or {}).get(lease.budget_id))
+                and lease.budget_id not in asked_back,
+            )
+        ]
+        closing += [
+            lease
+            for lease in self.leases
+            if not lease.is_escrow
+            and self._ends(lease, needs, now, standings=standings or {}, asked_back=asked_back)
         ]
         if closing or is_asking:  # an empty lease is no reason to speak
             rest = (one for one in self.leases if one not in closing)
             closing += [one for one in rest if one.left_nusd == 0]
         return self._close(closing)
+
+    def _ends(
+        self,
+        lease: Lease,
+        needs: Mapping[str, int],
+        now: Instant,
+        *,
+        standings: Mapping[str, Standing],
+        asked_back: Collection[str],
+    ) -> bool:
+        return (
+            lease.life_left_seconds(now) < _renewed_before(lease, standings)
+            or self.fits([lease.budget_id], now)[lease.budget_id] < needs.get(lease.budget_id, 0)
+            or self._is_idle(lease, now, standings, is_recalled=lease.budget_id in asked_back)
+        )
+
+    def _ends_escrow(self, lease: Lease, now: Instant, *, is_wanted: bool) -> bool:
+        """Whether escrow goes back: it is over, or in better times unwanted or replaced."""
+        if lease.life_left_seconds(now) <= 0:
+            return True
+        if self.is_isolated:
+            return False
+        if not is_wanted:
+            self._escrow_asked[lease.budget_id] = now  # not to be asked for again at once
+        others = self._leases[lease.budget_id].values()
+        return not is_wanted or any(
+            one.is_escrow and lease.asked.seconds_until(one.asked) > 0 for one in others
+        )
+
+    def escrow_wants(
+        self, escrows: Mapping[str, int], now: Instant, *, standings: Mapping[str, Standing]
+    ) -> tuple[LeaseWant, ...]:
+        """Ask for what is to be spent while the server is out of reach, where somebody calls."""
+        wants = []
+        for budget_id, amount in sorted(escrows.items()):
+            mine = self._leases.get(budget_id, {}).values()
+            has = any(_is_fresh_escrow(one, amount, now=now, standings=standings) for one in mine)
+            asked = self._escrow_asked.get(budget_id)
+            was_asked = asked is not None and asked.seconds_until(now) < ESCROW_AGAIN_SECONDS
+            if amount > 0 and budget_id in self._demand and not has and not was_asked:
+                self._escrow_asked[budget_id] = now
+                wants.append(LeaseWant(budget_id, amount, amount, amount, is_escrow=True))
+        return tuple(wants)
 
     @staticmethod
     def _is_idle(
@@ -294,6 +371,19 @@ class LeaseBook:
     def leases(self) -> list[Lease]:
         """Every open lease."""
         return [lease for leases in self._leases.values() for lease in leases.values()]
+
+
+def _is_fresh_escrow(
+    lease: Lease, amount: int, *, now: Instant, standings: Mapping[str, Standing]
+) -> bool:
+    """Whether a lease is all that may be asked for: whole, young, or as long as its window."""
+    if not (lease.is_escrow and lease.is_whole and lease.amount_nusd == amount):
+        return False
+    standing = standings.get(lease.budget_id)
+    life = lease.life_left_seconds(now)
+    if standing is not None and lease.expires_at >= standing.window_end:
+        return life > 0
+    return life >= ESCROW_FRESH_RATIO * lease.ttl_seconds
 
 
 def _renewed_before(lease: Lease, standings: Mapping[str, Standing]) -> float:

@@ -37,6 +37,7 @@ SPREAD_RATIO: Final = 4.0  # so many mean deviations beyond the usual, an answer
 SMOOTHING: Final = 0.25
 MAX_BACKOFF_SECONDS: Final = 5.0
 GOODBYE_SECONDS: Final = 2.0
+ISOLATED_FAILURES: Final = 3  # syncs in a row without an answer: what is in escrow may be spent
 
 
 class Waiter(msgspec.Struct, eq=False):
@@ -157,6 +158,10 @@ class Syncer:
         """Have more patience with the next but one: a lost message needs none, a slow server does."""
         self.failures += 1
         self._failures_in_a_row += 1
+        if self._failures_in_a_row >= ISOLATED_FAILURES and not self._holder.book.is_isolated:
+            with self._holder.lock:
+                self._holder.book.is_isolated = True
+            say("isolated", failures=self._failures_in_a_row)
         if self._failures_in_a_row > 1:
             self._patience_seconds = min(
                 self._settings.request_timeout_seconds, 2 * self._patience_seconds
@@ -175,7 +180,7 @@ class Syncer:
             self._waiters
             or self._holder.queue.pending
             or puller.unacknowledged
-            or self._holder.book.leases
+            or any(not lease.is_escrow for lease in self._holder.book.leases)
             or silent > HEARTBEAT_SECONDS
         )
 
@@ -187,7 +192,7 @@ class Syncer:
         """
         now = Instant.of(self._clock)
         waiting, needs = self._needs()
-        book = self._holder.book
+        book, escrows = self._holder.book, _escrows(puller)
         with self._holder.lock:
             wants = book.wants(
                 needs,
@@ -195,6 +200,8 @@ class Syncer:
                 now=now,
                 in_advance=not self._is_retired,
             )
+            if not self._is_retired:
+                wants += book.escrow_wants(escrows, now, standings=self.standings)
             self._last = now
             largest = {
                 budget_id: max(need.held_nusd for need in waiting_here)
@@ -207,6 +214,7 @@ class Syncer:
                 standings=self.standings,
                 recalled=self._recalled | unwanted,
                 is_asking=bool(wants),
+                escrows=escrows,
             )
             returns = self._holder.returns(closing)
         try:
@@ -218,7 +226,7 @@ class Syncer:
         if any(one.budget_id in self._recalled - recalled for one in book.leases):
             self.wake()  # others wait for what we may not need
         with self._holder.lock:
-            asked = {want.budget_id: want.least_nusd for want in wants}
+            asked = {want.budget_id: want.least_nusd for want in wants if not want.is_escrow}
             for grant in reply.grants:
                 self._holder.granted(grant, now, least_nusd=asked.get(grant.budget_id, 0))
             self.recovering_until = reply.recovering_until
@@ -290,6 +298,7 @@ class Syncer:
     def _answered_in(self, seconds: float) -> None:
         """Learn how long an answer takes: much longer than usual means that it was lost."""
         self._failures_in_a_row = 0
+        self._holder.book.is_isolated = False
         off = seconds - self._usual_seconds
         self._spread_seconds += SMOOTHING * (abs(off) - self._spread_seconds)
         self._usual_seconds += SMOOTHING * off
@@ -343,3 +352,10 @@ class Syncer:
         )
         response.raise_for_status()
         self._holder.acknowledged(self._decoder.decode(response.content), returns)
+
+
+def _escrows(puller: Puller) -> dict[str, int]:
+    """Return by budget what the policy in force lets an agent keep for times without a server."""
+    applied = puller.applied
+    budgets = applied.document.budgets if applied else ()
+    return {one.id: one.escrow_nusd for one in budgets if one.escrow_nusd > 0}

@@ -69,6 +69,9 @@ class BudgetIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     unpriced: Unpriced = Unpriced.BLOCK
     unattributed: Unattributed = Unattributed.ALLOW
     stale: Stale = Stale.POLICY
+    escrow_usd: str | None = None
+    escrow: int | None = None
+    """What each agent holds beside, to spend while it can not reach the server; in the unit."""
     parent: str | None = None
     """Id of the budget above it."""
     increases: tuple[IncreaseIn, ...] = ()
@@ -91,6 +94,8 @@ class BudgetChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     unpriced: Unpriced | None = None
     unattributed: Unattributed | None = None
     stale: Stale | None = None
+    escrow_usd: str | None = None
+    escrow: int | None = None
     increases: tuple[IncreaseIn, ...] | None = None
     thresholds: tuple[int, ...] | None = None
     forecast_thresholds: tuple[int, ...] | None = None
@@ -162,6 +167,9 @@ class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
     unpriced: Unpriced
     unattributed: Unattributed
     stale: Stale
+    escrow: str
+    """In the unit; leased to each agent for times when it can not reach the server."""
+    escrow_usd: str | None
     parent: str | None
     increases: tuple[IncreaseIn, ...]
     thresholds: tuple[int, ...]
@@ -247,6 +255,7 @@ def budget_of(said: BudgetIn, *, budget_id: str, now: datetime, defaults: Defaul
         unpriced=said.unpriced,
         unattributed=said.unattributed,
         stale=said.stale,
+        escrow_nusd=escrow_of(said, unit) or 0,
         parent=said.parent,
         increases=increases_of(said.increases, unit),
         thresholds=said.thresholds,
@@ -285,15 +294,30 @@ def increases_of(said: tuple[IncreaseIn, ...], unit: BudgetUnit) -> tuple[Increa
     )
 
 
+def escrow_of(said: BudgetIn | BudgetChange, unit: BudgetUnit) -> int | None:
+    """Return the escrow that was sent; None: none was.
+
+    Raises:
+        InvalidInputError: an amount that is none, or of another unit.
+    """
+    if said.escrow_usd is None and said.escrow is None:
+        return None
+    return _amount_in(unit, said.escrow_usd, said.escrow, field="escrow")
+
+
 def _increase(said: IncreaseIn, unit: BudgetUnit) -> int:
-    if unit is BudgetUnit.USD and said.amount_usd is not None and said.amount is None:
-        return parse_usd(said.amount_usd, field="increases.amount_usd")
-    if unit is not BudgetUnit.USD and said.amount is not None and said.amount_usd is None:
-        return said.amount
+    return _amount_in(unit, said.amount_usd, said.amount, field="increases.amount")
+
+
+def _amount_in(unit: BudgetUnit, usd: str | None, amount: int | None, *, field: str) -> int:
+    if unit is BudgetUnit.USD and usd is not None and amount is None:
+        return parse_usd(usd, field=f"{field}_usd")
+    if unit is not BudgetUnit.USD and amount is not None and usd is None:
+        return amount
     raise InvalidInputError(
-        "increases",
+        field.partition(".")[0],
         f"one is not in {unit.value}",
-        "Give amount_usd for a budget in USD, else amount",
+        f"Give {field}_usd for a budget in USD, else {field}",
     )
 
 
@@ -316,10 +340,16 @@ def bound_of(budget: Budget, now: Standing, price_book_version: str) -> str:
         else ""
     )
     length = f" in any {budget.every}" if budget.is_rolling else ""
+    isolated = (
+        f" Of it, {say_amount(unit, budget.escrow_nusd)} may be leased to each agent ahead, to be "
+        "spent only while it can not reach the hub."
+        if budget.escrow_nusd
+        else ""
+    )
     return (
         f"Calls admitted through enforcement can not exceed {say_amount(unit, now.limit_nusd)}"
         f"{length}{prices}. {bypassed} bypassed enforcement and is subtracted as soon as it is "
-        f"seen.{restated}"
+        f"seen.{restated}{isolated}"
     )
 
 
@@ -353,6 +383,8 @@ def to_wire(budget: Budget, now: Standing, price_book_version: str) -> BudgetVie
         unpriced=budget.unpriced,
         unattributed=budget.unattributed,
         stale=budget.stale,
+        escrow=write_amount(budget.unit, budget.escrow_nusd),
+        escrow_usd=_usd(budget.unit, budget.escrow_nusd),
         parent=budget.parent,
         increases=tuple(
             IncreaseIn(

@@ -17,6 +17,7 @@ from controlplane.budgets.lease import (
     Lease,
     LeaseState,
     Step,
+    escrow_amount,
     expired,
     granted,
     lease_amount,
@@ -39,11 +40,14 @@ class LeaseTerms(msgspec.Struct, frozen=True, kw_only=True):
     """Past its expiry a lease is swept only after this: a return may be under way."""
     max_call_seconds: float = 900.0
     """Holds of a returned lease may end this late before they count as unproven."""
+    escrow_seconds: float = 1_200.0
+    """How long a lease lives that is spent only while the server is out of reach."""
 
     @property
     def frozen_seconds(self) -> float:
         """How long after a restore somebody may still spend what the ledger has forgotten (L6)."""
-        return self.ttl_seconds + self.skew_seconds + self.max_call_seconds
+        longest = max(self.ttl_seconds, self.escrow_seconds)
+        return longest + self.skew_seconds + self.max_call_seconds
 
 
 class LedgerBook:
@@ -186,16 +190,22 @@ class LedgerBook:
             return None
         window = budget.window(self._now)
         key = WindowKey(budget.id, window.start)
-        amount = lease_amount(
-            want_nusd=max(0, said.want_nusd),
-            need_nusd=max(0, said.need_nusd),
-            free_nusd=self.balance(budget).grantable_nusd,
-            holders=self._holders.get(key, 0) + 1,
-        )
+        free, holders = self.balance(budget).grantable_nusd, self._holders.get(key, 0) + 1
+        if said.is_escrow:
+            amount = escrow_amount(budget.escrow_nusd, free_nusd=free, holders=holders)
+        else:
+            amount = lease_amount(
+                want_nusd=max(0, said.want_nusd),
+                need_nusd=max(0, said.need_nusd),
+                free_nusd=free,
+                holders=holders,
+            )
         if amount <= 0 or amount < said.least_nusd:
             return None  # what is too little for this call may be enough for another's
         # A lease ends with its window: no hold is taken from last month's money.
-        expires_at = min(self._now + timedelta(seconds=self._terms.ttl_seconds), window.end)
+        terms = self._terms
+        life = terms.escrow_seconds if said.is_escrow else terms.ttl_seconds
+        expires_at = min(self._now + timedelta(seconds=life), window.end)
         lease = Lease(
             id=new_id(),
             window=key,

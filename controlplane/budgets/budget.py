@@ -97,6 +97,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unpriced: Unpriced = Unpriced.BLOCK
     unattributed: Unattributed = Unattributed.ALLOW
     stale: Stale = Stale.POLICY
+    escrow_nusd: int = 0
+    """What each agent holds beside, to spend while it can not reach the server (ADR 054)."""
     parent: str | None = None
     """The budget above: what counts here counts there, and is held at both or neither."""
     increases: tuple[Increase, ...] = ()
@@ -151,6 +153,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             unattributed=self.unattributed.value,
             stale=self.stale.value,
             parent=self.parent,
+            escrow_nusd=self.escrow_nusd,
         )
 
 
@@ -187,8 +190,20 @@ def check_budget(budget: Budget) -> None:
             raise InvalidInputError(field, "holds a percentage below 1", "Use 1 or more")
     if budget.parent == budget.id:
         raise InvalidInputError("parent", "is the budget itself", "Name the budget above it")
+    _check_escrow(budget)
     _check_windows(budget)
     _check_increases(budget.increases)
+
+
+def _check_escrow(budget: Budget) -> None:
+    if not 0 <= budget.escrow_nusd <= budget.limit_nusd:
+        raise InvalidInputError("escrow", "is below 0 or above the limit", "A part of the limit")
+    if budget.escrow_nusd and (budget.mode is not Mode.HARD or budget.is_rolling):
+        raise InvalidInputError(
+            "escrow",
+            "is for hard budgets whose windows do not roll",
+            "Others refuse nothing, or free it again within a quarter of an hour",
+        )
 
 
 def _check_windows(budget: Budget) -> None:

@@ -135,6 +135,14 @@ def lease_amount(*, want_nusd: int, need_nusd: int, free_nusd: int, holders: int
     return min(free_nusd, max(need_nusd, min(want_nusd, share)))
 
 
+def escrow_amount(escrow_nusd: int, *, free_nusd: int, holders: int) -> int:
+    """Size a lease for a partition: all of it or nothing, and nothing of the last money.
+
+    It is not spent as long as its holder can ask, so it must not be what others lack.
+    """
+    return escrow_nusd if escrow_nusd <= free_nusd // (2 * max(1, holders)) else 0
+
+
 def _after(lease: Lease, event: LeaseEvent) -> LeaseState | None:
     return TRANSITIONS.get((lease.state, event))
 

@@ -177,7 +177,7 @@ def _answer(
     grants = tuple(
         _grant(book, want, request, now=now, ids=tools.ids)
         if frozen is None
-        else Grant(want.budget_id, "", 0, min(EMPTY_SECONDS, (frozen - now).total_seconds()), now)
+        else _frozen(want, frozen, now)
         for want in wants
     )
     ledger.append(book.entries)
@@ -373,17 +373,23 @@ def _grant(
     lease = book.grant(want, holder=request.boot_id, new_id=lambda: ids.new("lease"))
     if lease is None:
         seconds = SHORT_SECONDS if book.is_leased(want.budget_id) else EMPTY_SECONDS
-        return Grant(want.budget_id, "", 0, seconds, now)
-    return _to_wire(lease, now)
+        return Grant(want.budget_id, "", 0, seconds, now, want.is_escrow)
+    return _to_wire(lease, now, is_escrow=want.is_escrow)
 
 
-def _to_wire(lease: Lease, now: datetime) -> Grant:
+def _frozen(want: LeaseWant, until: datetime, now: datetime) -> Grant:
+    seconds = min(EMPTY_SECONDS, (until - now).total_seconds())
+    return Grant(want.budget_id, "", 0, seconds, now, want.is_escrow)
+
+
+def _to_wire(lease: Lease, now: datetime, *, is_escrow: bool) -> Grant:
     return Grant(
         budget_id=lease.window.budget_id,
         lease_id=lease.id,
         amount_nusd=lease.amount_nusd,
         ttl_seconds=(lease.expires_at - now).total_seconds(),
         expires_at=lease.expires_at,
+        is_escrow=is_escrow,
     )
 
 

@@ -245,6 +245,8 @@ class BudgetClause(Closed, frozen=True, kw_only=True):
     unheld, or as `on_stale` of the `policy` says."""
     parent: str | None = None
     """The budget above: a call is held against both or neither."""
+    escrow_nusd: int = 0
+    """What each agent is leased beside, for times when it does not reach the server; 0: nothing."""
 
 
 class RatePerMillion(Closed, frozen=True, kw_only=True):

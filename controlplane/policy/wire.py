@@ -68,6 +68,8 @@ class LeaseWant(msgspec.Struct, frozen=True):
     need_nusd: int
     least_nusd: int = 0
     """Less than this is of no use: rather nothing, so that it can go to somebody else."""
+    is_escrow: bool = False
+    """To be spent only while the server can not be reached: it lives longer, and is all or none."""
 
 
 class LeaseReturn(msgspec.Struct, frozen=True):
@@ -117,6 +119,8 @@ class Grant(msgspec.Struct, frozen=True):
     amount_nusd: int
     ttl_seconds: float
     expires_at: datetime
+    is_escrow: bool = False
+    """As it was wanted."""
 
 
 class Standing(msgspec.Struct, frozen=True):

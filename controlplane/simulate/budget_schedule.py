@@ -115,6 +115,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     skew_seconds: float
     drift_ratio: float
     events: tuple[Event, ...]
+    escrow_holds: int = 0
+    """What each proxy is leased for times without a server, in ceilings of the largest call."""
 
 
 def draw(seed: str, *, weather: Weather | None = None, holds: int | None = None) -> Schedule:

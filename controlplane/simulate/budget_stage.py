@@ -82,6 +82,7 @@ class Stage:
             (e.at_seconds for e in schedule.events if e.kind is Kind.DEARER), default=None
         )
         ceiling = self.ceiling(MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS)
+        self._escrow_nusd = schedule.escrow_holds * ceiling
         limits = {CHILD: schedule.holds * ceiling}
         if schedule.parent_ratio:
             limits[PARENT] = int(limits[CHILD] * schedule.parent_ratio)
@@ -120,6 +121,7 @@ class Stage:
             owner="o",
             tenant=TENANT,
             limit_nusd=limit_nusd,
+            escrow_nusd=min(limit_nusd, self._escrow_nusd),
             period=Period.DAY,
             counts_from=START - timedelta(days=1),
         )

@@ -15,6 +15,10 @@ def _later(seconds: float, *, wall: float | None = None) -> Instant:
     return Instant(START + timedelta(seconds=seconds if wall is None else wall), seconds)
 
 
+def _escrow(lease_id: str, amount: int, ttl: float = 1_200.0) -> Grant:
+    return Grant("b", lease_id, amount, ttl, START + timedelta(seconds=ttl), is_escrow=True)
+
+
 def _grant(lease_id: str, amount: int, budget: str = "b", ttl: float = 60.0) -> Grant:
     return Grant(budget, lease_id, amount, ttl, START + timedelta(seconds=ttl))
 
@@ -191,3 +195,54 @@ def test_no_lease_is_ever_held_for_more_than_it_is(steps: list[tuple[str, int]])
     for lease, (amount, _) in granted.items():
         assert amount == gone.get(lease, 0) + left.get(lease, 0)
         assert left.get(lease, 0) >= 0
+
+
+def test_escrow_is_spent_only_without_a_server_and_last() -> None:
+    book = LeaseBook()
+    book.accept(_grant("l1", 50), AT)
+    book.accept(_escrow("e1", 30), AT)
+    assert book.hold({"b": 30}, _later(1)) == {"b": "l1"}
+    assert book.hold({"b": 30}, _later(1)) is None
+    assert 20 == book.left_nusd("b")
+    book.is_isolated = True
+    assert {"b": "l1"} == book.hold({"b": 20}, _later(1))
+    assert {"b": "e1"} == book.hold({"b": 10}, _later(600))  # the other lease is long over
+    assert {"b": 5} == book.release({"b": "e1"}, {"b": 5})
+    assert book.hold({"b": 26}, _later(600)) is None
+    assert {"b": "e1"} == book.hold({"b": 25}, _later(1_199))
+    assert book.hold({"b": 0}, _later(1_201)) is None
+
+
+def test_escrow_is_asked_for_where_somebody_calls_and_renewed_before_the_old_goes() -> None:
+    book, kept = LeaseBook(), {"b": 30, "nobody": 30}
+    assert () == book.escrow_wants(kept, AT, standings={})
+    book.accept(_grant("l1", 50), AT)
+    (want,) = book.escrow_wants(kept, AT, standings={})
+    assert ("b", 30, 30, True) == (want.budget_id, want.want_nusd, want.least_nusd, want.is_escrow)
+    assert () == book.escrow_wants(kept, _later(5), standings={})  # not at once again
+    book.accept(_escrow("e1", 30), AT)
+    assert () == book.escrow_wants(kept, _later(299), standings={})
+    assert 1 == len(book.escrow_wants(kept, _later(301), standings={}))  # a quarter has passed
+    book.give_back_all(["nobody"])
+    assert "e1" not in {one.lease_id for one in book.give_back({}, _later(301), escrows=kept)}
+    book.accept(_escrow("e2", 30), _later(301))
+    assert ["e1"] == [one.lease_id for one in book.give_back({}, _later(302), escrows=kept)]
+
+
+def test_escrow_goes_back_when_others_lack_it_but_not_without_a_server() -> None:
+    book, kept = LeaseBook(), {"b": 30}
+    book.accept(_escrow("e1", 30), AT)
+    book.is_isolated = True
+    assert () == book.give_back({}, _later(1), recalled=["b"], escrows=kept)
+    book.is_isolated = False
+    assert () == book.give_back({}, _later(1), escrows=kept)
+    (returned,) = book.give_back({}, _later(1), recalled=["b"], escrows=kept)
+    assert ("e1", 30) == (returned.lease_id, returned.unspent_nusd)
+    assert () == book.escrow_wants(kept, _later(10), standings={})
+    assert 1 == len(book.escrow_wants(kept, _later(12), standings={}))
+
+
+def test_a_refused_escrow_says_nothing_of_calls() -> None:
+    book = LeaseBook()
+    assert not book.accept(_escrow("", 0), AT)
+    assert not book.is_refused("b", 1, AT)

@@ -243,3 +243,15 @@ def test_a_rolling_budget_says_which_quarter_hours_count(api: Any, finance: str)
         row["standing"]["window_end"],
     )
     assert "in any 24h" in row["bound"]
+
+
+def test_a_budget_has_escrow_for_times_without_the_hub(api: Any, finance: str) -> None:
+    with api.client(finance) as client:
+        made = client.post("/api/v1/budgets", json=WANTED | {"escrow_usd": "2.5"}).json()
+        assert ("2.5", "2.5") == (made["escrow_usd"], made["escrow"])
+        assert "$2.5 may be leased to each agent ahead" in made["bound"]
+        path = f"/api/v1/budgets/{made['id']}"
+        assert 400 == client.patch(path, json={"escrow": 5}).status_code  # which unit?
+        none = client.patch(path, json={"escrow_usd": "0"}).json()
+    assert "0" == none["escrow_usd"]
+    assert "ahead" not in none["bound"]

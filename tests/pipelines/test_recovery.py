@@ -27,7 +27,7 @@ from controlplane.store.metadata.timeline import TimelineRepository
 
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 IDS = SequentialIds()
-TERMS = LeaseTerms(ttl_seconds=60, skew_seconds=5, max_call_seconds=100)
+TERMS = LeaseTerms(ttl_seconds=60, skew_seconds=5, max_call_seconds=100, escrow_seconds=60)
 PROXY = Principal(
     id="k",
     kind=PrincipalKind.PROXY,

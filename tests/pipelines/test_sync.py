@@ -529,3 +529,27 @@ def test_leases_are_recalled_when_little_is_free(
     (budget,) = (LeaseWant("b", 400, 400),)
     assert () == say(tools, want=(budget,)).recall
     assert ("b",) == say(tools, holder="h2", want=(LeaseWant("b", 550, 550),)).recall
+
+
+def test_escrow_is_an_ordinary_lease_that_lives_longer(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """It counts from its grant; silent, it is charged in full; the last money is not parked."""
+    make_budget(escrow_nusd=200)
+    want = LeaseWant("b", 1, 1, 0, is_escrow=True)
+    reply = say(tools, want=(want,))
+    (kept,) = reply.grants
+    assert (200, True, 1_200.0) == (kept.amount_nusd, kept.is_escrow, kept.ttl_seconds)
+    assert (0, 0, 200, 800) == stands(reply)
+    later = NOW + timedelta(seconds=1_000)
+    assert (0, 0, 200, 800) == stands(say(tools, holder="h2", now=later, want=()))
+    (other,) = say(tools, holder="h2", now=later, want=(want,)).grants
+    assert (200, True) == (other.amount_nusd, other.is_escrow)  # 800 // (2 * 2 holders)
+    (third,) = say(tools, holder="h3", now=later, want=(want,)).grants
+    assert (0, True) == (third.amount_nusd, third.is_escrow)  # 600 // (2 * 3 holders) < 200
+    swept = sweep(tools.ledger, terms=tools.terms, now=NOW + timedelta(seconds=1_206))
+    assert 1 == swept
+    told = say(
+        tools, holder="h2", now=NOW + timedelta(seconds=1_207), settle=(settle("s", kept.lease_id),)
+    )
+    assert 200 == stands(told)[1]

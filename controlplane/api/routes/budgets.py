@@ -19,6 +19,7 @@ from controlplane.api.budget_views import (
     EntryList,
     budget_of,
     entry_to_wire,
+    escrow_of,
     increases_of,
     limit_of,
     to_wire,
@@ -116,6 +117,9 @@ class BudgetController(Controller):
         limit = limit_of(data)
         if limit is not None:
             said["unit"], said["limit_nusd"] = limit  # another unit is refused below
+        escrow = escrow_of(data, before.unit)
+        if escrow is not None:
+            said["escrow_nusd"] = escrow
         if data.increases is not None:
             said["increases"] = increases_of(data.increases, before.unit)
         wanted = msgspec.structs.replace(before, **said)

@@ -21,6 +21,7 @@ from controlplane.budgets.standing import standing
 from controlplane.budgets.windows import WindowKind
 from controlplane.core.calendar import Period
 from controlplane.core.errors import InvalidInputError
+from controlplane.policy.document import Mode
 
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 BUDGET = Budget(
@@ -52,6 +53,9 @@ BUDGET = Budget(
         ({"zone": "/etc/passwd"}, "zone"),
         ({"thresholds": (0,)}, "thresholds"),
         ({"forecast_thresholds": (0,)}, "forecast_thresholds"),
+        ({"escrow_nusd": -1}, "escrow"),
+        ({"escrow_nusd": 1_001}, "escrow"),
+        ({"escrow_nusd": 1, "mode": Mode.SOFT}, "escrow"),
         ({"parent": "b"}, "parent"),
         ({"increases": (Increase(amount_nusd=0, until=NOW),)}, "increases"),
         ({"increases": (Increase(amount_nusd=1, until=NOW.replace(tzinfo=None)),)}, "increases"),
