@@ -206,3 +206,15 @@ def currency_rows(answer: Mapping[str, Any], names: dict[str, str]) -> pa.Table:
             names["rate_source"]: [day["rate_source"] or spoken.UNKNOWN for day in days],
         }
     )
+
+
+def currency_groups(answer: Mapping[str, Any], names: dict[str, str]) -> pa.Table:
+    """Return the table of groups in another currency, the dearest first."""
+    groups = answer["groups"]
+    return pa.table(
+        {
+            names["group"]: [one["group"] or UNATTRIBUTED for one in groups],
+            names["cost"]: [spoken.money(one["cost_usd"]) for one in groups],
+            names["amount"]: [amount(one["amount"]) for one in groups],
+        }
+    )

@@ -7,10 +7,11 @@ nothing is converted twice and no rate is guessed. A day before the first rate h
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from math import floor
 from re import compile as compile_pattern
 from typing import Final, Protocol
 
@@ -101,6 +102,21 @@ class RateTable:
             return None
         exact = nusd / Fraction(rate.usd_per_unit)
         return Converted(divide_half_even(exact.numerator, exact.denominator), rate)
+
+    def convert_parts(self, parts: Sequence[int], day: date) -> list[int] | None:
+        """Convert parts of a day so that they sum to what the day converts to; each is off < 1.
+
+        The billionths left over go to the largest remainders, ties to the earlier part.
+        """
+        whole = self.convert(sum(parts), day)
+        if whole is None:
+            return None
+        exact = [part / Fraction(whole.rate.usd_per_unit) for part in parts]
+        made = [floor(one) for one in exact]
+        order = sorted(range(len(parts)), key=lambda at: (made[at] - exact[at], at))
+        for at in order[: whole.amount_nano - sum(made)]:
+            made[at] += 1
+        return made
 
 
 def read_rates_csv(text: str, *, source: str, now: datetime) -> list[ExchangeRate]:

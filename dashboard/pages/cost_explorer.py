@@ -1,16 +1,21 @@
 """Cost explorer: one question about cost, as a chart over time and a table whose rows add up."""
 
+from typing import Final
+
 import streamlit as st
 
-from dashboard import charts, data, filters, frames, spoken, tables
+from dashboard import charts, data, filters, frames, money_rows, spoken, tables
 from dashboard.filters import Filters
 from dashboard.panel import Panel, empty
+
+USD: Final = "USD"
 
 
 def draw(asked: Filters) -> None:
     """Draw the page."""
     _chart(asked)
     _table(asked)
+    _in_currency(asked)
 
 
 def _chart(asked: Filters) -> None:
@@ -65,6 +70,41 @@ def _table(asked: Filters) -> None:
             st.markdown(asked.say("includes_idle", idle=idle[0], both=idle[1]))
         if corrected := frames.corrections(answer.meta):
             st.caption(spoken.plain(asked.say("includes_corrections", corrections=corrected)))
+
+
+def _in_currency(asked: Filters) -> None:
+    """Draw the same groups in another currency; without rates there is nothing to choose."""
+    say = asked.say
+    with Panel(
+        say("in_currency"), asked, key="explorer-currency", help_text=say("in_currency_help")
+    ):
+        known = data.document("currencies")["rows"]
+        if not known:
+            st.caption(say("no_currencies"))
+            return
+        code = st.selectbox(
+            say("display_currency"), (USD, *known), key="display", bind="query-params"
+        )
+        st.caption(say("usd_is_accounted"))
+        if code == USD:
+            return
+        grouped = (("group_by", asked.group_by), *asked.params())
+        answer = data.document("currencies/costs", (("currency", code), *grouped))
+        total = say(
+            "currency_total",
+            amount=money_rows.amount(answer["amount"]),
+            currency=spoken.plain(code),
+            usd=spoken.plain(spoken.money(answer["cost_usd"])),
+            missing=answer["days_without_rate"],
+        )
+        st.markdown(total)
+        names = {key: say(f"column_{key}") for key in ("group", "cost")}
+        groups = money_rows.currency_groups(answer, {**names, "amount": code})
+        st.dataframe(groups, hide_index=True, alt=say("in_currency"))
+        with st.expander(say("rates_used")):
+            titles = {key: say(f"column_{key}") for key in money_rows.CURRENCY_COLUMNS}
+            days = money_rows.currency_rows(answer, titles)
+            st.dataframe(days, hide_index=True, alt=say("rates_used"))
 
 
 draw(filters.current())

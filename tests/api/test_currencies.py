@@ -1,7 +1,14 @@
 """Costs in another currency: rates by hand, kept with every row."""
 
+from datetime import UTC, date, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.pricing.currency import ExchangeRate, RateTable
 
 RATES = {
     "source": "ecb",
@@ -42,3 +49,38 @@ def test_days_carry_their_rate_and_days_without_one_no_amount(
         assert ["1.25"] == [rate["usd_per_unit"] for rate in listed]
         assert 400 == client.get("/api/v1/currencies/rates").status_code
         assert 403 == client.post("/api/v1/currencies/rates", json=RATES).status_code
+
+
+def test_groups_sum_to_the_day_and_filters_hold(api: Any, admin: str) -> None:
+    """Two tenants of 5 x $1.500000001 at 1.25: 6.000000004 each; thirds are split to the billionth."""
+    with api.client(admin) as client:
+        client.post("/api/v1/currencies/rates", json=RATES)
+        asked = {"currency": "EUR", "range": "7d", "group_by": "tenant"}
+        body = client.get("/api/v1/currencies/costs", params=asked).json()
+        told = {one["group"]: (one["cost_usd"], one["amount"]) for one in body["groups"]}
+        assert {("7.500000005", "6.000000004")} == set(told.values())
+        assert Decimal(body["amount"]) == sum(Decimal(one["amount"]) for one in body["groups"])
+        plain = client.get("/api/v1/currencies/costs", params={"currency": "EUR", "range": "7d"})
+        assert (body["amount"], []) == (plain.json()["amount"], plain.json()["groups"])
+        none = client.get("/api/v1/currencies/costs", params={**asked, "filter.team": "nobody"})
+        assert ("0", []) == (none.json()["amount"], none.json()["groups"])
+        assert 400 == client.get(
+            "/api/v1/currencies/costs", params={**asked, "group_by": "color"}
+        ).status_code  # fmt: skip
+
+
+@given(parts=st.lists(st.integers(-(10**13), 10**15), max_size=9), usd=st.integers(1, 10**7))
+def test_parts_of_a_day_sum_to_the_day_whatever_the_rate(parts: list[int], usd: int) -> None:
+    rate = ExchangeRate(
+        currency="EUR", day=date(2026, 1, 1), usd_per_unit=str(Decimal(usd).scaleb(-6)),
+        source="s", recorded_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )  # fmt: skip
+    table = RateTable([rate])
+    made = table.convert_parts(parts, date(2026, 1, 2))
+    whole = table.convert(sum(parts), date(2026, 1, 2))
+    assert made is not None
+    assert whole is not None
+    assert whole.amount_nano == sum(made)
+    per_unit = Fraction(usd, 10**6)
+    assert all(abs(one - part / per_unit) < 1 for one, part in zip(made, parts, strict=True))
+    assert table.convert_parts(parts, date(2025, 12, 31)) is None

@@ -53,6 +53,10 @@ CONVERTED: Final = {
         {"day": "2026-11-19", "cost_usd": "18", "amount": "16.5", "usd_per_unit": "1.0909",
          "rate_day": "2026-11-18", "rate_source": "ecb"},
     ],
+    "groups": [
+        {"group": "search", "cost_usd": "20", "amount": "11"},
+        {"group": None, "cost_usd": "10", "amount": "5.5"},
+    ],
 }  # fmt: skip
 
 

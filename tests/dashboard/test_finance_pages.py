@@ -85,3 +85,20 @@ def test_days_in_another_currency_keep_their_rate(api: Any, open_page: OpenPage)
     assert ["\u2013", "1.0909"] == [str(text) for text in shown["USD per unit"]]
     asked = [dict(params) for path, params in api.asked if path == "currencies/costs"]
     assert "CHF" == asked[0]["currency"]
+
+
+def test_the_explorer_shows_a_chosen_currency_with_its_rates(api: Any, open_page: OpenPage) -> None:
+    """USD until one is chosen; the question has the page's filters, and USD is said to be accounted."""
+    app = open_page("cost_explorer")
+    assert "USD is the accounting unit" in words(app)
+    assert not [path for path, _ in api.asked if path == "currencies/costs"]
+    app = open_page("cost_explorer", display="EUR", group="team", team="search")
+    assert not app.exception
+    assert "16.50 EUR" in words(app).replace("*", "")
+    groups, days = app.dataframe[1].value, app.dataframe[2].value
+    assert [("search", "$20.00", "11.00"), ("unattributed", "$10.00", "5.50")] == [
+        tuple(row) for row in groups.itertuples(index=False)
+    ]
+    assert ["\u2013", "1.0909"] == [str(text) for text in days["USD per unit"]]
+    (asked,) = [dict(params) for path, params in api.asked if path == "currencies/costs"]
+    assert {"currency": "EUR", "group_by": "team", "filter.team": "search"}.items() <= asked.items()

@@ -16,8 +16,10 @@ from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
 from controlplane.pricing.currency import ExchangeRate, RateTable, check_rate, read_rates_csv
 from controlplane.signals.queries import CostQuery, Granularity
+from controlplane.usage.dimensions import BY_NAME, dimension
 
 CURRENCY = p.Param("currency", "ISO 4217 code that has rates", "EUR")
+GROUP_BY = p.Param("group_by", "One dimension: also answer its groups", "team")
 MAX_RATES = 10_000
 
 
@@ -60,6 +62,14 @@ class ConvertedDay(msgspec.Struct, frozen=True, kw_only=True):
     rate_source: str | None
 
 
+class ConvertedGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A group's cost; groups sum to the days in both currencies."""
+
+    group: str | None
+    cost_usd: str
+    amount: str
+
+
 class ConvertedCosts(msgspec.Struct, frozen=True, kw_only=True):
     """Days of a window in another currency; `amount` sums the days that have a rate."""
 
@@ -71,6 +81,8 @@ class ConvertedCosts(msgspec.Struct, frozen=True, kw_only=True):
     amount: str
     days_without_rate: int
     days: list[ConvertedDay]
+    groups: list[ConvertedGroup]
+    """The dearest first; none without `group_by`."""
 
 
 class CurrencyController(Controller):
@@ -126,42 +138,71 @@ class CurrencyController(Controller):
         "/costs",
         **needs(Scope.COSTS_READ),
         sync_to_thread=True,
-        operation_class=documented((CURRENCY, *p.WINDOW)),
+        operation_class=documented((CURRENCY, GROUP_BY, *p.WINDOW), filtered=True),
     )
     def costs(self, request: ApiRequest, services: Injected) -> ConvertedCosts:
         """Answer days of cost in another currency, each with the rate that made it."""
-        given = p.read(request.query_params.multi_items(), params=(CURRENCY, *p.WINDOW))
+        params = (CURRENCY, GROUP_BY, *p.WINDOW)
+        given = p.read(request.query_params.multi_items(), params=params, dimensions=tuple(BY_NAME))
         currency, zone = _currency(given), p.zone(given, services.zone)
-        window = p.window(given, now=services.clock.now(), in_zone=zone)
-        tenants = tenants_of(request, services, wanted=given.get("tenant", ()))
-        query = CostQuery(tenants=tenants, window=window, granularity=Granularity.DAY, zone=zone)
-        rows = services.reader.costs(query).to_pylist()
-        table = RateTable(services.exchange_rates.of(currency))
-        days, amount = [], 0
-        for row in rows:
+        now = services.clock.now()
+        window = p.window(given, now=now, in_zone=zone, calendar=services.calendar)
+        by = p.one(given, "group_by")
+        query = CostQuery(
+            tenants=tenants_of(request, services, wanted=given.get("tenant", ())),
+            window=window,
+            granularity=Granularity.DAY,
+            group_by=(dimension(by).name,) if by else (),
+            filters=p.filters(given),
+            zone=zone,
+        )
+        cells: dict[date, list[tuple[str | None, int]]] = {}
+        for row in services.reader.costs(query).to_pylist():
             day = row["bucket_start"].astimezone(ZoneInfo(zone)).date()
-            made = table.convert(row["cost_nusd"], day)
-            amount += made.amount_nano if made else 0
-            days.append(
-                ConvertedDay(
-                    day=day,
-                    cost_usd=format_usd(row["cost_nusd"]),
-                    amount=format_usd(made.amount_nano) if made else None,
-                    usd_per_unit=made.rate.usd_per_unit if made else None,
-                    rate_day=made.rate.day if made else None,
-                    rate_source=made.rate.source if made else None,
-                )
-            )
+            cells.setdefault(day, []).append((row[by] if by else None, row["cost_nusd"]))
+        table = RateTable(services.exchange_rates.of(currency))
+        days = [_day(day, sum(nusd for _, nusd in some), table) for day, some in cells.items()]
+        amounts = [table.convert(sum(n for _, n in some), day) for day, some in cells.items()]
         return ConvertedCosts(
             start=window.start,
             end=window.end,
             zone=zone,
             currency=currency,
-            cost_usd=format_usd(sum(row["cost_nusd"] for row in rows)),
-            amount=format_usd(amount),
-            days_without_rate=sum(day.amount is None for day in days),
+            cost_usd=format_usd(sum(nusd for some in cells.values() for _, nusd in some)),
+            amount=format_usd(sum(made.amount_nano for made in amounts if made)),
+            days_without_rate=amounts.count(None),
             days=days,
+            groups=_groups(cells, table) if by else [],
         )
+
+
+def _day(day: date, nusd: int, table: RateTable) -> ConvertedDay:
+    made = table.convert(nusd, day)
+    return ConvertedDay(
+        day=day,
+        cost_usd=format_usd(nusd),
+        amount=format_usd(made.amount_nano) if made else None,
+        usd_per_unit=made.rate.usd_per_unit if made else None,
+        rate_day=made.rate.day if made else None,
+        rate_source=made.rate.source if made else None,
+    )
+
+
+def _groups(
+    cells: dict[date, list[tuple[str | None, int]]], table: RateTable
+) -> list[ConvertedGroup]:
+    """Split what each day converts to over its groups, to the billionth."""
+    sums: dict[str | None, tuple[int, int]] = {}
+    for day, some in cells.items():
+        parts = table.convert_parts([nusd for _, nusd in some], day) or [0] * len(some)
+        for (group, nusd), amount in zip(some, parts, strict=True):
+            cost, converted = sums.get(group, (0, 0))
+            sums[group] = (cost + nusd, converted + amount)
+    ordered = sorted(sums.items(), key=lambda one: (-one[1][0], one[0] is None, one[0] or ""))
+    return [
+        ConvertedGroup(group=group, cost_usd=format_usd(cost), amount=format_usd(amount))
+        for group, (cost, amount) in ordered
+    ]
 
 
 def _currency(given: p.Given) -> str:
