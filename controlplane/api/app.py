@@ -36,6 +36,7 @@ from controlplane.api.routes.health import HealthController
 from controlplane.api.routes.keys import KeyController
 from controlplane.api.routes.meta import MetaController
 from controlplane.api.routes.metrics import MetricsController
+from controlplane.api.routes.own_prices import OwnPriceController
 from controlplane.api.routes.policy import PolicyController
 from controlplane.api.routes.policy_changes import PolicyChangeController
 from controlplane.api.routes.price_imports import PriceImportController
@@ -72,6 +73,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     PriceController,
     PriceImportController,
     ContractController,
+    OwnPriceController,
     CurrencyController,
     RerateController,
     WhatIfController,

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import msgspec
 
 from controlplane.pricing.contracts import Contract
-from controlplane.pricing.overrides import compile_overrides
+from controlplane.pricing.overrides import OwnPrice, compile_overrides
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.sheet import ProviderSheet, Sheet, compile_providers
 
@@ -189,3 +189,13 @@ def contracts_of(entries: Iterable[PriceEntry], kind: EntryKind) -> list[Contrac
     """Return the contracts of a kind of entry, in the order they apply."""
     bodies = _by_kind(entries)[kind]
     return [msgspec.json.decode(bodies[key], type=Contract) for key in sorted(bodies)]
+
+
+def own_prices_of(
+    entries: Iterable[PriceEntry], kind: EntryKind
+) -> dict[str, tuple[OwnPrice, ...]]:
+    """Return the organisation's own prices of a kind of entry, by provider/model."""
+    bodies = _by_kind(entries)[kind]
+    return {
+        key: msgspec.json.decode(bodies[key], type=tuple[OwnPrice, ...]) for key in sorted(bodies)
+    }

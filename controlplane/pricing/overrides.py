@@ -1,6 +1,6 @@
 """The organisation's own prices, as data: custom and self-hosted models, and replaced lists."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from hashlib import sha256
 from typing import Final
@@ -10,6 +10,7 @@ import msgspec
 from controlplane.core.errors import ConfigError, InvalidInputError
 from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.pricing.price_book import ModelPrices
+from controlplane.pricing.providers import price_provider
 from controlplane.pricing.rates import PriceRow
 from controlplane.pricing.sheet import (
     Sheet,
@@ -83,6 +84,15 @@ def read_own_prices(listed: object) -> list[OwnPrice]:
     for price in own:
         _row(price)
     return own
+
+
+def names_of(prices: Iterable[OwnPrice]) -> set[tuple[str, str]]:
+    """Return every (provider, name) that finds these prices, as a look-up spells it."""
+    return {
+        (price_provider(own.provider), name.lower())
+        for own in prices
+        for name in (own.model, *own.aliases)
+    }
 
 
 def compile_overrides(listed: object) -> list[ModelPrices]:
