@@ -5,18 +5,27 @@ from datetime import datetime
 
 import httpx
 
+from controlplane.alerts.burn import PERMILLE, USUAL_AFTER, Burn, Pace, burns, rules_for
 from controlplane.alerts.ports import AlertStore, Receiver
 from controlplane.bootstrap.system import SystemClock, UlidIds
+from controlplane.budgets.budget import Budget
+from controlplane.budgets.ledger import Amounts
 from controlplane.budgets.standing import standing
+from controlplane.core.calendar import Window
+from controlplane.core.money import NUSD_PER_USD
 from controlplane.notify.alertmanager import AlertmanagerReceiver
 from controlplane.notify.webhook import WebhookReceiver
-from controlplane.pipelines.watch import WatchedBudget, deliver_round, keep_alive, watch_round
+from controlplane.pipelines.watch import deliver_round, keep_alive, watch_round
+from controlplane.pipelines.watched import WatchedBudget
+from controlplane.policy.units import BudgetUnit
 from controlplane.settings import Settings
 from controlplane.signals.ports import SpanReader
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.workers.rounds import Rounds
 
 DELIVER_SECONDS = 1.0
+LEAST_BURN_NUSD = 5 * NUSD_PER_USD
+"""An excess below five dollars wakes nobody."""
 
 
 def receivers_of(settings: Settings) -> dict[str, Receiver]:
@@ -80,7 +89,37 @@ def watched_budgets(budgets: BudgetRepository, now: datetime) -> Sequence[Watche
             thresholds=budget.thresholds,
             forecast_thresholds=budget.forecast_thresholds,
             standing=standing(budget, balances[budget.id], now),
+            burns=_burns(budgets, budget, balances[budget.id], now=now),
             is_rolling=budget.is_rolling,
         )
         for budget in active
     ]
+
+
+def _burns(
+    budgets: BudgetRepository, budget: Budget, amounts: Amounts, *, now: datetime
+) -> tuple[Burn, ...]:
+    """Look at the pace of a budget; one with too little spent to burn is not asked about."""
+    window, limit = budget.counted_window(now), budget.limit_at(now)
+    period = window.end - window.start
+    rules = rules_for(period)
+    if not rules or amounts.total_nusd * PERMILLE < min(r.share_permille for r in rules) * limit:
+        return ()
+    paces = []
+    for rule in rules:
+        ends = (now, *(now - back for back in USUAL_AFTER))
+        lengths = (rule.window, rule.short)
+        spans = [Window(end - length, end) for length in lengths for end in ends]
+        long, *usual_long = budgets.spent(budget.id, spans[: len(ends)])
+        short, *usual_short = budgets.spent(budget.id, spans[len(ends) :])
+        paces.append(
+            Pace(
+                rule,
+                long,
+                short,
+                tuple(one.amount for one in usual_long),
+                tuple(one.amount for one in usual_short),
+            )
+        )
+    least = LEAST_BURN_NUSD if budget.unit is BudgetUnit.USD else 0
+    return burns(paces, limit=limit, period=period, least_amount=least)

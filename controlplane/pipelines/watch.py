@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -18,8 +17,7 @@ from controlplane.detection.baseline import Series
 from controlplane.detection.drift import MAX_BINS, Counts, Drift, drifted
 from controlplane.detection.heads import Excess, cost_excess
 from controlplane.pipelines.watch_unpriced import unpriced_findings
-from controlplane.policy.units import say_amount
-from controlplane.policy.wire import Standing
+from controlplane.pipelines.watched import WatchedBudget
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery, Granularity
 from controlplane.usage.dimensions import CALLS_ONLY
@@ -33,33 +31,6 @@ FORECAST_AFTER_RATIO: Final = 0.2
 MAX_DUE: Final = 100
 RETRY_SECONDS: Final = (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 UNATTRIBUTED: Final = "unattributed"
-
-
-class WatchedBudget(msgspec.Struct, frozen=True):
-    """What an alert says of a budget, beside its standing."""
-
-    tenant: str
-    name: str
-    owner: str
-    standing: Standing
-    thresholds: tuple[int, ...] = (50, 80, 100)
-    forecast_thresholds: tuple[int, ...] = (100,)
-    is_rolling: bool = False
-    """It has no period to tell once in: an alert fires while the threshold is passed."""
-
-    @property
-    def used_nusd(self) -> int:
-        """What is spent, in its unit; what is promised to proxies not counted."""
-        return (
-            self.standing.settled_enforced_nusd
-            + self.standing.settled_unproven_nusd
-            + self.standing.observed_unenforced_nusd
-            + self.standing.restated_nusd
-        )
-
-    def say(self, amount: int) -> str:
-        """Write an amount of its unit."""
-        return say_amount(self.standing.unit, amount)
 
 
 def watch_round(
@@ -88,7 +59,11 @@ def watch_round(
     findings += [
         finding
         for budget in budgets
-        for finding in (*budget_findings(budget), *forecast_findings(budget, now))
+        for finding in (
+            *budget_findings(budget),
+            *forecast_findings(budget, now),
+            *burn_findings(budget),
+        )
     ]
     done = evaluate(store.alerts(), findings, now=now)
     messages = [
@@ -197,6 +172,31 @@ def forecast_findings(budget: WatchedBudget, now: datetime) -> list[Finding]:
         )
         for percent in budget.forecast_thresholds
         if 100 * expected > percent * standing.limit_nusd
+    ]
+
+
+def burn_findings(budget: WatchedBudget) -> list[Finding]:
+    """Return where a budget is spent much faster than planned; clears when its short window is calm."""
+    return [
+        Finding(
+            labels={
+                "alertname": "BudgetBurn",
+                "tenant": budget.tenant,
+                "budget_id": budget.standing.budget_id,
+                "window": f"{burn.rule.window // timedelta(hours=1)}h",
+                "severity": burn.rule.severity,
+            },
+            annotations={
+                "summary": (
+                    f"Budget {budget.name}: {budget.say(burn.amount)} within "
+                    f"{burn.rule.window // timedelta(hours=1)} h, {budget.say(burn.expected)} "
+                    f"expected of {budget.say(budget.standing.limit_nusd)}"
+                ),
+                "owner": budget.owner,
+                "window_end": budget.standing.window_end.isoformat(),
+            },
+        )
+        for burn in budget.burns
     ]
 
 

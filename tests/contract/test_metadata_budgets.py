@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from sqlalchemy import Engine
 
+from controlplane.alerts.burn import Spent
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.core.calendar import Period, Window
@@ -152,3 +153,27 @@ def test_rules_are_replaced(metadata_engine: Engine) -> None:
         repository.save_rules(rules, now=NOW)
         assert rules == repository.rules("s")
     assert ["s"] == repository.scopes()
+
+
+def test_what_was_spent_within_spans_of_time(metadata_engine: Engine) -> None:
+    """By when it was posted; promises are no spending, re-rates neither; the end is left out."""
+    repository = BudgetRepository(metadata_engine)
+    repository.create(BUDGET)
+    hour, key = timedelta(hours=1), WindowKey("b", START)
+    posted = [
+        (EntryKind.GRANT, NOW - hour, Amounts(leased_nusd=900)),
+        (EntryKind.SETTLE, NOW - hour, Amounts(enforced_nusd=70, leased_nusd=-100)),
+        (EntryKind.CALLS, NOW - hour / 2, Amounts(unenforced_nusd=20)),
+        (EntryKind.EXPIRE, NOW - hour / 2, Amounts(unproven_nusd=5, leased_nusd=-5)),
+        (EntryKind.RESTATE, NOW - hour / 2, Amounts(restated_nusd=1_000)),
+        (EntryKind.SETTLE, NOW, Amounts(enforced_nusd=1)),
+    ]
+    entries = [
+        Entry(window=key, key=str(number), kind=kind, at=at, change=change)
+        for number, (kind, at, change) in enumerate(posted)
+    ]
+    with LedgerRepository(metadata_engine).transaction() as ledger:
+        ledger.append(entries)
+    spans = [Window(NOW - hour, NOW), Window(NOW - hour / 2, NOW), Window(NOW, NOW + hour)]
+    assert [Spent(95, 2), Spent(25, 1), Spent(1, 1)] == repository.spent("b", spans)
+    assert [Spent()] == repository.spent("nobody", spans[:1])

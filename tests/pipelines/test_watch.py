@@ -15,13 +15,13 @@ from controlplane.alerts.ports import Delivery, Notification, Receiver, Verdict
 from controlplane.core.ids import SequentialIds
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.watch import (
-    WatchedBudget,
     budget_findings,
     deliver_round,
     forecast_findings,
     keep_alive,
     watch_round,
 )
+from controlplane.pipelines.watched import WatchedBudget
 from controlplane.policy.wire import Standing
 from controlplane.signals.schema import SPAN_SCHEMA
 from controlplane.store.metadata.alerts import AlertRepository

@@ -4,8 +4,21 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, Engine, insert, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Float,
+    case,
+    cast,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 
+from controlplane.alerts.burn import Spent
 from controlplane.budgets.budget import Budget, check_budget, check_change
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.core.calendar import Window
@@ -96,6 +109,26 @@ class BudgetRepository:
     def recovering_until(self, now: datetime) -> datetime | None:
         """Return until when nothing is granted after a restore; None: the ledger is in order."""
         return TimelineRepository(self._engine).recovering_until(now)
+
+    def spent(self, budget_id: str, spans: Sequence[Window]) -> list[Spent]:
+        """Return what was posted as spent in each span, and in how many postings of calls.
+
+        A statistic: sums are floating point, so nonsense does not overflow them.
+        """
+        table = ledger_entry.c
+        accounts = (table.enforced_nusd, table.unproven_nusd, table.unenforced_nusd)
+        total = sum((cast(one, Float) for one in accounts), literal(0.0))
+        of_calls = table.kind.in_([EntryKind.SETTLE.value, EntryKind.CALLS.value])
+        found = []
+        with reading(self._engine) as connection:
+            for span in spans:
+                row = connection.execute(
+                    select(func.sum(total), func.count(case((of_calls, 1)))).where(
+                        table.budget_id == budget_id, table.at >= span.start, table.at < span.end
+                    )
+                ).one()
+                found.append(Spent(int(row[0] or 0), int(row[1])))
+        return found
 
     def entries(self, budget_id: str, span: Window, *, limit: int) -> list[Entry]:
         """Return entries of a budget's windows that start in `span`, newest first."""

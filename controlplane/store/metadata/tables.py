@@ -107,6 +107,7 @@ ledger_entry: Final = Table(
     Column("leased_nusd", BigInteger, nullable=False),
     Column("restated_nusd", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("budget_id", "window_start", "key", name="ledger_entry_once"),
+    Index("ledger_entry_at", "budget_id", "at"),
 )
 
 ledger_balance: Final = Table(
