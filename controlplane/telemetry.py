@@ -112,7 +112,7 @@ SCRAPE_SAMPLES = Counter(
 )
 POLICY_PROPAGATION_SECONDS = Histogram(
     "controlplane_policy_propagation_seconds",
-    "Generation published to acknowledged as applied, once a node.",
+    "Generation published to applied, as a node acknowledges it, once a node.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
     registry=REGISTRY,
 )

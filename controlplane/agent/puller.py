@@ -53,11 +53,12 @@ class _Pair(msgspec.Struct, frozen=True):
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """A document in force and when the server last confirmed that it is current."""
+    """A document in force, when the server last confirmed that it is current, and since when."""
 
     document: PolicyDocument
     generation: Generation
     confirmed: Instant
+    since: Instant
 
 
 class Puller:
@@ -104,7 +105,9 @@ class Puller:
         age = max(0.0, (now.wall - stored.confirmed_at).total_seconds())
         confirmed = Instant(stored.confirmed_at, now.monotonic - age)
         self._stored = stored
-        self.applied = Applied(document, Generation(document.epoch, document.gen), confirmed)
+        self.applied = Applied(
+            document, Generation(document.epoch, document.gen), confirmed, since=now
+        )
         self.seen.set()
 
     async def run(self, changed: Callable[[], None]) -> None:
@@ -148,6 +151,18 @@ class Puller:
     def ask_soon(self, delay_seconds: float) -> None:
         """Poll after a moment: there is something newer that was not pushed."""
         asyncio.get_running_loop().call_later(delay_seconds, self._wanted.set)
+
+    @property
+    def body(self) -> bytes | None:
+        """The signed bytes of the document in force."""
+        return self._stored.body if self._stored else None
+
+    @property
+    def applied_ago_seconds(self) -> float:
+        """Since when the document in force is."""
+        if self.applied is None:
+            return 0.0
+        return max(0.0, self.applied.since.seconds_until(Instant.of(self._clock)))
 
     @property
     def sha256(self) -> str | None:
@@ -230,7 +245,9 @@ class Puller:
             self._save(self._disk.reached, self._highest)
             self._save_soon()
             self.nack = None  # what a front or we refuse of the same pair stays refused
-        self.applied = Applied(document, generation, asked)
+        before = self.applied
+        since = Instant.of(self._clock) if is_new or before is None else before.since
+        self.applied = Applied(document, generation, asked, since)
         self.seen.set()
         return is_new
 

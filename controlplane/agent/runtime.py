@@ -46,6 +46,8 @@ HERE: Final = Surroundings()
 
 
 STATUS_SECONDS: Final = 60.0
+ACKNOWLEDGE_SECONDS: Final = 0.5
+"""Within which the server hears of another policy in force, each agent at a moment of its own."""
 
 
 class Agent:
@@ -128,7 +130,9 @@ class Agent:
             self._loop = asyncio.get_running_loop()
             self._tasks = [
                 asyncio.create_task(self.puller.run(self._changed), name="policy-poll"),
-                asyncio.create_task(self.stream.run(self._changed), name="policy-stream"),
+                asyncio.create_task(
+                    self.stream.run(self._changed, self.syncer.wake), name="policy-stream"
+                ),
                 asyncio.create_task(self.syncer.run(self.puller), name="lease-sync"),
                 asyncio.create_task(self._tell(), name="agent-status"),
             ]
@@ -152,7 +156,12 @@ class Agent:
         self._listeners.append(listener)
 
     def _changed(self) -> None:
-        self.syncer.wake()
+        """Act on another policy, and tell the server: a refusal now, the rest not all at once."""
+        if self.puller.nack is not None:
+            self.syncer.wake()
+        else:
+            wait = self._surroundings.jitter.uniform(0, ACKNOWLEDGE_SECONDS)
+            asyncio.get_running_loop().call_later(wait, self.syncer.wake)
         for listener in self._listeners:
             listener()
 

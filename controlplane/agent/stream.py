@@ -20,6 +20,7 @@ from controlplane.agent.settings import AgentSettings
 from controlplane.core.clock import Clock
 from controlplane.core.errors import ControlPlaneError, LimitExceededError
 from controlplane.policy.bundle import SIGNATURE_HEADER
+from controlplane.policy.patch import read_patch
 from controlplane.policy.wire import Generation
 
 SILENCE_SECONDS: Final = 16.0
@@ -58,13 +59,18 @@ class PolicyStream:
         self._random = jitter
         self.failures = 0
 
-    async def run(self, changed: Callable[[], None]) -> None:
-        """Connect, listen, and connect again; the waits grow, and each is of its own length."""
+    async def run(self, changed: Callable[[], None], recalled: Callable[[], None]) -> None:
+        """Connect, listen, and connect again; the waits grow, and each is of its own length.
+
+        Args:
+            changed: called when another policy is in force, and when one was refused.
+            recalled: called when the server wants to hear now what is leased.
+        """
         backoff = FIRST_BACKOFF_SECONDS
         while True:
             wait = backoff
             try:
-                await self._listen(changed)
+                await self._listen(changed, recalled)
                 # Healthy until it ended, as on a restart; or answered by what is no stream.
                 is_healthy = self._puller.is_streaming
                 backoff = (
@@ -81,7 +87,7 @@ class PolicyStream:
             self._puller.streaming(healthy=False)
             await asyncio.sleep(wait * self._random.uniform(0.5, 1.0))
 
-    async def _listen(self, changed: Callable[[], None]) -> None:
+    async def _listen(self, changed: Callable[[], None], recalled: Callable[[], None]) -> None:
         puller = self._puller
         asked = Instant.of(self._clock)
         applied = puller.applied
@@ -98,25 +104,38 @@ class PolicyStream:
             response.raise_for_status()
             async for event in read_events(response.aiter_bytes()):
                 puller.streaming(healthy=True)
-                if self._take(event, asked):
+                if event.kind == b"lease":
+                    recalled()
+                elif self._take(event, asked):
                     changed()
                 asked = Instant.of(self._clock)
 
     def _take(self, event: Event, asked: Instant) -> bool:
-        """Act on one event; True when the server is to hear from us at once."""
+        """Act on one event; True when another policy is in force."""
         puller = self._puller
         applied = puller.applied
-        if event.kind == b"policy" and len(event.data) == 2:  # noqa: PLR2004 - signature, body
-            signature, body = event.data
-            return puller.accept(body, {SIGNATURE_HEADER: signature.decode("latin-1")}, asked)
-        if event.kind == b"lease":
-            return True  # the server wants to hear from us now, and what we need not hold back
+        body = _body_of(event, puller.body)
+        if body is not None:
+            signature = event.data[0].decode("latin-1")
+            return puller.accept(body, {SIGNATURE_HEADER: signature}, asked)
         if event.kind == b"ping" and applied and event.pair == applied.generation:
             # What the server says it serves now was in force when the ping before it came.
             puller.confirm(asked)
         elif event.pair and (applied is None or event.pair > applied.generation):
             puller.ask_soon(self._random.uniform(0, FETCH_SPREAD_SECONDS))
         return False
+
+
+def _body_of(event: Event, before: bytes | None) -> bytes | None:
+    """Return the signed bytes that an event carries; None: none, or a change of what is not ours."""
+    match event.kind, event.data:
+        case b"policy", (_, body):
+            return body
+        case b"patch", (_, place, middle):
+            patch = read_patch(place, middle)
+            return patch.apply(before) if patch and before is not None else None
+        case _:
+            return None
 
 
 class _BusyError(Exception):

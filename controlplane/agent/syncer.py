@@ -248,7 +248,11 @@ class Syncer:
         self, puller: Puller, *, wants: tuple[LeaseWant, ...], returns: tuple[LeaseReturn, ...]
     ) -> SyncReply:
         state = puller.state()
-        request = self._request(state, wants=wants, returns=returns, sha256=puller.sha256)
+        request = msgspec.structs.replace(
+            self._request(state, wants=wants, returns=returns),
+            applied_sha256=puller.sha256,
+            applied_ago_seconds=puller.applied_ago_seconds,
+        )
         reply = await self._post(request)
         puller.acknowledged(*state)
         return reply
@@ -259,7 +263,6 @@ class Syncer:
         *,
         returns: tuple[LeaseReturn, ...],
         wants: tuple[LeaseWant, ...] = (),
-        sha256: str | None = None,
     ) -> SyncRequest:
         with self._holder.lock:
             settle, open_holds = self._holder.queue.batch(), self._holder.queue.open_nusd()
@@ -269,7 +272,6 @@ class Syncer:
             boot_id=self._holder.name,
             scope=self._settings.scope,
             applied=state[0],
-            applied_sha256=sha256,
             counts=self._holder.tally.counts(),
             nack=state[1],
             capabilities=CAPABILITIES,

@@ -1,15 +1,17 @@
 """Server-sent events of one scope: encoded once, written to ten thousand sockets.
 
 Events: `policy` (two data lines: the signature header, then the exact signed bytes), `changed` (the
-pair alone, for a document too large to push: fetch it), `ping` with the pair in force, so that
-silence and drift are both visible, and `lease` with the budgets that are called back. The id of
-every event is its pair.
+pair alone, for a document too large to push: fetch it), `patch` (three data lines: the signature
+header, both hashes and how much of the last body stays, the bytes between: what `changed` is to a
+reader that does not know it or has something else), `ping` with the pair in force, so that silence
+and drift are both visible, and `lease` with the budgets that are called back. The id of every event
+is its pair.
 """
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from typing_extensions import override
 
 from controlplane import telemetry
 from controlplane.policy.history import Serving, SignedGeneration
+from controlplane.policy.patch import make_patch
 from controlplane.policy.wire import Generation
 
 MAX_PUSHED_BYTES: Final = 64 * 1024
@@ -85,22 +88,41 @@ class Subscriber:
 class _Line:
     """The frames of one generation."""
 
-    def __init__(self, signed: SignedGeneration) -> None:
+    def __init__(self, signed: SignedGeneration, before: "Sequence[_Line]" = ()) -> None:
+        self.signed = signed
         self.generation = signed.generation
         self.issued_at = signed.issued_at
+        self._patches: dict[Generation, bytes] = {}
         pair = signed.generation.etag()
         head = f"id: {pair}\nevent: "
         self.ping = f"{head}ping\ndata: {pair}\n\n".encode()
-        if len(signed.body) > MAX_PUSHED_BYTES or b"\n" in signed.body:
-            self.policy = f"{head}changed\ndata: {pair}\n\n".encode()
-        else:
-            self.policy = b"".join(
+        if len(signed.body) <= MAX_PUSHED_BYTES and b"\n" not in signed.body:
+            self._policy = b"".join(
                 (
                     f"{head}policy\ndata: {signed.signature}\ndata: ".encode(),
                     signed.body,
                     b"\n\n",
                 )
             )
+        else:
+            self._policy = f"{head}changed\ndata: {pair}\n\n".encode()
+            self._patches = _patches(signed, before)
+
+    def after(self, sent: Generation | None) -> bytes:
+        """Return the frame for a reader that was sent a pair before."""
+        return self._policy if sent is None else self._patches.get(sent, self._policy)
+
+
+def _patches(signed: SignedGeneration, before: Sequence[_Line]) -> dict[Generation, bytes]:
+    found = {}
+    for line in before:
+        patch = make_patch(line.signed.body, signed.body)
+        if len(patch.middle) > MAX_PUSHED_BYTES or b"\n" in patch.middle:
+            continue
+        head = f"id: {signed.generation.etag()}\nevent: patch\ndata: {signed.signature}\n"
+        place = f"data: {patch.place()}\ndata: "
+        found[line.generation] = b"".join((head.encode(), place.encode(), patch.middle, b"\n\n"))
+    return found
 
 
 class Frames:
@@ -124,8 +146,9 @@ class Frames:
         """Push the document, unless the subscriber has it or a newer one."""
         line = self.of(subscriber.node)
         if subscriber.sent is None or line.generation > subscriber.sent:
+            frame = line.after(subscriber.sent)
             subscriber.sent = line.generation
-            subscriber.push(line.policy)
+            subscriber.push(frame)
         elif also_ping:
             subscriber.push(line.ping)
 
@@ -141,10 +164,11 @@ class Frames:
 
 
 def _line(signed: SignedGeneration, before: Frames | None) -> _Line:
-    for line in before.lines() if before else ():
+    known = before.lines() if before else ()
+    for line in known:
         if line.generation == signed.generation:
             return line
-    return _Line(signed)
+    return _Line(signed, known)
 
 
 class EventStream(ASGIResponse):

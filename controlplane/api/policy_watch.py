@@ -153,6 +153,7 @@ class PolicyWatch:
         generation: Generation | None,
         *,
         sha256: str | None = None,
+        ago_seconds: float = 0.0,
         now: datetime,
     ) -> None:
         """Note what a node says it runs: how long that took, and whether it is really ours (D2)."""
@@ -167,7 +168,8 @@ class PolicyWatch:
         known = self._scopes.get(scope)
         issued = known.frames.issued_at(generation) if known and known.frames else None
         if issued is not None:
-            telemetry.POLICY_PROPAGATION_SECONDS.observe(max(0.0, (now - issued).total_seconds()))
+            took = (now - issued).total_seconds() - max(0.0, ago_seconds)
+            telemetry.POLICY_PROPAGATION_SECONDS.observe(max(0.0, took))
 
     def _compare(self, whose: tuple[str, str], generation: Generation, sha256: str | None) -> None:
         scope, node = whose

@@ -97,6 +97,8 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     applied: Generation | None = None
     applied_sha256: str | None = None
     """Of the document in force: the same pair with another hash is an alarm (D2)."""
+    applied_ago_seconds: float = 0.0
+    """Since when it is in force: a fleet does not acknowledge in one moment."""
     nack: Nack | None = None
     capabilities: tuple[str, ...] = ()
     counts: CallCounts = CallCounts()

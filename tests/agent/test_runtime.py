@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import statistics
 import subprocess
@@ -13,11 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from controlplane.agent.bounds import bound_request
 from controlplane.agent.clock import AgentClock
 from controlplane.agent.main import build_agent
-from controlplane.agent.runtime import Agent
+from controlplane.agent.runtime import Agent, Surroundings
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError, Request, Ticket
@@ -63,6 +65,45 @@ def _run(settings: AgentSettings, work: Callable[[Agent], Awaitable[None]]) -> N
             await agent.stop()
 
     asyncio.run(main())
+
+
+class _Latest(random.Random):
+    """Draws the far end of every range."""
+
+    @override
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+def test_another_policy_is_acknowledged_within_a_second_and_dated(
+    control_plane: Any, make_settings: Make
+) -> None:
+    """However late its moment; what it says is how long ago it acted, so no delay is measured."""
+    control_plane.publish()
+
+    async def main() -> None:
+        agent = build_agent(
+            make_settings(control_plane, sync_interval_seconds=30.0),
+            surroundings=Surroundings(jitter=_Latest()),
+        )
+        await agent.ready()
+        try:
+            await _until(lambda: agent.policy == "1.1" and not agent.puller.unacknowledged)
+            before = agent.syncer.syncs
+            applied_at: list[float] = []
+            agent.on_change(lambda: applied_at.append(time.monotonic()))
+            await asyncio.to_thread(control_plane.publish)
+            await _until(lambda: agent.policy == "1.2")
+            assert before == agent.syncer.syncs
+            await _until(lambda: not agent.puller.unacknowledged)
+            assert time.monotonic() - applied_at[0] < 1.0
+        finally:
+            await agent.stop()
+
+    asyncio.run(main())
+    said = [one for one in control_plane.state()["requests"] if one["applied"]]
+    first = next(one for one in said if one["applied"]["gen"] == 2)
+    assert 0.4 < first["applied_ago_seconds"] < 1.0
 
 
 def test_admission_does_not_touch_the_network_when_the_lease_suffices(

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import pytest
+from typing_extensions import override
 
 from controlplane.agent.clock import AgentClock
 from controlplane.agent.puller import Puller
@@ -18,7 +20,7 @@ from controlplane.api.server import ApiServer
 from controlplane.api.services import Services
 from controlplane.auth.roles import ROLE_SCOPES, Role
 from controlplane.pipelines.publish import publish
-from controlplane.policy.bundle import Signer, Verifier
+from controlplane.policy.bundle import Signer, Verifier, decode_document
 from controlplane.policy.document import Cap
 from controlplane.policy.rules import PolicyRules
 from controlplane.policy.wire import Generation
@@ -29,7 +31,15 @@ Publish = Callable[..., Any]
 class Listener:
     """One agent's policy side: the puller and the stream, as the runtime starts them."""
 
-    def __init__(self, url: str, key: str, *, state_dir: Path, signer: Signer) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        state_dir: Path,
+        signer: Signer,
+        kind: type[Puller] = Puller,
+    ) -> None:
         settings = AgentSettings(
             server_url=url,
             api_key=key,
@@ -38,18 +48,26 @@ class Listener:
             node="n",
             poll_wait_seconds=20,
         )
+        self.fetched = 0
+
+        async def count(answer: httpx.Response) -> None:
+            self.fetched += answer.url.path == "/api/v1/policy" and answer.status_code == 200
+
         self.client = httpx.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False
+            base_url=url,
+            headers={"Authorization": f"Bearer {key}"},
+            trust_env=False,
+            event_hooks={"response": [count]},
         )
         clock = AgentClock()
         verify = Verifier(settings.policy_keys).verify
-        self.puller = Puller(self.client, settings, clock=clock, verify=verify)
+        self.puller = kind(self.client, settings, clock=clock, verify=verify)
         self.stream = PolicyStream(self.client, settings, self.puller, clock=clock)
 
     async def __aenter__(self) -> Self:
         self._tasks = [
             asyncio.create_task(self.puller.run(lambda: None)),
-            asyncio.create_task(self.stream.run(lambda: None)),
+            asyncio.create_task(self.stream.run(lambda: None, lambda: None)),
         ]
         return self
 
@@ -97,12 +115,16 @@ def run(
     signer: Signer,
     tmp_path: Path,
     play: Callable[[Any, Listener], Awaitable[None]],
+    *,
+    kind: type[Puller] = Puller,
 ) -> None:
     app = create_app(services)
     with ApiServer(app) as server:
 
         async def act() -> None:
-            async with Listener(server.url, key, state_dir=tmp_path, signer=signer) as listener:
+            async with Listener(
+                server.url, key, state_dir=tmp_path, signer=signer, kind=kind
+            ) as listener:
                 await play(app, listener)
 
         asyncio.run(act())
@@ -137,6 +159,55 @@ def test_large_policy_is_fetched_when_it_is_announced(
         await listener.until(lambda: listener.runs(2), within=3)
 
     run(services, key, signer, tmp_path, play)
+
+
+def test_change_of_a_large_policy_is_applied_without_fetching_it(
+    services: Services, key: str, signer: Signer, tmp_path: Path, tell: Publish
+) -> None:
+    """What is pushed is the change, and what is in force is the whole, as it was signed."""
+    notes = {f"k{i}": "x" * 250 for i in range(300)}
+    tell(1, **notes)
+
+    async def play(app: Any, listener: Listener) -> None:
+        await listener.until(lambda: listener.runs(1) and listener.puller.is_streaming)
+        whole = 0
+        for gen in range(2, 6):
+            whole = listener.fetched
+            await asyncio.to_thread(tell, gen, app, **notes)
+            await listener.until(lambda gen=gen: listener.runs(gen))  # type: ignore[misc]  # bound now
+        # A poll from before it streamed may have fetched an earlier one.
+        assert whole == listener.fetched
+        assert listener.puller.body is not None
+        document = decode_document(listener.puller.body)
+        assert ((Cap(id="c", max_tokens=5),), notes) == (document.rules, document.annotations)
+        assert sha256(listener.puller.body).hexdigest() == listener.puller.sha256
+
+    run(services, key, signer, tmp_path, play)
+
+
+class Forgetful(Puller):
+    """An agent that has other bytes than the server believes."""
+
+    @property
+    @override
+    def body(self) -> bytes | None:
+        return b"{}"
+
+
+def test_change_of_what_an_agent_does_not_have_is_fetched_whole(
+    services: Services, key: str, signer: Signer, tmp_path: Path, tell: Publish
+) -> None:
+    notes = {f"k{i}": "x" * 250 for i in range(300)}
+    tell(1, **notes)
+
+    async def play(app: Any, listener: Listener) -> None:
+        await listener.until(lambda: listener.runs(1) and listener.puller.is_streaming)
+        whole = listener.fetched
+        await asyncio.to_thread(tell, 2, app, **notes)
+        await listener.until(lambda: listener.runs(2), within=3)
+        assert whole + 1 == listener.fetched
+
+    run(services, key, signer, tmp_path, play, kind=Forgetful)
 
 
 def test_policy_signed_by_a_stranger_changes_nothing(

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -129,6 +130,34 @@ def test_large_document_is_announced_and_fetched(api: Any, proxy: str, admin: st
         assert fetched.num_bytes_downloaded < len(fetched.content) / 10
         plain = client.get("/api/v1/policy", headers={"accept-encoding": "identity"})
         assert fetched.content == plain.content
+
+
+def test_change_of_a_large_document_is_pushed_as_the_change(
+    api: Any, proxy: str, admin: str, signer: Signer
+) -> None:
+    """It gives the exact signed bytes; who has something else is told to fetch."""
+    notes = {f"key-{i}": "x" * 200 for i in range(400)}
+
+    def rules(tokens: int) -> dict[str, object]:
+        cap = {"action": "cap", "id": "c", "max_tokens": tokens}
+        return {"annotations": notes, "rules": [cap]}
+
+    with api.client(admin) as client, stream(api, proxy) as found:
+        client.put("/api/v1/policy/rules", json=rules(100)).raise_for_status()
+        assert "changed" == next(event for event in found if event.kind != "ping").kind
+        before = client.get("/api/v1/policy").content
+        client.put("/api/v1/policy/rules", json=rules(250)).raise_for_status()
+        event = next(event for event in found if event.kind != "ping")
+        with stream(api, proxy, **{"last-event-id": '"1.0"'}) as of_older:
+            assert "changed" == next(of_older).kind
+    signature, place, middle = event.data
+    assert ('"1.2"', "patch") == (event.id, event.kind)
+    assert len(middle) < len(before) / 100
+    was, now, head, tail = place.split()
+    body = before[: int(head)] + middle.encode() + before[-int(tail) :]
+    assert (sha256(before).hexdigest(), sha256(body).hexdigest()) == (was, now)
+    Verifier(signer.pinned).verify(body, signature)
+    assert 2 == decode_document(body).gen
 
 
 def test_too_many_at_once_are_told_to_come_back_later(

@@ -83,7 +83,7 @@ class PolicyController(Controller):
         """Push generations as they are published, as server-sent events.
 
         `policy`: two data lines, the `Policy-Signature` and the exact document; `changed`: fetch it
-        from `/policy`; `ping` every 5 s with the pair in force. `Last-Event-ID` is the pair that the
+        from `/policy`; `patch`: its change from the last, or else fetch it; `ping` every 5 s with the pair in force. `Last-Event-ID` is the pair that the
         caller has. 429 with `Retry-After` when too many connect at once.
         """
         given = p.read(request.query_params.multi_items(), params=(SCOPE, NODE))
@@ -107,7 +107,14 @@ class PolicyController(Controller):
         syncs: SyncGroup = request.app.state.sync_group
         reply = await syncs.sync(SyncCall(request=data, caller=request.user, now=now))
         watch: PolicyWatch = request.app.state.policy_watch
-        watch.applied(data.scope, data.node, data.applied, sha256=data.applied_sha256, now=now)
+        watch.applied(
+            data.scope,
+            data.node,
+            data.applied,
+            sha256=data.applied_sha256,
+            ago_seconds=data.applied_ago_seconds,
+            now=now,
+        )
         if data.nack is not None:
             telemetry.POLICY_NACKS.inc()
         return reply
