@@ -71,6 +71,19 @@ def recovery_rounds(
     published: Callable[[], None],
 ) -> Rounds:
     """Return the worker that keeps the note, and gives every scope a new epoch once."""
+    note = note_of(data_dir, timeline, publishing=publishing, clock=clock, published=published)
+    return Rounds("ledger-mark", note, seconds=NOTE_SECONDS)
+
+
+def note_of(
+    data_dir: Path,
+    timeline: TimelineRepository,
+    *,
+    publishing: PublishTools,
+    clock: SystemClock,
+    published: Callable[[], None],
+) -> Callable[[], None]:
+    """Return one round of that worker."""
 
     def note() -> None:
         telemetry.LEDGER_RECOVERING.set(timeline.recovering_until(clock.now()) is not None)
@@ -86,7 +99,7 @@ def recovery_rounds(
             published()
         _write(data_dir / NOTE, timeline.mark())
 
-    return Rounds("ledger-mark", note, seconds=NOTE_SECONDS)
+    return note
 
 
 def _write(path: Path, mark: Mark) -> None:

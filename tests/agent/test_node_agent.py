@@ -1,8 +1,10 @@
 """The node agent as a program: its socket, its API, and several workers with one holder."""
 
 import asyncio
+import http.client
 import json
 import os
+import select
 import signal
 import socket
 import stat
@@ -134,12 +136,24 @@ def test_the_first_call_waits_for_the_policy_that_says_whose_it_is(
     control_plane: Any, start_node: Start
 ) -> None:
     """Read without a dimension map, it would belong to nobody and pass every budget."""
-    node = start_node(wait=False, CONTROLPLANE_AGENT_FIRST_POLICY_WAIT_SECONDS="20")
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(node.admit)
-        time.sleep(0.5)  # it is under way, and nothing was published yet
+    node = start_node(
+        wait=False,
+        CONTROLPLANE_AGENT_FIRST_POLICY_WAIT_SECONDS="60",
+        CONTROLPLANE_AGENT_ADMISSION_WAIT_SECONDS="20",
+    )
+    order = json.dumps({"path": "/v1/chat/completions", "host": "api.openai.com", "body": BODY})
+    head = "POST /v1/admit HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n"
+    with socket.socket(socket.AF_UNIX) as first:
+        first.settimeout(60)
+        first.connect(str(node.socket))
+        first.sendall(f"{head}Content-Length: {len(order)}\r\n\r\n{order}".encode())
+        for _ in range(2):  # answered in order of arrival by one loop: the call is under way
+            assert not node.client.get("/health").is_success
+        assert [] == select.select([first], [], [], 0)[0]  # nothing was published: no answer
         control_plane.publish(rate_card=CARD)
-        assert first.result().json()["hold_id"]
+        answer = http.client.HTTPResponse(first)
+        answer.begin()
+        assert json.load(answer)["hold_id"]
 
 
 def test_how_a_call_can_end(control_plane: Any, start_node: Start) -> None:

@@ -4,24 +4,30 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import Engine, update
 
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import Role, scopes_of
-from controlplane.bootstrap.recovery import notice_restore
+from controlplane.bootstrap.recovery import note_of, notice_restore
 from controlplane.bootstrap.system import SystemClock
 from controlplane.budgets.book import LeaseTerms
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.recovery import Mark, is_another
 from controlplane.core.calendar import Period
 from controlplane.core.ids import SequentialIds
+from controlplane.pipelines.publish import PublishTools, RateCard, publish
 from controlplane.pipelines.sync import SyncTools, sync
-from controlplane.policy.wire import LeaseWant, Settle, SyncReply, SyncRequest
+from controlplane.policy.bundle import Signer
+from controlplane.policy.document import RatePerMillion
+from controlplane.policy.rules import PolicyRules
+from controlplane.policy.wire import Generation, LeaseWant, Settle, SyncReply, SyncRequest
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.ledger import LedgerRepository
 from controlplane.store.metadata.migrate import migrate
+from controlplane.store.metadata.policies import PolicyRepository
 from controlplane.store.metadata.tables import ledger_timeline
 from controlplane.store.metadata.timeline import TimelineRepository
 
@@ -151,3 +157,40 @@ def test_only_a_ledger_that_goes_on_is_the_same(
     before = None if kept is None else Mark(timeline="1", seq=kept)
     assert another == is_another(before, Mark(timeline="1", seq=found))
     assert kept is None or is_another(before, Mark(timeline="2", seq=99))
+
+
+def test_every_scope_has_a_new_epoch_after_a_recovery_once(
+    metadata_engine: Engine, tmp_path: Path
+) -> None:
+    """The round of the hub: agents are told once, and the note says how far the ledger is."""
+    BudgetRepository(metadata_engine).create(BUDGET)
+    tools = PublishTools(
+        policies=PolicyRepository(metadata_engine),
+        budgets=BudgetRepository(metadata_engine),
+        rate_card=lambda _now: RateCard({"m": RatePerMillion(input_nusd=1, output_nusd=2)}, "book"),
+        signer=Signer(bytes(range(32))),
+    )
+    publish("default", NOW, tools=tools, rules=PolicyRules(tenant="acme"))
+    told: list[str] = []
+    timeline = TimelineRepository(metadata_engine)
+    note = note_of(
+        tmp_path,
+        timeline,
+        publishing=tools,
+        clock=SystemClock(),
+        published=lambda: told.append("published"),
+    )
+    note()
+    assert ([], Generation(1, 1)) == (told, newest(tools))
+    timeline.recover(NOW + timedelta(seconds=165))
+    note()
+    note()
+    assert (["published"], Generation(2, 1)) == (told, newest(tools))
+    kept = msgspec.json.decode((tmp_path / "ledger-mark.json").read_bytes(), type=Mark)
+    assert timeline.mark() == kept
+
+
+def newest(tools: PublishTools) -> Generation:
+    signed = tools.policies.newest("default")
+    assert signed is not None
+    return signed.generation
