@@ -1,11 +1,12 @@
 """The watch of the hub: what is looked at, how often, and where it is told."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import httpx
 
 from controlplane.alerts.burn import PERMILLE, USUAL_AFTER, Burn, Pace, burns, rules_for
+from controlplane.alerts.forecast import MAX_DAYS, Forecast, forecast
 from controlplane.alerts.ports import AlertStore, Receiver
 from controlplane.bootstrap.system import SystemClock, UlidIds
 from controlplane.budgets.budget import Budget
@@ -24,6 +25,8 @@ from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.workers.rounds import Rounds
 
 DELIVER_SECONDS = 1.0
+SHORTEST_BY_DAYS = timedelta(days=6)
+"""A window with fewer days is forecast by its own run rate."""
 LEAST_BURN_NUSD = 5 * NUSD_PER_USD
 """An excess below five dollars wakes nobody."""
 
@@ -54,11 +57,13 @@ def watch_rounds(
     """Return the two workers: one that looks, one that tells."""
     receivers = receivers_of(settings)
 
+    days = DaysSpent(budgets)
+
     def watch() -> None:
         now = clock.now()
         firing = watch_round(
             reader,
-            watched_budgets(budgets, now),
+            watched_budgets(budgets, now, days=days),
             alerts,
             receivers=list(receivers),
             ids=ids,
@@ -77,8 +82,35 @@ def watch_rounds(
     ]
 
 
-def watched_budgets(budgets: BudgetRepository, now: datetime) -> Sequence[WatchedBudget]:
+class DaysSpent:
+    """What budgets came to on whole days (UTC); a day that is over is asked for once."""
+
+    def __init__(self, budgets: BudgetRepository) -> None:
+        self._budgets = budgets
+        self._known: dict[tuple[str, datetime], int] = {}
+
+    def last(self, budget: Budget, now: datetime) -> list[int]:
+        """Return the last whole days of which the budget counted all, oldest first."""
+        today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        starts = [today - timedelta(days=back) for back in range(MAX_DAYS, 0, -1)]
+        starts = [start for start in starts if start >= budget.counts_from]
+        missing = [start for start in starts if (budget.id, start) not in self._known]
+        spans = [Window(start, start + timedelta(days=1)) for start in missing]
+        for start, spent in zip(missing, self._budgets.spent(budget.id, spans), strict=True):
+            self._known[budget.id, start] = spent.amount
+        return [self._known[budget.id, start] for start in starts]
+
+    def forget_before(self, now: datetime) -> None:
+        """Let go of days that no forecast looks at."""
+        oldest = now - timedelta(days=MAX_DAYS + 1)
+        self._known = {key: spent for key, spent in self._known.items() if key[1] > oldest}
+
+
+def watched_budgets(
+    budgets: BudgetRepository, now: datetime, *, days: DaysSpent
+) -> Sequence[WatchedBudget]:
     """Return every budget with where its money is now."""
+    days.forget_before(now)
     active = budgets.active()
     balances = budgets.balances(active, at=now)
     return [
@@ -89,11 +121,23 @@ def watched_budgets(budgets: BudgetRepository, now: datetime) -> Sequence[Watche
             thresholds=budget.thresholds,
             forecast_thresholds=budget.forecast_thresholds,
             standing=standing(budget, balances[budget.id], now),
+            forecast=_forecast(budget, balances[budget.id], now, days=days),
             burns=_burns(budgets, budget, balances[budget.id], now=now),
             is_rolling=budget.is_rolling,
         )
         for budget in active
     ]
+
+
+def _forecast(
+    budget: Budget, amounts: Amounts, now: datetime, *, days: DaysSpent
+) -> Forecast | None:
+    window = budget.window(now)
+    if budget.is_rolling or window.end - window.start < SHORTEST_BY_DAYS:
+        return None
+    left = (window.end - now) / timedelta(days=1)
+    used = amounts.total_nusd - amounts.leased_nusd
+    return forecast(used, days.last(budget, now), days_left=left)
 
 
 def _burns(

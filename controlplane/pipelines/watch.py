@@ -28,6 +28,8 @@ DRIFT_REFERENCE: Final = timedelta(days=7)
 DRIFT_CURRENT: Final = timedelta(hours=6)
 FORECAST_AFTER_RATIO: Final = 0.2
 """Of a window: before that, one busy hour would be a forecast."""
+P90_PERCENT: Final = 110
+"""Of the limit: what one window in ten will pass has to be this much to be told."""
 MAX_DUE: Final = 100
 RETRY_SECONDS: Final = (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)
 UNATTRIBUTED: Final = "unattributed"
@@ -137,42 +139,59 @@ def budget_findings(budget: WatchedBudget) -> list[Finding]:
 
 
 def forecast_findings(budget: WatchedBudget, now: datetime) -> list[Finding]:
-    """Return the thresholds that the window will reach if it goes on as so far; once per window.
+    """Return the thresholds that the window is on its way to; each once per window.
 
-    The projection is the run rate, used / elapsed: what the alert says is how it was reached.
+    The median of the last days where there are some, else the run rate, used / elapsed; and P90
+    beyond 110 %, which leaves time to act. What the alert says is how it was reached.
     """
     standing = budget.standing
     whole = (standing.window_end - standing.window_start).total_seconds()
     elapsed = (now - standing.window_start).total_seconds()
-    if elapsed < FORECAST_AFTER_RATIO * whole or standing.limit_nusd <= 0 or budget.is_rolling:
+    if standing.limit_nusd <= 0 or budget.is_rolling or elapsed <= 0:
         return []  # a rolling window never ends: what it is on its way to is what it has
-    used = budget.used_nusd
-    expected = int(used * whole / elapsed)
-    return [
-        Finding(
-            labels={
-                "alertname": "BudgetForecast",
-                "tenant": budget.tenant,
-                "budget_id": standing.budget_id,
-                "threshold": str(percent),
-                "window_start": standing.window_start.isoformat(),
-                "severity": Severity.TICKET,
-            },
-            annotations={
-                "summary": (
-                    f"Budget {budget.name}: {budget.say(expected)} expected by the end of the "
-                    f"window, {percent} % of {budget.say(standing.limit_nusd)} exceeded; "
-                    f"{budget.say(used)} used so far"
-                ),
-                "method": "run_rate",
-                "owner": budget.owner,
-                "window_end": standing.window_end.isoformat(),
-            },
-            once=True,
-        )
-        for percent in budget.forecast_thresholds
-        if 100 * expected > percent * standing.limit_nusd
-    ]
+    by_days, limit = budget.forecast, standing.limit_nusd
+    expected = by_days.p50 if by_days else int(budget.used_nusd * whole / elapsed)
+    method = "last_days" if by_days else "run_rate"
+    found = []
+    if by_days or elapsed >= FORECAST_AFTER_RATIO * whole:
+        found = [
+            _forecast_finding(budget, percent, expected, method=method)
+            for percent in budget.forecast_thresholds
+            if 100 * expected > percent * limit
+        ]
+    if by_days and budget.forecast_thresholds and 100 * by_days.p90 > P90_PERCENT * limit:
+        p90 = _forecast_finding(budget, P90_PERCENT, by_days.p90, method=method, quantile="p90")
+        found.append(p90)
+    return found
+
+
+def _forecast_finding(
+    budget: WatchedBudget, percent: int, expected: int, *, method: str, quantile: str = ""
+) -> Finding:
+    standing = budget.standing
+    verb = "may be reached" if quantile else "expected"
+    return Finding(
+        labels={
+            "alertname": "BudgetForecast",
+            "tenant": budget.tenant,
+            "budget_id": standing.budget_id,
+            "threshold": str(percent),
+            "quantile": quantile,
+            "window_start": standing.window_start.isoformat(),
+            "severity": Severity.TICKET,
+        },
+        annotations={
+            "summary": (
+                f"Budget {budget.name}: {budget.say(expected)} {verb} by the end of the "
+                f"window, {percent} % of {budget.say(standing.limit_nusd)} exceeded; "
+                f"{budget.say(budget.used_nusd)} used so far"
+            ),
+            "method": method,
+            "owner": budget.owner,
+            "window_end": standing.window_end.isoformat(),
+        },
+        once=True,
+    )
 
 
 def burn_findings(budget: WatchedBudget) -> list[Finding]:

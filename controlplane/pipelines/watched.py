@@ -3,6 +3,7 @@
 import msgspec
 
 from controlplane.alerts.burn import Burn
+from controlplane.alerts.forecast import Forecast
 from controlplane.policy.units import say_amount
 from controlplane.policy.wire import Standing
 
@@ -18,6 +19,8 @@ class WatchedBudget(msgspec.Struct, frozen=True):
     forecast_thresholds: tuple[int, ...] = (100,)
     burns: tuple[Burn, ...] = ()
     """Where it is spent much faster than planned."""
+    forecast: Forecast | None = None
+    """Of the end of its window, from its last whole days; None: they are too few."""
     is_rolling: bool = False
     """It has no period to tell once in: an alert fires while the threshold is passed."""
 

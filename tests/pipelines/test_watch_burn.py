@@ -1,20 +1,24 @@
 """A budget in the ledger that is spent too fast: seen by the hub's watch, told, and cleared."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
-from controlplane.bootstrap.watching import watched_budgets
+from controlplane.bootstrap.watching import DaysSpent, watched_budgets
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.core.calendar import Period
-from controlplane.pipelines.watch import burn_findings
+from controlplane.pipelines.watch import burn_findings, forecast_findings
+from controlplane.pipelines.watched import WatchedBudget
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.store.metadata.ledger import LedgerRepository
 
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 START = datetime(2026, 11, 1, tzinfo=UTC)
 USD = 10**9
+HOUR_NUSD = USD // 60 * 60
+"""A dollar, less what does not divide by sixty."""
 BUDGET = Budget(
     id="b",
     name="Search",
@@ -37,15 +41,20 @@ def _post(engine: Engine, *, usd_an_hour: int, since: datetime, until: datetime)
                     key=f"settle:{since.isoformat()}:{minute}",
                     kind=EntryKind.SETTLE,
                     at=since + timedelta(minutes=minute),
-                    change=Amounts(enforced_nusd=usd_an_hour * USD // 60),
+                    change=Amounts(enforced_nusd=usd_an_hour * HOUR_NUSD // 60),
                 )
                 for minute in range(minutes)
             ]
         )
 
 
+def _watched(engine: Engine, now: datetime) -> Sequence[WatchedBudget]:
+    repository = BudgetRepository(engine)
+    return watched_budgets(repository, now, days=DaysSpent(repository))
+
+
 def _told(engine: Engine, now: datetime) -> list[tuple[str, str]]:
-    (budget,) = watched_budgets(BudgetRepository(engine), now)
+    (budget,) = _watched(engine, now)
     return [(f.labels["window"], f.labels["severity"]) for f in burn_findings(budget)]
 
 
@@ -57,9 +66,9 @@ def test_a_budget_that_is_spent_too_fast_pages_until_it_is_calm(metadata_engine:
     assert [] == _told(metadata_engine, burst)
     _post(metadata_engine, usd_an_hour=18, since=burst, until=NOW)
     assert [("1h", "page")] == _told(metadata_engine, NOW)
-    (budget,) = watched_budgets(BudgetRepository(metadata_engine), NOW)
+    (budget,) = _watched(metadata_engine, NOW)
     (finding,) = burn_findings(budget)
-    assert finding.annotations["summary"].startswith("Budget Search: $18 within 1 h, $1 expected")
+    assert " within 1 h, $1 expected of $720" in finding.annotations["summary"]
     assert not finding.once
     assert [] == _told(metadata_engine, NOW + timedelta(minutes=6))
 
@@ -70,3 +79,42 @@ def test_the_same_hour_of_both_weeks_before_is_the_plan(metadata_engine: Engine)
         end = NOW - timedelta(days=7 * weeks)
         _post(metadata_engine, usd_an_hour=18, since=end - timedelta(hours=1), until=end)
         assert ([] if weeks == 0 else [("1h", "page")]) == _told(metadata_engine, end)
+
+
+def test_steady_days_that_end_below_the_limit_are_quiet(metadata_engine: Engine) -> None:
+    """24 USD a day for 19 days, and 11 to come: 720, less what did not divide by sixty."""
+    BudgetRepository(metadata_engine).create(BUDGET)
+    midnight = NOW.replace(hour=0)
+    _post(metadata_engine, usd_an_hour=1, since=START, until=midnight)
+    (steady,) = _watched(metadata_engine, midnight)
+    assert steady.forecast is not None
+    assert 720 * HOUR_NUSD == steady.forecast.p50 == steady.forecast.p90
+    assert [] == forecast_findings(steady, midnight)
+
+
+def test_wild_days_tell_p90_as_well(metadata_engine: Engine) -> None:
+    """48 USD every other day: 480 by now, and 24 a day for 11 days are above 720 already."""
+    BudgetRepository(metadata_engine).create(BUDGET)
+    midnight = NOW.replace(hour=0)
+    for day in range(0, 19, 2):
+        since = START + timedelta(days=day)
+        _post(metadata_engine, usd_an_hour=2, since=since, until=since + timedelta(days=1))
+    (wild,) = _watched(metadata_engine, midnight)
+    found = forecast_findings(wild, midnight)
+    assert [("100", ""), ("110", "p90")] == [
+        (one.labels["threshold"], one.labels["quantile"]) for one in found
+    ]
+    assert all(one.once and one.annotations["method"] == "last_days" for one in found)
+
+
+def test_a_day_that_is_over_is_asked_for_once(metadata_engine: Engine) -> None:
+    repository = BudgetRepository(metadata_engine)
+    repository.create(BUDGET)
+    _post(metadata_engine, usd_an_hour=1, since=START, until=START + timedelta(days=2))
+    days = DaysSpent(repository)
+    at = START + timedelta(days=2, hours=1)
+    assert [24 * HOUR_NUSD] * 2 == days.last(BUDGET, at)
+    _post(metadata_engine, usd_an_hour=1, since=START + timedelta(days=2), until=at)
+    assert [24 * HOUR_NUSD] * 2 + [HOUR_NUSD] == days.last(BUDGET, at + timedelta(days=1))
+    days.forget_before(START + timedelta(days=40))
+    assert [0] * 14 == days.last(BUDGET, START + timedelta(days=40))
