@@ -26,6 +26,7 @@ from controlplane.agent.runtime import Agent
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError, Request, Ticket
+from controlplane.bench.allocations import allocations_per_op, repeat
 from controlplane.policy.bundle import SIGNATURE_HEADER, Signer, encode_document
 from controlplane.policy.document import (
     BudgetClause,
@@ -49,18 +50,22 @@ def run(*, calls: int = 20_000) -> dict[str, Any]:
     load_average = list(os.getloadavg())
     with tempfile.TemporaryDirectory(prefix="controlplane-bench-") as folder:
         agent = _agent(Path(folder))
-        content = _request_body()
-        call = read_call("POST", "api.openai.com", "/v1/chat/completions", content=content)
-        assert call is not None  # noqa: S101 - a chat completion is one
-        cycle = _Cycle(agent, call, content)
-        stages = {name: _measure(each, calls=calls) for name, each in cycle.stages().items()}
+        cycle, content = _cycle(agent)
+        stages: dict[str, dict[str, Any]] = {
+            name: _measure(each, calls=calls) for name, each in cycle.stages().items()
+        }
         whole = _measure(cycle.whole, calls=calls)
         journal_bytes = agent.holder.journal.path.stat().st_size
         agent.holder.abandon()
+    for name in ("read", "admit", "deny"):
+        stages[name]["allocations_per_op"] = allocations_per_op(name)
     return {
         "stages": stages,
         "whole": {
             **whole,
+            "allocations_per_op": allocations_per_op("whole"),
+            "allocations_per_decision": stages["admit"]["allocations_per_op"],
+            "admission_ops_per_cpu_second": stages["admit"]["ops_per_cpu_second"],
             "admission_p50_ms": stages["admit"]["p50_ms"],
             "admission_p99_ms": stages["admit"]["p99_ms"],
             "deny_p99_ms": stages["deny"]["p99_ms"],
@@ -78,6 +83,23 @@ def run(*, calls: int = 20_000) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def main(stage: str, times: int) -> None:
+    """Do a stage so often and nothing else: what `allocations_per_op` counts."""
+    with tempfile.TemporaryDirectory(prefix="controlplane-bench-") as folder:
+        agent = _agent(Path(folder))
+        cycle, _ = _cycle(agent)
+        step = {**cycle.stages(), "whole": cycle.whole}[stage]
+        repeat(step, times)
+        agent.holder.abandon()
+
+
+def _cycle(agent: Agent) -> tuple["_Cycle", bytes]:
+    content = _request_body()
+    call = read_call("POST", "api.openai.com", "/v1/chat/completions", content=content)
+    assert call is not None  # noqa: S101 - a chat completion is one
+    return _Cycle(agent, call, content), content
 
 
 class _Cycle:
@@ -246,3 +268,7 @@ def _request_body() -> bytes:
         ],
     }
     return msgspec.json.encode(request)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

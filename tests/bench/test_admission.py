@@ -1,6 +1,21 @@
 """`controlplane bench admission` in the small: its shape, and that it measures what it says."""
 
+import platform
+
+import pytest
+
 from controlplane.bench.admission import run
+from controlplane.bench.allocations import read_counter
+
+PRINTED = """
+\x1b[01;32mMemory usage summary:\x1b[0;0m heap total: 9575476, heap peak: 1777875, stack peak: 69984
+\x1b[04;34m         total calls   total memory   failed calls\x1b[0m
+\x1b[00;34m malloc|\x1b[0m     166208        8006800              0\x1b[00;00m
+\x1b[00;34mrealloc|\x1b[0m      31194        1360403              0\x1b[00;00m  (nomove:10540, dec:410, free:0)
+\x1b[00;34m calloc|\x1b[0m       1906         208273              0\x1b[00;00m
+\x1b[00;34m   free|\x1b[0m     179492        9481875
+"""
+"""What the counter of glibc 2.36 printed for a program of Python."""
 
 
 def test_admission_is_local_and_a_refusal_is_the_cheapest_answer() -> None:
@@ -15,3 +30,21 @@ def test_admission_is_local_and_a_refusal_is_the_cheapest_answer() -> None:
     assert whole["journal_bytes_per_call"] > 200
     parts = sum(result["stages"][name]["p50_ms"] for name in ("read", "admit", "settle"))
     assert 0.5 * parts < whole["p50_ms"] < 3 * parts
+    found = [result["stages"][name]["allocations_per_op"] for name in ("deny", "admit")]
+    assert found[1] == whole["allocations_per_decision"]
+    if platform.libc_ver()[0] == "glibc":
+        assert 0 < found[0] < found[1] < whole["allocations_per_op"]
+    else:
+        assert [None, None] == found
+
+
+@pytest.mark.parametrize(
+    ("printed", "calls"),
+    [
+        (PRINTED, 166_208 + 31_194 + 1_906),
+        ("ERROR: ld.so: object 'libmemusage.so' from LD_PRELOAD cannot be preloaded", None),
+    ],
+)
+def test_counted_is_what_takes_memory(printed: str, calls: int | None) -> None:
+    """Frees are none, and no counter is no zero."""
+    assert calls == read_counter(printed)
