@@ -1,6 +1,7 @@
 """The way in: a batch of spans, exactly once, durable on return."""
 
 import threading
+from collections.abc import Iterator
 from typing import Any, Final
 
 import duckdb
@@ -31,7 +32,10 @@ from controlplane.store.spans.database import (
     transaction,
 )
 from controlplane.store.spans.erasure import Tombstones
-from controlplane.store.spans.seen_filter import HOUR_US, Hashes, SeenFilter
+from controlplane.store.spans.seen_filter import HOUR_US, Hashes, SeenFilter, rows_by_hour
+
+HOURS_ALONE: Final = 2
+"""Start hours of one batch that are looked up by themselves; all others are one query."""
 
 _IDENTITY: Final = (
     "domain",
@@ -146,32 +150,31 @@ class SpanTableWriter:
     ) -> npt.NDArray[np.bool_] | None:
         """Mark the rows to store; None is all of them."""
         suspects = self._seen.may_hold(hashes, hours)
-        suspects |= _occurs_before(hashes)
+        again = _occurs_before(hashes)
+        suspects |= again
         if not suspects.any():
             return None
-        fresh = ~suspects
         rows = np.flatnonzero(suspects)
-        known = self._known_positions(spans.take(rows), rows, hours[rows])
-        earlier = _identities(spans.filter(pa.array(fresh)), of=hashes[fresh], among=hashes[rows])
-        for position, identity in zip(rows.tolist(), _rows(spans.take(rows)), strict=True):
-            if position not in known and identity not in earlier:
-                fresh[position] = True
-                earlier.add(identity)
+        known = np.zeros(len(hashes), dtype=np.bool_)
+        known[self._known_positions(spans.take(rows), rows, hours[rows])] = True
+        fresh = ~known
+        if again.any():
+            _leave_firsts(fresh, spans, np.flatnonzero(np.isin(hashes, hashes[again])))
         return fresh
 
     def _known_positions(
         self, suspects: pa.Table, rows: npt.NDArray[np.intp], hours: npt.NDArray[np.int64]
-    ) -> set[int]:
+    ) -> list[int]:
         suspects = suspects.select(_IDENTITY).append_column("position", pa.array(rows))
-        known: set[int] = set()
-        for hour in np.unique(hours):
-            load(self._connection, suspect=suspects.filter(pa.array(hours == hour)))
-            found = self._connection.execute(read_sql("known_rows"), _hour_bounds(int(hour)))
-            known.update(int(row[0]) for row in found.fetchall())
+        known: list[int] = []
+        for window, members in _look_ups(hours):
+            load(self._connection, suspect=suspects.take(members))
+            found = self._connection.execute(read_sql("known_rows"), window)
+            known.extend(int(row[0]) for row in found.fetchall())
         return known
 
     def _read_hour(self, hour: int) -> Hashes:
-        ids = self._connection.execute(read_sql("stored_ids"), _hour_bounds(hour))
+        ids = self._connection.execute(read_sql("stored_ids"), _bounds(hour, hour))
         table = ids.to_arrow_table()
         schema = pa.schema([SPAN_SCHEMA.field(name) for name in _IDENTITY])
         return content_identity_hash(table.cast(schema))
@@ -188,9 +191,33 @@ def _counts(batch: pa.Table, index: npt.NDArray[np.int32], contexts: pa.Table) -
     return table.filter(pa.array(spans > 0))
 
 
-def _hour_bounds(hour: int) -> dict[str, Any]:
-    start, end = (pa.scalar(at * HOUR_US, TIMESTAMP).as_py() for at in (hour, hour + 1))
+def _look_ups(
+    hours: npt.NDArray[np.int64],
+) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.intp]]]:
+    """Divide rows into look-ups: the fullest hours alone, and all others together."""
+    groups = rows_by_hour(hours)
+    fullest = sorted(groups, key=lambda hour: (-len(groups[hour]), hour))
+    for hour in fullest[:HOURS_ALONE]:
+        yield _bounds(hour, hour), groups[hour]
+    if others := fullest[HOURS_ALONE:]:
+        yield _bounds(min(others), max(others)), np.concatenate([groups[one] for one in others])
+
+
+def _bounds(first: int, last: int) -> dict[str, Any]:
+    """Return the window from the start of one hour to the end of another."""
+    start, end = (pa.scalar(at * HOUR_US, TIMESTAMP).as_py() for at in (first, last + 1))
     return {"start": start, "end": end}
+
+
+def _leave_firsts(
+    fresh: npt.NDArray[np.bool_], spans: pa.Table, rows: npt.NDArray[np.intp]
+) -> None:
+    """Of `rows`, whose hashes occur more than once, leave only each identity's first fresh."""
+    seen: set[tuple[object, ...]] = set()
+    for position, identity in zip(rows.tolist(), _rows(spans.take(rows)), strict=True):
+        if identity in seen:
+            fresh[position] = False
+        seen.add(identity)
 
 
 def _occurs_before(hashes: Hashes) -> npt.NDArray[np.bool_]:
@@ -202,11 +229,6 @@ def _occurs_before(hashes: Hashes) -> npt.NDArray[np.bool_]:
     _, first = np.unique(hashes, return_index=True)
     again[first] = False
     return again
-
-
-def _identities(spans: pa.Table, *, of: Hashes, among: Hashes) -> set[tuple[object, ...]]:
-    """List the identities of those rows whose hash is `among` the given ones."""
-    return set(_rows(spans.filter(pa.array(np.isin(of, among)))))
 
 
 def _rows(spans: pa.Table) -> list[tuple[object, ...]]:
