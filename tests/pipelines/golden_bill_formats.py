@@ -1,0 +1,177 @@
+"""Writes the recorded bills of other forms: `python -m tests.pipelines.golden_bill_formats`.
+
+The calls of `golden_bills` at claude-sonnet-4-5's 3.00 in, 0.30 cache read, 15.00 out a million tokens
+(docs.claude.com, pricing), each bill with one residual planted, twice:
+
+- Anthropic's usage and cost report, both pages in one file: costs in cents as decimal strings, tokens
+  in a report of their own (docs.claude.com/en/api/admin-api/usage-cost). It has no taxes.
+- FOCUS 1.2 as a cloud's marketplace writes it: a million tokens a unit, charge categories for taxes
+  and credits, meters in words (focus.finops.org).
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from tests.pipelines.golden_bills import DAYS, FOLDER, MTOK, START, Call, Lines, calls
+
+MODEL: Final = "claude-sonnet-4-5"
+PRICES: Final = {"input": Decimal(3), "cache read": Decimal("0.30"), "output": Decimal(15)}
+CENT: Final = Decimal("0.01")
+
+
+def lines_of(made: list[Call]) -> Lines:
+    """Sum calls as the provider bills them."""
+    lines: Lines = {}
+    for at, *quantities in made:
+        for meter, quantity in zip(PRICES, quantities, strict=True):
+            line = lines.setdefault(((at - START).days, meter), [Decimal(0), Decimal(0)])
+            line[0] += quantity
+            line[1] += quantity * PRICES[meter] / MTOK
+    return {key: line for key, line in lines.items() if line[0]}
+
+
+def _uncaptured() -> tuple[Lines, str]:
+    """A call that we never saw: 100,000 in at 3 and 4,000 out at 15."""
+    return lines_of([*calls(), (START + timedelta(hours=30), 100_000, 0, 4_000)]), "0.36"
+
+
+def _overcounted() -> tuple[Lines, str]:
+    """The first call is not billed: 40,000 at 3, 16,000 at 0.30, 3,000 at 15."""
+    return lines_of(calls()[1:]), "-0.1698"
+
+
+def _cache_semantics() -> tuple[Lines, str]:
+    """16,000 cached tokens of each of forty calls at the fresh price: 2.70 more a million."""
+    return lines_of([(at, fresh + cached, 0, out) for at, fresh, cached, out in calls()]), "1.728"
+
+
+def _time_boundary() -> tuple[Lines, str]:
+    """The call of the last minute is on the next bill: 50,000 at 3 and 2,000 at 15."""
+    return lines_of(calls()[:-1]), "-0.18"
+
+
+def _price() -> tuple[Lines, str]:
+    """Output at 18 instead of 15: 129,800 tokens (40 x 3,000 + 10 x 780 + 2,000)."""
+    lines = lines_of(calls())
+    for (_, meter), line in lines.items():
+        if meter == "output":
+            line[1] *= Decimal("1.2")
+    return lines, "0.3894"
+
+
+def _rounding() -> tuple[Lines, str]:
+    """Every amount to the cent."""
+    lines = lines_of(calls())
+    exact = sum(line[1] for line in lines.values())
+    for line in lines.values():
+        line[1] = line[1].quantize(CENT)
+    return lines, format(sum(line[1] for line in lines.values()) - exact, "f")
+
+
+def _tax_fees() -> tuple[Lines, str]:
+    """4.20 of tax and a credit of 1.00, beside the usage."""
+    lines = lines_of(calls())
+    lines[0, "Tax"] = [Decimal(0), Decimal("4.20")]
+    lines[1, "Credit"] = [Decimal(0), Decimal("-1.00")]
+    return lines, "3.2"
+
+
+def _unexplained() -> tuple[Lines, str]:
+    """Output of the third day is 5 dollars dearer than its usage, for no reason."""
+    lines = lines_of(calls())
+    lines[2, "output"][1] += 5
+    return lines, "5"
+
+
+PLANTED: Final[dict[str, Callable[[], tuple[Lines, str]]]] = {
+    "uncaptured": _uncaptured,
+    "overcounted": _overcounted,
+    "cache_semantics": _cache_semantics,
+    "time_boundary": _time_boundary,
+    "price": _price,
+    "rounding": _rounding,
+    "tax_fees": _tax_fees,
+    "unexplained": _unexplained,
+}
+_TOKENS: Final = {
+    "input": "uncached_input_tokens",
+    "cache read": "cache_read_input_tokens",
+    "output": "output_tokens",
+}
+
+
+def anthropic(lines: Lines) -> str:
+    """Write the cost report and the usage report."""
+    costs, usages = [], []
+    for day in range(DAYS):
+        of_day = {meter: line for (n, meter), line in sorted(lines.items()) if n == day}
+        bounds = {f"{name}ing_at": (START + timedelta(days=at)).isoformat().replace("+00:00", "Z")
+                  for name, at in (("start", day), ("end", day + 1))}  # fmt: skip
+        costs.append({**bounds, "results": [_cost(m, line[1]) for m, line in of_day.items()]})
+        used = {name: int(of_day[m][0]) if m in of_day else 0 for m, name in _TOKENS.items()}
+        usages.append({**bounds, "results": [{**_USAGE, **used}]})
+    pages = [{"data": data, "has_more": False, "next_page": None} for data in (costs, usages)]
+    return json.dumps(pages, indent=1) + "\n"
+
+
+_USAGE: Final[dict[str, Any]] = {
+    "api_key_id": None, "workspace_id": None, "model": MODEL, "service_tier": "standard",
+    "context_window": "0-200k", "server_tool_use": {"web_search_requests": 0},
+    "cache_creation": {"ephemeral_1h_input_tokens": 0, "ephemeral_5m_input_tokens": 0},
+}  # fmt: skip
+
+
+def _cost(meter: str, usd: Decimal) -> dict[str, Any]:
+    return {
+        "currency": "USD", "amount": format((usd * 100).normalize(), "f"), "workspace_id": None,
+        "description": f"Claude Sonnet 4.5 Usage - {meter.title()} Tokens", "cost_type": "tokens",
+        "context_window": "0-200k", "model": MODEL, "service_tier": "standard",
+        "token_type": _TOKENS[meter],
+    }  # fmt: skip
+
+
+_FOCUS: Final = (
+    "BilledCost", "BillingCurrency", "ChargeCategory", "ChargePeriodStart", "ChargePeriodEnd",
+    "ChargeDescription", "SkuId", "SkuMeter", "ConsumedQuantity", "ConsumedUnit",
+)  # fmt: skip
+
+
+def focus(lines: Lines) -> str:
+    """Write a FOCUS CSV."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(_FOCUS)
+    for (day, meter), (quantity, usd) in sorted(lines.items()):
+        bounds = [f"{START + timedelta(days=day + more):%Y-%m-%dT%H:%M:%SZ}" for more in (0, 1)]
+        if meter in PRICES:
+            used = [f"anthropic/{MODEL}", f"{meter.title()} Tokens",
+                    format((quantity / MTOK).normalize(), "f"), f"{MTOK} Tokens"]  # fmt: skip
+            rows.writerow([usd, "USD", "Usage", *bounds, f"Claude Sonnet 4.5, {meter}", *used])
+        else:
+            rows.writerow([usd, "USD", meter, *bounds, meter, "", "", "", ""])
+    return text.getvalue()
+
+
+FORMATS: Final[dict[str, tuple[str, Callable[[Lines], str]]]] = {
+    "anthropic": ("anthropic.json", anthropic),
+    "focus": ("focus.csv", focus),
+}
+WITHOUT: Final = {("anthropic", "tax_fees")}
+"""What a format can not say."""
+
+
+def main() -> None:
+    """Write every bill."""
+    for source, (ending, write) in FORMATS.items():
+        for name, plant in PLANTED.items():
+            if (source, name) not in WITHOUT:
+                (FOLDER / f"{name}.{ending}").write_text(write(plant()[0]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
