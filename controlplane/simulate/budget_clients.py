@@ -9,7 +9,7 @@ from controlplane.agent.ticket import RefusedError, Ticket
 from controlplane.simulate.budget_causes import Cause, cause_of
 from controlplane.simulate.budget_proxy import Proxy
 from controlplane.simulate.budget_schedule import MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS
-from controlplane.simulate.budget_stage import CHILD, Stage
+from controlplane.simulate.budget_stage import CHILD, START, Stage
 from controlplane.simulate.budget_truth import Call, Draw, WindowId, bill_nusd, heavy_tail
 
 
@@ -131,4 +131,6 @@ class Clients:
         stage = self._stage
         leases = proxy.leases_of(ticket)
         windows = (stage.server.lease_windows[lease] for lease in leases)
+        if stage.schedule.rolling:
+            return tuple(sorted((window.budget_id, START) for window in windows))
         return tuple(sorted((window.budget_id, window.start) for window in windows))

@@ -117,6 +117,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[Event, ...]
     escrow_holds: int = 0
     """What each proxy is leased for times without a server, in ceilings of the largest call."""
+    rolling: str | None = None
+    """The length of a rolling window, longer than the run; None: windows are days."""
 
 
 def draw(seed: str, *, weather: Weather | None = None, holds: int | None = None) -> Schedule:

@@ -128,9 +128,9 @@ class Server:
 
     def amounts(self, budget_id: str) -> Amounts:
         """Return what stands in a budget's window now."""
-        key = WindowKey(budget_id, self._budgets[budget_id].window(self._now()).start)
+        window = self._budgets[budget_id].counted_window(self._now())
         with self._books.transaction() as ledger:
-            return ledger.amounts([key]).get(key, Amounts())
+            return ledger.amounts_between(budget_id, window.start, window.end)
 
     async def policy(self, known: str | None, wait_seconds: float) -> httpx.Response:
         """Answer a poll when there is something newer, or the wait is over."""

@@ -12,6 +12,7 @@ import msgspec
 from controlplane.budgets.book import LeaseTerms
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.ports import Ledger
+from controlplane.budgets.windows import WindowKind
 from controlplane.core.calendar import Period, Window
 from controlplane.core.ids import SequentialIds
 from controlplane.pipelines.sync import sync
@@ -122,12 +123,16 @@ class Stage:
             tenant=TENANT,
             limit_nusd=limit_nusd,
             escrow_nusd=min(limit_nusd, self._escrow_nusd),
-            period=Period.DAY,
+            window_kind=WindowKind.ROLLING if self.schedule.rolling else WindowKind.CALENDAR,
+            period=None if self.schedule.rolling else Period.DAY,
+            every=self.schedule.rolling,
             counts_from=START - timedelta(days=1),
         )
 
     def windows(self) -> tuple[WindowId, ...]:
         """The window of each budget that is open now."""
+        if self.schedule.rolling:  # longer than the run: all of it counts together
+            return tuple((name, START) for name in self.budgets)
         if self.now() >= self._window.end:
             self._window = self.budgets[CHILD].window(self.now())
         return tuple((name, self._window.start) for name in self.budgets)

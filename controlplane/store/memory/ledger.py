@@ -64,6 +64,8 @@ class MemoryLedger:
 class _State(msgspec.Struct):
     budgets: dict[str, Budget] = {}
     balances: dict[WindowKey, Amounts] = {}
+    windows: dict[str, tuple[WindowKey, ...]] = {}
+    """Of each budget, those that have a balance, as they began to have one."""
     entries: dict[WindowKey, dict[str, Entry]] = {}
     leases: dict[str, Lease] = {}
     living: dict[str, Lease] = {}
@@ -126,11 +128,8 @@ class MemoryLedgerTransaction:
 
     def amounts_between(self, budget_id: str, start: datetime, end: datetime) -> Amounts:
         """Return the sum over a budget's windows that start in `[start, end)`."""
-        found = (
-            amounts
-            for key, amounts in self._state.balances.items()
-            if key.budget_id == budget_id and start <= key.start < end
-        )
+        windows = self._state.windows.get(budget_id, ())
+        found = (self._state.balances[key] for key in windows if start <= key.start < end)
         return sum(found, Amounts())
 
     def append(self, entries: Sequence[Entry]) -> None:
@@ -142,6 +141,10 @@ class MemoryLedgerTransaction:
                 raise ConflictError(f"the state has moved: {entry.key} is posted")
             self._put(kept, entry.key, entry)
             before = state.balances.get(entry.window, Amounts())
+            if entry.window not in state.balances:
+                budget_id = entry.window.budget_id
+                known = state.windows.get(budget_id, ())
+                self._put(state.windows, budget_id, (*known, entry.window))
             self._put(state.balances, entry.window, before + entry.change)
 
     def leases(self, ids: Collection[str]) -> list[Lease]:
