@@ -112,7 +112,7 @@ def test_schema_names_every_action_and_every_selector() -> None:
         for part in parts.values()
         for option in part.get("properties", {}).get("action", {}).get("enum", [])
     }
-    expected = "annotate canary cap deny downgrade experiment failover route throttle"
+    expected = "annotate canary cap deny downgrade experiment failover route strip throttle"
     assert set(expected.split()) == actions
     assert list(RULE_KEYS) == parts["Deny"]["properties"]["match"]["propertyNames"]["enum"]
     assert parts["Deny"]["additionalProperties"] is False
