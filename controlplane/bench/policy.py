@@ -36,14 +36,24 @@ HOST: Final = "127.0.0.1"
 
 
 def run(
-    sizes: tuple[int, ...] = SIZES, *, publishes: int = 10, agents: int = AGENTS
+    sizes: tuple[int, ...] = SIZES,
+    *,
+    publishes: int = 10,
+    agents: int = AGENTS,
+    every_model: bool = False,
 ) -> dict[str, object]:
-    """Measure each size on a fresh server, with so many real agents beside the subscribers."""
+    """Measure each size on a fresh server, with so many real agents beside the subscribers.
+
+    With `every_model` a hard budget on any model is in the policy, and so is every model's rate.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = hard - SPARE_DESCRIPTORS
     stages = {
-        str(size): _measure(min(size, most), publishes=publishes, agents=agents) for size in sizes
+        str(size): _measure(
+            min(size, most), publishes=publishes, agents=agents, every_model=every_model
+        )
+        for size in sizes
     }
     return {
         "stages": stages,
@@ -62,6 +72,7 @@ def run(
         "config": {
             "agents": agents,
             "publishes": publishes,
+            "every_model": every_model,
             "descriptor_limit": hard,
             "descriptor_limit_soft": soft,
             "cpus": os.cpu_count(),
@@ -69,7 +80,7 @@ def run(
     }
 
 
-def _measure(subscribers: int, *, publishes: int, agents: int) -> dict[str, Any]:
+def _measure(subscribers: int, *, publishes: int, agents: int, every_model: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="controlplane-bench-policy-") as folder:
         root = Path(folder)
         port = free_port()
@@ -77,6 +88,8 @@ def _measure(subscribers: int, *, publishes: int, agents: int) -> dict[str, Any]
         with contextlib.ExitStack() as running:
             hub = running.enter_context(_hub(root, port))
             publisher = running.enter_context(_publisher(port, admin["text"]))
+            if every_model:
+                publisher.hold_every_model()
             publisher.publish()
             base = Order(HOST, port, proxy["text"], proxy["policy_keys"])
             raw = running.enter_context(_clients(_sized(base, subscribers=subscribers)))
@@ -92,6 +105,7 @@ def _measure(subscribers: int, *, publishes: int, agents: int) -> dict[str, Any]
             figures = _publish_often(publisher, raw, fleet, hub=hub, times=publishes)
             figures |= {
                 "subscribers": subscribers,
+                "document_bytes": publisher.document_bytes(proxy["text"]),
                 "agents": agents,
                 "connect_seconds": connect,
                 "agents_connect_seconds": _since(started, together),
@@ -135,6 +149,19 @@ class _Publisher:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
         self._number = 0
+
+    def hold_every_model(self) -> None:
+        """Make a hard budget that a call of any model may be charged to."""
+        budget = {"name": "all", "owner": "bench", "tenant": "default", "period": "month"}
+        self._client.post(
+            "/api/v1/budgets", json={**budget, "limit_usd": "1000"}
+        ).raise_for_status()
+
+    def document_bytes(self, key: str) -> int:
+        """Return the size of what is published, as a proxy gets it."""
+        proxy = {"Authorization": f"Bearer {key}"}
+        answer = self._client.get("/api/v1/policy", headers=proxy).raise_for_status()
+        return len(answer.content)
 
     def publish(self) -> tuple[float, str]:
         """Return the instant before the request, and the generation it made."""

@@ -57,6 +57,9 @@ def bench_policy(
     ] = None,
     publishes: Annotated[int, typer.Option(min=1, max=1_000)] = 10,
     agents: Annotated[int, typer.Option(min=1, max=5_000, help="Whole agents beside them.")] = 20,
+    every_model: Annotated[
+        bool, typer.Option("--every-model", help="With a hard budget that needs every rate.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Publish to received and applied at 1,000 and 10,000 subscribers, and their reconnection."""
@@ -64,7 +67,7 @@ def bench_policy(
     from controlplane.bootstrap.text import figures
 
     sizes = tuple(subscribers) if subscribers else SIZES
-    result = run(sizes, publishes=publishes, agents=agents)
+    result = run(sizes, publishes=publishes, agents=agents, every_model=every_model)
     print_json(result) if json else print_text(figures(result))
 
 

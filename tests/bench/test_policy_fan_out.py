@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from controlplane.api.policy_stream import MAX_PUSHED_BYTES
 from controlplane.bench.policy import SIZES, run
 
 PROMISED_MS = {1_000: 100.0, 10_000: 500.0}
@@ -17,8 +18,15 @@ def test_policy_reaches_all_and_all_return(
     full_size: bool,  # noqa: FBT001 - a fixture
     write_proof: Callable[..., None],
 ) -> None:
-    """40 raw subscribers in `make test`, 1,000 and 10,000 in `make prove`; 20 agents among them."""
-    result = run(SIZES if full_size else (SMALL,), publishes=20 if full_size else 1)
+    """40 raw subscribers in `make test`, 1,000 and 10,000 in `make prove`; 20 agents among them.
+
+    The small run holds a budget on every model, so that its document is pushed as its change.
+    """
+    result = run(
+        SIZES if full_size else (SMALL,),
+        publishes=20 if full_size else 1,
+        every_model=not full_size,
+    )
     stages = result["stages"]
     assert isinstance(stages, dict)
     is_within_limits = all(
@@ -32,6 +40,7 @@ def test_policy_reaches_all_and_all_return(
     for stage in stages.values():
         assert 0 == stage["missing"]
         assert stage["reconnect_seconds"] is not None
+        assert (stage["document_bytes"] > MAX_PUSHED_BYTES) is not full_size
     if full_size:
         assert is_within_limits
 
