@@ -18,7 +18,7 @@ PARTS: Final = (
 NEAR_LIMIT: Final = 0.9
 WARM: Final = 0.8
 GENERATION_COLUMNS: Final = ("generation", "created", "rules", "budgets", "book")
-NODE_COLUMNS: Final = ("node", "node_state", "applied", "seen", "why")
+NODE_COLUMNS: Final = ("node", "node_state", "expected", "applied", "seen", "why")
 
 
 ROLLOUT_MOODS: Final[
@@ -143,6 +143,7 @@ def node_rows(
     shown = {
         "node": [row["node"] for row in rows],
         "node_state": [say(f"node_{row['state']}") for row in rows],
+        "expected": [_generation(row["expected"]) for row in rows],
         "applied": [_generation(row["applied"]) for row in rows],
         "seen": [spoken.moment(row["seen_at"], zone=zone) for row in rows],
         "why": [row["reason"] or "" for row in rows],

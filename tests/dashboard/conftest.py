@@ -33,7 +33,7 @@ GENERATION: Final = {
     "budgets": 2, "rules": 3, "price_book_version": "2026-11-19",
 }  # fmt: skip
 NODE: Final = {
-    "scope": "default", "node": "gateway-1", "state": "rejected",
+    "scope": "default", "node": "gateway-1", "state": "rejected", "expected": {"epoch": 1, "gen": 4},
     "applied": {"epoch": 1, "gen": 3}, "rejected": {"epoch": 1, "gen": 4},
     "reason": "unknown field `canary`", "seen_at": "2026-11-20T10:06:58Z",
 }  # fmt: skip

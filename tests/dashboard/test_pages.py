@@ -242,6 +242,7 @@ def test_a_node_that_refused_a_generation_says_why(open_page: OpenPage) -> None:
     generations, nodes, *_ = open_page("budgets_policy").dataframe
     assert list(generations.value["Generation"]) == ["1.4"]
     assert list(nodes.value["State"]) == ["refused"]
+    assert list(nodes.value["Expected"]) == ["1.4"]
     assert list(nodes.value["Applied"]) == ["1.3"]
     assert list(nodes.value["Reason"]) == ["unknown field `canary`"]
 
