@@ -16,13 +16,13 @@ from controlplane.core.clock import Clock
 from controlplane.policy.wire import Grant, LeaseReturn, LeaseWant, Standing
 
 RENEW_RATIO: Final = 0.25  # of the lease's life; then it is given back and asked for anew
-SHORT_SECONDS: Final = 0.25  # how long "not enough" is taken for an answer
+SHORT_SECONDS: Final = 0.1  # how long "not enough" is taken for an answer
 FIRST_CALLS: Final = 16  # a lease is for so many while nobody knows yet what is used
 QUIET_SECONDS: Final = 2.0  # after a refusal nothing is asked for in advance for so long
 IDLE_SECONDS: Final = 2.0  # an unused lease goes back when others may need it
 ESCROW_FRESH_RATIO: Final = 0.75  # of its life; with less left another is asked for
 ESCROW_AGAIN_SECONDS: Final = 10.0  # after one was refused or recalled
-RECALLED_SECONDS: Final = 0.25  # a lease that is asked back and was not used for this long goes
+RECALLED_SECONDS: Final = 0.1  # a lease that is asked back and was not used for this long goes
 
 
 class Instant(msgspec.Struct, frozen=True):

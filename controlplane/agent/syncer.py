@@ -30,6 +30,7 @@ from controlplane.policy.wire import (
 )
 
 MIN_GAP_SECONDS: Final = 0.02  # between two syncs, however many calls wait
+RECALLED_GAP_SECONDS: Final = 0.1  # between two, while the server wants back what we do not use
 HEARTBEAT_SECONDS: Final = 5.0  # a node that says nothing for longer is stale to the server
 MIN_PATIENCE_SECONDS: Final = 0.05  # with an answer; a call waits 0.25 s for one
 FIRST_SECONDS: Final = 0.02  # what an answer is thought to take, give or take, before the first
@@ -136,7 +137,7 @@ class Syncer:
         await self._recover()
         while True:
             try:
-                async with asyncio.timeout(self._settings.sync_interval_seconds):
+                async with asyncio.timeout(self._interval_seconds):
                     await self._wake.wait()
             except TimeoutError:
                 pass  # nobody woke us: the interval has passed
@@ -152,7 +153,16 @@ class Syncer:
                 again = self._failures_in_a_row > 1
                 backoff = min(MAX_BACKOFF_SECONDS, 2 * backoff) if again else MIN_GAP_SECONDS
                 say("sync_failed", error=type(wrong).__name__, detail=str(wrong)[:200])
+                if self._waiters:
+                    self._wake.set()  # they can not wait for the interval
             await asyncio.sleep(backoff)
+
+    @property
+    def _interval_seconds(self) -> float:
+        """Speak sooner while others may wait for what we have."""
+        usual = self._settings.sync_interval_seconds
+        recalled = any(one.budget_id in self._recalled for one in self._holder.book.leases)
+        return min(usual, RECALLED_GAP_SECONDS) if recalled else usual
 
     def _failed(self) -> None:
         """Have more patience with the next but one: a lost message needs none, a slow server does."""

@@ -112,6 +112,13 @@ class LedgerBook:
             return False
         return self.amounts(budget).leased_nusd > 0
 
+    def most_seconds(self, budget_id: str, seconds: float) -> float:
+        """Return so many seconds, or fewer when a budget's window ends before."""
+        budget = self._budgets.get(budget_id)
+        if budget is None:
+            return seconds
+        return min(seconds, (budget.window(self._now).end - self._now).total_seconds())
+
     def span_of(self, said: Settle, *, holder: str) -> Window | None:
         """Return when a hold was taken, by our clock: while its leases lived; None: not known."""
         leases = [self._own(lease_id, holder) for lease_id in said.leases.values()]

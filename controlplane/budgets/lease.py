@@ -56,6 +56,8 @@ TRANSITIONS: Final[Mapping[tuple[LeaseState, LeaseEvent], LeaseState]] = {
 """What is not here changes nothing: a repeated return, an expiry of what has expired."""
 
 CHARGED_AS_LEASED: Final = frozenset({LeaseState.GRANTED, LeaseState.RETURNED})
+SMALL_HOLDS: Final = 10
+"""With less than so many calls' holds left for each of several holders, nothing is leased ahead."""
 IN_HAND: Final = frozenset({LeaseState.GRANTED, LeaseState.EXPIRED})
 """Its holder has not given it back."""
 
@@ -129,8 +131,12 @@ def lease_amount(*, want_nusd: int, need_nusd: int, free_nusd: int, holders: int
     """Size a lease: what is wanted, at least the call at hand, tapering as the window empties.
 
     `clamp(want, need, free / 2N)`, so that the last money is not parked with one of N holders.
+    With so little left that each of several holders could take but a few calls, a lease is for the
+    calls at hand alone (L10); a lone holder takes its share and serves from it.
     When even the call at hand does not fit, all that is free: the call may be cut to it.
     """
+    if holders > 1 and free_nusd < SMALL_HOLDS * holders * need_nusd:
+        return min(free_nusd, need_nusd)
     share = free_nusd // (2 * max(1, holders))
     return min(free_nusd, max(need_nusd, min(want_nusd, share)))
 

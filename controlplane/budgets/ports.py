@@ -72,7 +72,7 @@ class LedgerTransaction(Protocol):
     def holders(
         self, windows: Collection[WindowKey], *, now: datetime, other_than: str
     ) -> dict[WindowKey, int]:
-        """Return how many other holders have a living lease in each window."""
+        """Return how many other holders have a lease or open calls in each window."""
         ...
 
     def leased_budgets(self, *, since: datetime) -> set[str]:

@@ -36,11 +36,11 @@ from controlplane.policy.wire import (
     SyncRequest,
 )
 
-SHORT_SECONDS: Final = 0.25
+SHORT_SECONDS: Final = 0.1
 """How long a holder need not ask again when others hold what may come back."""
 EMPTY_SECONDS: Final = 5.0
 """The same when nothing is promised to anybody: only a higher limit or a new window will help."""
-SCARCE_PARTS: Final = 8
+SCARCE_PARTS: Final = 2
 """With less than this part of what is leased free, leases that are not in use are recalled."""
 MAX_STANDINGS: Final = 100
 MAX_SWEPT: Final = 1_000
@@ -373,6 +373,7 @@ def _grant(
     lease = book.grant(want, holder=request.boot_id, new_id=lambda: ids.new("lease"))
     if lease is None:
         seconds = SHORT_SECONDS if book.is_leased(want.budget_id) else EMPTY_SECONDS
+        seconds = book.most_seconds(want.budget_id, seconds)
         return Grant(want.budget_id, "", 0, seconds, now, want.is_escrow)
     return _to_wire(lease, now, is_escrow=want.is_escrow)
 

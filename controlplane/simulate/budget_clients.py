@@ -95,6 +95,7 @@ class Clients:
             whole_nusd=stage.ceiling(draw.input_bound, draw.output_bound),
             cost_nusd=cost,
         )
+        was_cut_off = stage.is_cut_off(proxy)
         try:
             ticket = await proxy.admit(draw)
         except RefusedError:
@@ -104,9 +105,11 @@ class Clients:
             stage.truth.abandon(draw.number)
             raise
         if ticket is None:
-            held = stage.truth.deny(draw, for_money=True)
+            is_cut_off = was_cut_off or stage.is_cut_off(proxy)
+            held = stage.truth.deny(draw, for_money=True, is_cut_off=is_cut_off)
             if held is not None:
-                self.causes[cause_of(stage, proxy.agent.holder, least_nusd=least)] += 1
+                if not is_cut_off:
+                    self.causes[cause_of(stage, proxy.agent.holder, least_nusd=least)] += 1
                 stage.loop.call_later(draw.seconds, stage.truth.end_imagined, held, min(held, cost))
             return
         await self._upstream(proxy, ticket, draw)

@@ -22,6 +22,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     falsely_denied: int
     false_denial_causes: dict[str, int]
     """By where the money was; see `budget_causes.Cause`."""
+    denied_cut_off: int
+    """Would have fit, but agent and server did not reach each other; not among the false ones."""
     unserved: int
     overspend_nusd: int
     debt_nusd: int
@@ -55,6 +57,7 @@ def outcome_of(stage: Stage, clients: Clients) -> Outcome:
         denied=truth.denied,
         falsely_denied=truth.falsely_denied,
         false_denial_causes={cause.value: clients.causes[cause] for cause in Cause},
+        denied_cut_off=truth.denied_cut_off,
         unserved=truth.unserved,
         overspend_nusd=truth.overspend_nusd,
         debt_nusd=sum(

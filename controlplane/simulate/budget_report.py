@@ -48,6 +48,11 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     false_denial_ratios: Spread
     false_denial_causes: dict[str, float]
     """The same ratio in parts, by where the money was when a call was refused."""
+    denied_cut_off: int
+    """Calls that would have fit and came while agent and server did not reach each other: refused
+    by design when no lease holds them, so not among the false denials."""
+    denied_cut_off_ratio: float
+    """Of the calls that would have fit."""
     lease_calls_per_request: float
     sync_calls_per_request: float
     unserved_ratio: float
@@ -119,6 +124,7 @@ def add_up(seed: str, outcomes: Sequence[Outcome]) -> Figures:
 
 def _group(outcomes: Sequence[Outcome]) -> Group:
     asked = sum(one.asked for one in outcomes)
+    cut_off = sum(one.denied_cut_off for one in outcomes)
     return Group(
         schedules=len(outcomes),
         overspend_nusd=sum(one.overspend_nusd for one in outcomes),
@@ -128,6 +134,8 @@ def _group(outcomes: Sequence[Outcome]) -> Group:
         false_denial_ratio=_falsely_denied(outcomes),
         false_denial_ratios=Spread.of(_falsely_denied([one]) for one in outcomes),
         false_denial_causes=_causes(outcomes),
+        denied_cut_off=cut_off,
+        denied_cut_off_ratio=_ratio(cut_off, cut_off + sum(_could(one) for one in outcomes)),
         lease_calls_per_request=_ratio(sum(one.lease_calls for one in outcomes), asked),
         sync_calls_per_request=_ratio(sum(one.syncs for one in outcomes), asked),
         unserved_ratio=_ratio(sum(one.unserved for one in outcomes), asked),
@@ -155,8 +163,12 @@ def _causes(outcomes: Iterable[Outcome]) -> dict[str, float]:
     could = 0
     for one in outcomes:
         found.update(one.false_denial_causes)
-        could += one.falsely_denied + one.admitted
+        could += _could(one)
     return {cause: _ratio(number, could) for cause, number in found.items()}
+
+
+def _could(one: Outcome) -> int:
+    return one.falsely_denied + one.admitted
 
 
 def _ratio(part: int, whole: int) -> float:

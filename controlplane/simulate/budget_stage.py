@@ -201,6 +201,10 @@ class Stage:
         if changes is not None:
             self.server.post(changes)
 
+    def is_cut_off(self, proxy: Proxy) -> bool:
+        """Whether a proxy's agent and the server do not reach each other now."""
+        return self.loop.time() < max(proxy.network.cut_until, self.server.down_until)
+
     def is_large(self) -> bool:
         """Whether every budget still holds so many calls that a lease call should be rare."""
         return all(

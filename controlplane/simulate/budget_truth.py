@@ -73,6 +73,8 @@ class Truth:
         self._waiting: dict[int, Waiting] = {}
         self._now: tuple[WindowId, ...] = ()
         self.asked = self.admitted = self.denied = self.falsely_denied = 0
+        self.denied_cut_off = 0
+        """Would have fit, but the agent and the server did not reach each other."""
         self.unserved = 0
         """Refused for another reason than money: no policy, a policy that is too old."""
         self.offered_nusd = 0
@@ -115,8 +117,11 @@ class Truth:
                 self._use(window, call.cost_nusd - call.held_nusd)
             self._let_in()
 
-    def deny(self, draw: Draw, *, for_money: bool) -> int | None:
-        """A call was refused; returns what it would have held if it had fit, else None."""
+    def deny(self, draw: Draw, *, for_money: bool, is_cut_off: bool = False) -> int | None:
+        """A call was refused; returns what it would have held if it had fit, else None.
+
+        An agent that can not reach the server refuses what its leases do not hold: by design.
+        """
         waiting = self._waiting.pop(draw.number)
         if not for_money:
             self.unserved += 1
@@ -125,7 +130,10 @@ class Truth:
         self.denied += 1
         if not waiting.reserved_nusd:
             return None
-        self.falsely_denied += 1
+        if is_cut_off:
+            self.denied_cut_off += 1
+        else:
+            self.falsely_denied += 1
         return waiting.reserved_nusd
 
     def end_imagined(self, held_nusd: int, cost_nusd: int) -> None:

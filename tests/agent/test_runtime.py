@@ -242,6 +242,22 @@ def test_a_lost_answer_settles_once(control_plane: Any, make_settings: Make) -> 
     assert len(sent) >= 2
 
 
+def test_a_call_that_waits_is_asked_for_again_when_the_answer_is_lost(
+    control_plane: Any, make_settings: Make
+) -> None:
+    """Not at the next interval, when it would have been refused long ago."""
+    control_plane.publish()
+
+    async def work(agent: Agent) -> None:
+        control_plane.fail_syncs(1)
+        ticket = await agent.admit(_request())
+        assert ticket.hold_id
+        assert 1 == agent.syncer.failures
+
+    settings = make_settings(control_plane, sync_interval_seconds=60.0, admission_wait_seconds=20.0)
+    _run(settings, work)
+
+
 def test_a_call_nobody_ends_is_settled_as_unknown(control_plane: Any, make_settings: Make) -> None:
     control_plane.publish()
 

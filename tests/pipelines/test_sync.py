@@ -295,6 +295,33 @@ def test_lease_ends_with_its_window(tools: SyncTools, make_budget: Callable[...,
     assert turn == reply.standings[0].window_start
 
 
+def test_a_refusal_ends_with_its_window(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """An empty budget is full again when the next window begins."""
+    make_budget(counts_from=NOW, limit_nusd=1)
+    turn = datetime(2026, 12, 1, tzinfo=UTC)
+    want = (LeaseWant("b", 400, 400, 400),)
+    (early,) = say(tools, now=turn - timedelta(hours=1), want=want).grants
+    (late,) = say(tools, now=turn - timedelta(seconds=2), want=want).grants
+    assert (0, 5.0) == (early.amount_nusd, early.ttl_seconds)
+    assert (0, 2.0) == (late.amount_nusd, late.ttl_seconds)
+
+
+def test_who_has_open_calls_counts_as_a_holder(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """A lease that went back while a call still runs leaves its holder among those who share."""
+    make_budget()
+    first = grant(tools, 400)
+    say(tools, returns=(LeaseReturn(first.lease_id, 300),))
+    (second,) = say(tools, holder="h2", want=(LeaseWant("b", 10_000, 1),)).grants
+    assert 900 // 4 == second.amount_nusd
+    say(tools, settle=(settle("h", first.lease_id),))
+    (third,) = say(tools, holder="h2", want=(LeaseWant("b", 10_000, 1),)).grants
+    assert (1_000 - 30 - 225) // 2 == third.amount_nusd
+
+
 def test_settles_become_reports_after_they_are_durable(
     tools: SyncTools, make_budget: Callable[..., Budget], reports: Reports
 ) -> None:

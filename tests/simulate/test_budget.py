@@ -18,7 +18,7 @@ from controlplane.policy.wire import SyncReply, SyncRequest
 from controlplane.simulate.budget_outcome import Outcome
 from controlplane.simulate.budget_proxy import Parts
 from controlplane.simulate.budget_report import add_up, run_schedules
-from controlplane.simulate.budget_schedule import Kind, Schedule, Weather, draw
+from controlplane.simulate.budget_schedule import Event, Kind, Schedule, Weather, draw
 from controlplane.simulate.budget_stage import World
 from controlplane.simulate.budget_world import simulate
 
@@ -72,6 +72,20 @@ def test_a_large_budget_needs_few_lease_calls() -> None:
     asked = sum(one.asked_of_large for one in outcomes)
     assert asked > 1_000
     assert sum(one.lease_calls_of_large for one in outcomes) <= asked / 50
+
+
+def test_refusals_while_cut_off_are_not_false() -> None:
+    """The agent can not ask: what it refuses then is told apart."""
+    calm = draw("cut", holds=SMALL, weather=Weather.CALM)
+    calm = msgspec.structs.replace(calm, proxies=1, idle_proxies=0, events=(), rolls=False)
+    cut = Event(at_seconds=2.0, kind=Kind.PARTITION, for_seconds=8.0)
+    whole = simulate(calm, small_world())
+    parted = simulate(msgspec.structs.replace(calm, events=(cut,)), small_world())
+    assert 0 == whole.denied_cut_off
+    assert parted.denied_cut_off > 0
+    assert parted.denied_cut_off + parted.falsely_denied <= parted.denied
+    group = add_up("cut", [parted]).weather[Weather.CALM.value]
+    assert parted.denied_cut_off == group.denied_cut_off
 
 
 def test_the_seed_alone_reproduces_a_run() -> None:

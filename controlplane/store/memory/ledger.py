@@ -13,7 +13,7 @@ import msgspec
 
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.hold import HoldLine, SettledHold
-from controlplane.budgets.lease import CHARGED_AS_LEASED, IN_HAND, Lease, LeaseState
+from controlplane.budgets.lease import CHARGED_AS_LEASED, IN_HAND, Lease
 from controlplane.budgets.ledger import Amounts, Entry, WindowKey, within_range
 from controlplane.budgets.ports import LedgerTransaction
 from controlplane.budgets.posting import WaitingCall
@@ -183,10 +183,10 @@ class MemoryLedgerTransaction:
     def holders(
         self, windows: Collection[WindowKey], *, now: datetime, other_than: str
     ) -> dict[WindowKey, int]:
-        """Return how many other holders have a living lease in each window."""
+        """Return how many other holders have a lease or open calls in each window."""
         found: dict[WindowKey, set[str]] = {}
         for lease in self._state.living.values():
-            is_living = lease.state is LeaseState.GRANTED and lease.expires_at > now
+            is_living = lease.expires_at > now
             if is_living and lease.holder != other_than and lease.window in windows:
                 found.setdefault(lease.window, set()).add(lease.holder)
         return {window: len(holders) for window, holders in found.items()}

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, tu
 
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.hold import HoldLine, SettledHold
-from controlplane.budgets.lease import CHARGED_AS_LEASED, IN_HAND, Lease, LeaseState
+from controlplane.budgets.lease import CHARGED_AS_LEASED, IN_HAND, Lease
 from controlplane.budgets.ledger import Amounts, Entry, WindowKey, within_range
 from controlplane.budgets.ports import LedgerTransaction
 from controlplane.budgets.posting import WaitingCall
@@ -156,7 +156,7 @@ class SqlLedgerTransaction:
     def holders(
         self, windows: Collection[WindowKey], *, now: datetime, other_than: str
     ) -> dict[WindowKey, int]:
-        """Return how many other holders have a living lease in each window."""
+        """Return how many other holders have a lease or open calls in each window."""
         if not windows:
             return {}
         table = lease_table.c
@@ -164,8 +164,8 @@ class SqlLedgerTransaction:
         rows = self._connection.execute(
             select(table.budget_id, table.window_start, func.count(table.holder.distinct()))
             .where(tuple_(table.budget_id, table.window_start).in_(keys))
-            .where(table.state == LeaseState.GRANTED, table.expires_at > now)
-            .where(table.holder != other_than)
+            .where(table.state.in_(sorted(CHARGED_AS_LEASED)), table.expires_at > now)
+            .where(table.open_nusd > 0, table.holder != other_than)
             .group_by(table.budget_id, table.window_start)
         )
         return {WindowKey(budget_id, start): count for budget_id, start, count in rows}

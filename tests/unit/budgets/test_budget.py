@@ -141,6 +141,19 @@ def test_lease_is_within_what_is_free_and_wanted(
     assert amount <= max(need, free // 2)
 
 
+def test_a_small_budget_of_several_holders_is_leased_call_by_call() -> None:
+    """Below ten holds for each; a lone holder and a larger budget are leased ahead (L10)."""
+
+    def size(*, free: int, holders: int) -> int:
+        return lease_amount(want_nusd=50_000, need_nusd=100, free_nusd=free, holders=holders)
+
+    assert 100 == size(free=1_999, holders=2)
+    assert 500 == size(free=2_000, holders=2)
+    assert 100 == size(free=2_000, holders=3)
+    assert 999 == size(free=1_999, holders=1)
+    assert 60 == size(free=60, holders=2)
+
+
 def test_what_has_expired_does_not_expire_again() -> None:
     """Its money moved to unproven once; a second sweep moves nothing."""
     lease = Lease(
