@@ -63,6 +63,52 @@ def test_a_span_sent_again_is_known_also_after_a_restart(tmp_path: Path, span_ro
     store.close()
 
 
+def test_a_span_sent_again_is_known_when_its_start_is_no_longer_ahead(span_rows: Rows) -> None:
+    """Three hours later the wrong start is in the past, and would be believed."""
+    store = DuckDbSpanStore(None)
+    store.write(span_rows(ahead(1), ahead(2)), batch_id="a")
+    later = 3 * 3600.0
+    written = store.write(span_rows(ahead(1, took=later), ahead(3, took=later)), batch_id="b")
+    store.close()
+    assert (1, 1) == (written.stored, written.duplicates)
+
+
+def test_a_revision_keeps_the_start_of_what_it_revises(span_rows: Rows) -> None:
+    store = DuckDbSpanStore(None)
+    store.write(span_rows(ahead(1)), batch_id="a")
+    store.write(span_rows(ahead(1, took=4000.0, content_hash=77)), batch_id="b")
+    calls = calls_of(store, MONTH)
+    store.close()
+    assert 1 == len(calls)
+
+
+def test_copies_in_one_batch_are_one_span(span_rows: Rows) -> None:
+    """One was received when its start was ahead, the other when it was not."""
+    store = DuckDbSpanStore(None)
+    written = store.write(span_rows(ahead(1), ahead(1, took=3 * 3600.0)), batch_id="a")
+    store.close()
+    assert (1, 1) == (written.stored, written.duplicates)
+
+
+def test_what_is_learned_later_moves_nothing_that_is_stored(span_rows: Rows) -> None:
+    """Starts all over a day, as no one clock makes them: every batch teaches another estimate."""
+    store = DuckDbSpanStore(None)
+    batches = [
+        [
+            ahead(100 * at + n, start_time=NOW + timedelta(days=5, minutes=37 * n + 11 * at))
+            for n in range(40)
+        ]
+        for at in range(7)
+    ]
+    for at, batch in enumerate(batches):
+        store.write(span_rows(*batch), batch_id=f"first-{at}")
+    again = [
+        store.write(span_rows(*batch), batch_id=f"again-{at}") for at, batch in enumerate(batches)
+    ]
+    store.close()
+    assert [(0, 40)] * 7 == [(written.stored, written.duplicates) for written in again]
+
+
 def test_a_skewed_client_still_joins_its_proxy(span_rows: Rows) -> None:
     """Moved, the two overlap again; two hours apart an id would join nothing."""
     store = DuckDbSpanStore(None)
