@@ -42,7 +42,7 @@ from controlplane.bootstrap.publishing import (
 from controlplane.bootstrap.reconciling import uploaded_bills
 from controlplane.bootstrap.recording import content_rounds, recording_of
 from controlplane.bootstrap.recovery import notice_restore, recovery_rounds
-from controlplane.bootstrap.rerates import closing_of, run_waiting
+from controlplane.bootstrap.rerates import close_periods, run_waiting
 from controlplane.bootstrap.supervisor import say_ready, wait_for_stop
 from controlplane.bootstrap.system import (
     SystemClock,
@@ -59,7 +59,7 @@ from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import SettleOutcome, settle_tick
 from controlplane.pipelines.sync import SyncTools, sweep
 from controlplane.policy.rollout import RolloutTerms
-from controlplane.pricing.price import reprice
+from controlplane.pricing.price import repin, reprice
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
 from controlplane.store.metadata.attribution import RulesRepository
@@ -287,11 +287,13 @@ def build_rounds(
 
     @telemetry.SETTLE_SECONDS.time()
     def settle() -> None:
+        closing = close_periods(settings, stores.spans, now=CLOCK.now())
         outcome = settle_tick(
             stores.spans,
             now=CLOCK.now(),
             ledger=posting,
             reprice=lambda rows: reprice(rows, book.current()),
+            repin=lambda rows: repin(rows, book.current()),
         )
         log_findings(outcome)
         run_waiting(
@@ -299,7 +301,7 @@ def build_rounds(
             RerateRepository(stores.engine),
             book=book,
             ledger=posting,
-            closing=closing_of(settings),
+            closing=closing,
             now=CLOCK.now(),
         )
 

@@ -31,7 +31,7 @@ from controlplane.pipelines.rerate import (
 from controlplane.pipelines.rerate_answer import RerateAnswer, to_answer
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.history import version_name
-from controlplane.pricing.price import reprice
+from controlplane.pricing.price import repin, reprice
 from controlplane.pricing.rerate import RerateOrder, RerateRun, RerateRuns, RunState
 from controlplane.settings import Settings
 from controlplane.store.metadata.ledger import LedgerRepository
@@ -224,13 +224,14 @@ def _run_here(
         LedgerRepository(engine),
         unenforced_grace_seconds=settings.budgets.unenforced_grace_seconds,
     )
+    closing = close_periods(settings, store, now=now)
     settle_all(store, ledger, book=book, now=now)
     run_waiting(
         store.rerates,
         RerateRepository(engine),
         book=book,
         ledger=ledger,
-        closing=closing_of(settings),
+        closing=closing,
         now=now,
     )
 
@@ -242,11 +243,23 @@ def settle_all(
     through = -1
     while True:
         done = settle_tick(
-            store, now=now, ledger=ledger, reprice=lambda rows: reprice(rows, book.current())
+            store,
+            now=now,
+            ledger=ledger,
+            reprice=lambda rows: reprice(rows, book.current()),
+            repin=lambda rows: repin(rows, book.current()),
         )
         if done.through == through:
             return
         through = done.through
+
+
+def close_periods(settings: Settings, store: DuckDbSpanStore, *, now: datetime) -> Closing:
+    """Close in the store what the settings close, and answer what is: nothing is opened again."""
+    asked = closing_of(settings)
+    return Closing(
+        before=store.close_before(asked.before, zone=asked.zone, now=now), zone=asked.zone
+    )
 
 
 def closing_of(settings: Settings) -> Closing:

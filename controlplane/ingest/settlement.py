@@ -1,5 +1,6 @@
 """What passes between a span store and settlement: Arrow tables, no behavior."""
 
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -86,6 +87,15 @@ CHANGE_SCHEMA: Final = pa.schema(
 )
 """A call before (-1) or after (+1) the settlement `version` it carries."""
 
+_CLOSING: Final[list["pa.Field[Any]"]] = [
+    pa.field("before", TIMESTAMP, nullable=False),
+    pa.field("zone", pa.string(), nullable=False),
+    pa.field("batch_id", pa.string()),
+    pa.field("closed_at", TIMESTAMP, nullable=False),
+]
+CLOSING_SCHEMA: Final = pa.schema(_CLOSING)
+"""Everything that starts before an instant, closed for what comes after a batch; NULL is the first."""
+
 CONTEXT_COLUMNS: Final = tuple(f.name for f in ATTRIBUTED if f.name != "tenant")
 """What a report that does not bill may still say about the call."""
 
@@ -104,6 +114,9 @@ class Unsettled(msgspec.Struct, frozen=True):
 
     edges: pa.Table
     """EDGE_SCHEMA rows of the grouped reports' traces."""
+
+    closed_before: datetime | None = None
+    """Calls that start before it stay as they are, whatever comes of these reports."""
 
 
 class Settled(msgspec.Struct, frozen=True):

@@ -36,6 +36,7 @@ from controlplane.pipelines.signed_directory import About, Part, Stamp, write_si
 from controlplane.pricing.commitments import Drawdown
 from controlplane.pricing.currency import USD, ExchangeRates, RateTable
 from controlplane.pricing.price_book import PriceBook
+from controlplane.pricing.rerate import LATE
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CallQuery
 from controlplane.signals.schema import CALL_SCHEMA, TIMESTAMP
@@ -256,6 +257,12 @@ def _focus_body(
     return FOCUS_WRITERS[request.file_format](to_table(list(rows)))
 
 
+def _why(run_id: str, price_version: str) -> str:
+    if run_id == LATE:
+        return "reported late"
+    return f"re-rated at price version {price_version} ({run_id})"
+
+
 def _correction_parts(
     layout: Layout, request: ExportRequest, sources: ExportSources
 ) -> Iterator[Part]:
@@ -270,7 +277,7 @@ def _correction_parts(
             delta_nusd=row["delta_nusd"],
             owners={name: row[name] for name in OWNERS},
             sku={name: row[name] for name in SKU if name in row},
-            reason=f"re-rated at price version {row['price_version']} ({row['run_id']})",
+            reason=_why(row["run_id"], row["price_version"]),
         )
         for row in booked
     ]

@@ -77,6 +77,10 @@ class SpanSource(Protocol):
         """Answer everything that was booked beside calls, in the order of its booking."""
         ...
 
+    def closings(self) -> pa.Table:
+        """Answer CLOSING_SCHEMA rows: what was closed after which batch."""
+        ...
+
 
 class RebuildTarget(SpanWriter, SettleStore, Protocol):
     """An empty store that another is rebuilt into."""
@@ -86,7 +90,14 @@ class RebuildTarget(SpanWriter, SettleStore, Protocol):
         ...
 
     def take_adjustments(self, adjustments: pa.Table, *, now: datetime) -> None:
-        """Keep what another store's `adjustments` answered, as posted."""
+        """Keep what another store's `adjustments` answered, as posted.
+
+        They are of all batches that were written, so settling these books nothing.
+        """
+        ...
+
+    def close_before(self, before: datetime | None, *, zone: str, now: datetime) -> datetime | None:
+        """Close what starts before an instant for batches that are written from now on."""
         ...
 
 

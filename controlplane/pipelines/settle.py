@@ -1,15 +1,18 @@
 """New reports -> calls, each counted once -> dirty buckets rolled up -> ledger posted."""
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec.structs import replace
 
 from controlplane.core.errors import UnavailableError
 from controlplane.ingest.calls import settle
 from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.prompts import Reprice
-from controlplane.ingest.settlement import CHANGE_SCHEMA
+from controlplane.ingest.settlement import CHANGE_SCHEMA, Unsettled
 from controlplane.pipelines.ports import LedgerPoster, RebuildTarget, SettleStore, SpanSource
 
 COMES_TO_REST: Final = timedelta(hours=1)
@@ -40,10 +43,12 @@ def settle_tick(
     now: datetime,
     ledger: LedgerPoster | None,
     reprice: Reprice | None = None,
+    repin: Reprice | None = None,
 ) -> SettleOutcome:
     """Settle what was written since the last tick; cost is in proportion to what is new.
 
-    `reprice` prices usage that was added up from several reports (`ingest.calls.settle`).
+    `reprice` prices usage that was added up from several reports (`ingest.calls.settle`), `repin`
+    what was re-rated, as it was re-rated: reports of closed periods carry the price from before.
 
     Safe to stop at any point and to call again: each step is one transaction and finds what the
     one before left. A ledger that is down delays posting, never pages.
@@ -52,6 +57,8 @@ def settle_tick(
         StoreUnavailableError: the span store can not answer; call again.
     """
     unsettled = store.take()
+    if repin is not None:
+        unsettled = _closed_as_booked(unsettled, repin)
     settled = settle(unsettled, reprice=reprice)
     changed = store.apply(settled, now=now)
     rolled_up = store.roll_up(now=now)
@@ -79,26 +86,51 @@ def rebuild(
     *,
     now: datetime,
     reprice: Reprice | None = None,
+    repin: Reprice | None = None,
 ) -> int:
     """Make calls and cube anew from raw spans, in an empty store; return the batches read.
 
-    What was booked about closed periods is in no span: it is taken over as it is.
+    What was booked about closed periods is in no span: it is taken over as it is, and periods are
+    closed after the same batches. The source must have settled what it has.
 
     What the target answers afterwards is what the source must answer: settlement does not depend
     on when reports arrived. The ledger is not posted to again.
     """
     batches = 0
     target.take_over(source.weak_emitters())
-    target.take_adjustments(source.adjustments(), now=now)
+    closings = source.closings().to_pylist()
+    _close(target, closings, after=None)
     for batch_id, spans in source.batches():
         target.write(spans, batch_id=batch_id)
+        _close(target, closings, after=batch_id)
         batches += 1
+    target.take_adjustments(source.adjustments(), now=now)
     settled = -1
-    while (through := settle_tick(target, now=now, ledger=None, reprice=reprice).through) > settled:
-        settled = through
+    while True:
+        done = settle_tick(target, now=now, ledger=None, reprice=reprice, repin=repin)
+        if done.through == settled:
+            break
+        settled = done.through
     while target.roll_up(now=now + COMES_TO_REST):
         pass
     return batches
+
+
+def _close(target: RebuildTarget, closings: list[dict[str, Any]], *, after: str | None) -> None:
+    for closing in closings:
+        if closing["batch_id"] == after:
+            target.close_before(closing["before"], zone=closing["zone"], now=closing["closed_at"])
+
+
+def _closed_as_booked(unsettled: Unsettled, reprice: Reprice) -> Unsettled:
+    """Give closed reports the prices that corrections gave their calls: only rows of now changed."""
+    if unsettled.closed_before is None or not unsettled.grouped.num_rows:
+        return unsettled
+    grouped = unsettled.grouped
+    starts = grouped.column("start_time")
+    closed: Any = pc.less(starts, pa.scalar(unsettled.closed_before, starts.type))
+    rated = reprice(grouped.filter(closed)).select(grouped.schema.names).cast(grouped.schema)
+    return replace(unsettled, grouped=pa.concat_tables([rated, grouped.filter(pc.invert(closed))]))
 
 
 def _post(

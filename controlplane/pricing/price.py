@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from controlplane.core.money import MAX_NUSD, divide_half_even
 from controlplane.core.tokens import BUCKET_NAMES, INPUT_BUCKETS
@@ -163,6 +164,16 @@ def _price(spans: pa.Table, book: PriceBook) -> pa.Table:
 def reprice(reports: pa.Table, book: PriceBook) -> pa.Table:
     """Price rows that were priced before, whose usage is another now."""
     return price(reports.drop_columns([field.name for field in PRICED]), book)
+
+
+def repin(reports: pa.Table, book: PriceBook) -> pa.Table:
+    """Price the rows of windows that were re-rated as these were; the others keep what they have."""
+    inside = pa.array(_pinned(reports, book) > 0)
+    if not book.pins or True not in inside.to_pylist():
+        return reports
+    outside = pc.invert(inside)
+    rated = reprice(reports.filter(inside), book).select(reports.schema.names)
+    return pa.concat_tables([rated.cast(reports.schema), reports.filter(outside)])
 
 
 def _without_usage(sheet: _Sheet, calls: pl.DataFrame) -> None:

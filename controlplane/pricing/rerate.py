@@ -17,6 +17,9 @@ import pyarrow as pa
 from controlplane.core.calendar import Window
 from controlplane.signals.schema import CALL_SCHEMA
 
+LATE: Final = "late"
+"""In the place of a re-rate's id: a correction that a late report made."""
+
 ADJUSTED_COLUMNS: Final = (
     *("call_id", "start_time", "enforced", "tenant", "team", "project", "feature", "customer"),
     *("user_id", "api_key", "environment", "region", "provider", "operation", "request_model"),

@@ -18,6 +18,7 @@ from controlplane.ingest.join_flags import with_join_flags
 from controlplane.ingest.join_keys import WeakEmitter, is_join_key
 from controlplane.ingest.settlement import (
     CHANGE_SCHEMA,
+    CLOSING_SCHEMA,
     EDGE_SCHEMA,
     Settled,
     Unsettled,
@@ -145,6 +146,22 @@ class MemorySpanStore:
         if adjustments.num_rows:
             msg = "the store in memory keeps no adjustments"
             raise ValueError(msg)
+
+    def closings(self) -> pa.Table:
+        """See `SpanSource.closings`: every period is open here."""
+        return CLOSING_SCHEMA.empty_table()
+
+    def close_before(self, before: datetime | None, *, zone: str, now: datetime) -> datetime | None:
+        """See `RebuildTarget.close_before`.
+
+        Raises:
+            ValueError: something is to be closed; a store that can not must not pretend.
+        """
+        del zone, now
+        if before is not None:
+            msg = "the store in memory closes no period"
+            raise ValueError(msg)
+        return None
 
     def erase(self, subject: Subject, *, now: datetime, apply: bool) -> Erased:
         """See `SubjectStore.erase`."""

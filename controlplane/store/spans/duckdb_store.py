@@ -164,6 +164,14 @@ class DuckDbSpanStore:
         """See `RebuildTarget.take_adjustments`."""
         self.rerates.take_adjustments(adjustments, now=now)
 
+    def close_before(self, before: datetime | None, *, zone: str, now: datetime) -> datetime | None:
+        """See `closings.Closings.close`; in the settler's thread."""
+        return self._tables.closings.close(before, zone=zone, now=now)
+
+    def closings(self) -> pa.Table:
+        """See `SpanSource.closings`."""
+        return self._tables.closings.all()
+
     def erase(self, subject: Subject, *, now: datetime, apply: bool) -> Erased:
         """See `SubjectStore.erase`."""
         return self._erasure.erase(subject, now=now, apply=apply)

@@ -180,6 +180,7 @@ class RerateTables:
         """See `pipelines.ports.RebuildTarget.take_adjustments`."""
         with transaction(self._connection):
             take_adjustments(self._connection, adjustments, now=now)
+            self._tables.late.take_over()
 
     def _repriced(
         self, order: RerateOrder, day: Window, reprice: Reprice

@@ -5,11 +5,13 @@ from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
+from msgspec.structs import replace
 
 from controlplane.core.calendar import Window
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.settlement import CHANGE_SCHEMA, Settled, Unsettled, empty_unsettled
+from controlplane.store.spans.closings import ClosedPeriods, Closings
 from controlplane.store.spans.cube import CALL_DIMENSIONS_SQL, CALL_MEASURES_SQL
 from controlplane.store.spans.database import (
     SpanDatabase,
@@ -17,6 +19,7 @@ from controlplane.store.spans.database import (
     read_sql,
     transaction,
 )
+from controlplane.store.spans.late_tables import LateTables, open_side
 from controlplane.store.spans.neighborhood import find_new_keys, grouped_again, neighborhood
 from controlplane.store.spans.weak_emitters import WeakEmitters
 
@@ -48,6 +51,8 @@ class SettleTables:
     def __init__(self, database: SpanDatabase) -> None:
         self._connection = database.connect()
         self.weak = WeakEmitters(self._connection)
+        self.closings = Closings(self._connection)
+        self.late = LateTables(self._connection)
         self._has_keys_of = (0, 0)
         self._has_groups = True  # the temporary tables do not exist yet
 
@@ -58,7 +63,9 @@ class SettleTables:
             if through == after:
                 return empty_unsettled(through)
             self._has_keys_of = (after, through)
-            return neighborhood(self._connection, after=after, through=through)
+            taken = neighborhood(self._connection, after=after, through=through)
+            closed = self.closings.at(after)
+            return taken if closed is None else replace(taken, closed_before=closed.before)
         except duckdb.Error as error:
             raise StoreUnavailableError(f"span store: {error}") from error
 
@@ -69,6 +76,7 @@ class SettleTables:
                 return self._apply(settled, now)
         except BaseException:
             self._has_groups = True  # temporary tables were rolled back too
+            self.late.may_have_rows = True
             raise
 
     def _apply(self, settled: Settled, now: datetime) -> int:
@@ -79,7 +87,11 @@ class SettleTables:
         if self._has_keys_of != (after, settled.through):
             find_new_keys(self._connection, **batches)
         self._connection.execute("INSERT INTO report_key FROM new_key")
-        changed = self._replace_calls(settled)
+        closed = self.closings.at(after)
+        if closed is not None:
+            first = self.late.set_apart(closed, **batches)
+            self.late.book(settled, closed, first=first, now=now)
+        changed = self._replace_calls(settled, closed)
         self._execute("new_lone", **batches)
         self._execute("mark_dirty", now=now)
         self._execute("count_calls")
@@ -98,7 +110,7 @@ class SettleTables:
     def compare(self, settled: Settled) -> None:
         """Leave in temporary tables which calls `settled` would replace, and by what."""
         self._has_groups = True
-        self._compare_calls(settled)
+        self._compare_calls(settled, _bounds(settled.examined))
 
     def resettle(self, settled: Settled, *, now: datetime) -> None:
         """Replace calls whose reports have new prices; in the caller's transaction.
@@ -107,7 +119,7 @@ class SettleTables:
         """
         after, _ = self._batches()
         self._execute("new_lone", after=after, through=after)  # none
-        self._replace_calls(settled)
+        self._replace_calls(settled, self.closings.at(after))
         self._execute("mark_dirty", now=now)
         self._execute("count_calls")
         self._connection.execute(
@@ -185,21 +197,23 @@ class SettleTables:
             "SELECT batch_seq, stored FROM ingest_batch WHERE batch_seq > ? ORDER BY batch_seq",
             [after],
         ).fetchall()
-        through, spans = after, 0
+        through, spans, cut = after, 0, self.closings.next_cut(after)
         for batch_seq, stored in waiting:
-            if spans and spans + stored > MAX_TAKEN_SPANS:
+            if (spans and spans + stored > MAX_TAKEN_SPANS) or (cut and batch_seq > cut):
                 break
             through, spans = int(batch_seq), spans + stored
         return after, through
 
-    def _replace_calls(self, settled: Settled) -> int:
+    def _replace_calls(self, settled: Settled, closed: ClosedPeriods | None) -> int:
         """Put the calls settled in the place of what their reports were; count the changes."""
+        if closed is not None:
+            settled = open_side(settled, closed)
         if not settled.examined.num_rows:
             self._forget_groups()
             return 0
         self._has_groups = True
-        self._compare_calls(settled)
-        bounds = _bounds(settled.examined)
+        bounds = _bounds(settled.examined, closed)
+        self._compare_calls(settled, bounds)
         for name in ("delete_calls", "delete_members", "flag_grouped"):
             self._execute(name, **bounds)
         self._connection.execute("INSERT INTO call_member BY NAME FROM suppressed")
@@ -213,7 +227,7 @@ class SettleTables:
             "SELECT count(*) FROM (SELECT call_id FROM old_call UNION SELECT call_id FROM new_call)"
         )
 
-    def _compare_calls(self, settled: Settled) -> None:
+    def _compare_calls(self, settled: Settled, bounds: dict[str, datetime]) -> None:
         """Leave in `old_call` and `new_call` what goes and what comes, unchanged calls in none."""
         load(
             self._connection,
@@ -222,7 +236,7 @@ class SettleTables:
             examined=settled.examined,
         )
         for name in ("old_members", "old_calls"):
-            self._execute(name, **_bounds(settled.examined))
+            self._execute(name, **bounds)
         for name in ("unchanged", "lone_still", "kept_calls", "drop_kept", "new_calls"):
             self._execute(name)
 
@@ -254,7 +268,11 @@ class SettleTables:
         self._connection.execute(read_sql(name), parameters)
 
 
-def _bounds(examined: pa.Table) -> dict[str, datetime]:
-    """Where the calls and members of these reports can be: a day around their start times."""
+def _bounds(examined: pa.Table, closed: ClosedPeriods | None = None) -> dict[str, datetime]:
+    """Where their calls and members can be: a day around their starts, and in no closed period."""
     starts = [at for at in examined.column("start_time").to_pylist() if at is not None]
-    return {"start": min(starts) - _DAY, "end": max(starts) + _DAY}
+    start = min(starts) - _DAY
+    return {
+        "start": start if closed is None else max(start, closed.before),
+        "end": max(starts) + _DAY,
+    }

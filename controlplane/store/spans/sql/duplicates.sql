@@ -11,6 +11,7 @@ SELECT
     coalesce(sum(cost_nusd), 0)::BIGINT AS cost_nusd
 FROM call_member
 WHERE start_time >= $start AND start_time < $end AND tenant = ANY($tenants)
+    AND reason <> 'late'  -- billed, by a correction
 GROUP BY ALL
 ORDER BY cost_nusd DESC, reports DESC,
     service_name, dialect, billing_service NULLS LAST, billing_dialect NULLS LAST, reason
