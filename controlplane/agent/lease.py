@@ -172,6 +172,10 @@ class LeaseBook:
         leases = self._leases.get(budget_id, {}).values()
         return sum(lease.left_nusd for lease in leases if not lease.is_escrow)
 
+    def holds_of(self, recalled: Collection[str]) -> bool:
+        """Whether it has what others wait for; escrow is not: the next sync returns it."""
+        return any(one.budget_id in recalled and not one.is_escrow for one in self.leases)
+
     def fell_short(self, budget_id: str, least_nusd: int, now: Instant) -> None:
         """Remember for a while that calls which need this much are not served."""
         is_short = self.fits([budget_id], now)[budget_id] < least_nusd

@@ -161,7 +161,7 @@ class Syncer:
     def _interval_seconds(self) -> float:
         """Speak sooner while others may wait for what we have."""
         usual = self._settings.sync_interval_seconds
-        recalled = any(one.budget_id in self._recalled for one in self._holder.book.leases)
+        recalled = self._holder.book.holds_of(self._recalled)
         return min(usual, RECALLED_GAP_SECONDS) if recalled else usual
 
     def _failed(self) -> None:

@@ -242,6 +242,16 @@ def test_escrow_goes_back_when_others_lack_it_but_not_without_a_server() -> None
     assert 1 == len(book.escrow_wants(kept, _later(12), standings={}))
 
 
+def test_escrow_alone_is_nothing_to_hurry_for_when_others_lack_it() -> None:
+    """An agent speaks ten times a second while it has what is recalled: escrow is not that."""
+    book = LeaseBook()
+    book.accept(_escrow("e1", 30), AT)
+    assert not book.holds_of({"b"})
+    book.accept(_grant("l1", 20), AT)
+    assert book.holds_of({"b"})
+    assert not book.holds_of({"c"})
+
+
 def test_a_refused_escrow_says_nothing_of_calls() -> None:
     book = LeaseBook()
     assert not book.accept(_escrow("", 0), AT)
