@@ -17,6 +17,7 @@ from controlplane.budgets.ports import Budgets
 from controlplane.core.clock import Clock
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.ids import IdFactory
+from controlplane.pipelines.budget_course import SpentByBudget
 from controlplane.pipelines.gpu_cost import GpuTools
 from controlplane.pipelines.ports import SubjectStore
 from controlplane.pipelines.publish import PublishTools
@@ -50,6 +51,10 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+
+
+class BudgetStore(Budgets, SpentByBudget, Protocol):
+    """Budgets, and what was spent of them by when."""
 
 
 class KeyDirectory(Protocol):
@@ -165,7 +170,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     price_history: PriceHistory
     rerates: RerateRuns
     exchange_rates: ExchangeRates
-    budgets: Budgets
+    budgets: BudgetStore
     exports: ExportJobs
     metrics: BusinessMetrics
     reconciliations: KeptReconciliations

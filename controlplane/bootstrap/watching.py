@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import httpx
 
 from controlplane.alerts.burn import PERMILLE, USUAL_AFTER, Burn, Pace, burns, rules_for
-from controlplane.alerts.forecast import MAX_DAYS, Forecast, forecast
+from controlplane.alerts.forecast import Forecast, forecast
 from controlplane.alerts.ports import AlertStore, Receiver
 from controlplane.bootstrap.system import SystemClock, UlidIds
 from controlplane.budgets.budget import Budget
@@ -16,6 +16,7 @@ from controlplane.core.calendar import Window
 from controlplane.core.money import NUSD_PER_USD
 from controlplane.notify.alertmanager import AlertmanagerReceiver
 from controlplane.notify.webhook import WebhookReceiver
+from controlplane.pipelines.budget_course import DaysSpent, is_forecast_by_days
 from controlplane.pipelines.watch import deliver_round, keep_alive, watch_round
 from controlplane.pipelines.watched import WatchedBudget
 from controlplane.policy.units import BudgetUnit
@@ -25,8 +26,6 @@ from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.workers.rounds import Rounds
 
 DELIVER_SECONDS = 1.0
-SHORTEST_BY_DAYS = timedelta(days=6)
-"""A window with fewer days is forecast by its own run rate."""
 LEAST_BURN_NUSD = 5 * NUSD_PER_USD
 """An excess below five dollars wakes nobody."""
 
@@ -82,30 +81,6 @@ def watch_rounds(
     ]
 
 
-class DaysSpent:
-    """What budgets came to on whole days (UTC); a day that is over is asked for once."""
-
-    def __init__(self, budgets: BudgetRepository) -> None:
-        self._budgets = budgets
-        self._known: dict[tuple[str, datetime], int] = {}
-
-    def last(self, budget: Budget, now: datetime) -> list[int]:
-        """Return the last whole days of which the budget counted all, oldest first."""
-        today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-        starts = [today - timedelta(days=back) for back in range(MAX_DAYS, 0, -1)]
-        starts = [start for start in starts if start >= budget.counts_from]
-        missing = [start for start in starts if (budget.id, start) not in self._known]
-        spans = [Window(start, start + timedelta(days=1)) for start in missing]
-        for start, spent in zip(missing, self._budgets.spent(budget.id, spans), strict=True):
-            self._known[budget.id, start] = spent.amount
-        return [self._known[budget.id, start] for start in starts]
-
-    def forget_before(self, now: datetime) -> None:
-        """Let go of days that no forecast looks at."""
-        oldest = now - timedelta(days=MAX_DAYS + 1)
-        self._known = {key: spent for key, spent in self._known.items() if key[1] > oldest}
-
-
 def watched_budgets(
     budgets: BudgetRepository, now: datetime, *, days: DaysSpent
 ) -> Sequence[WatchedBudget]:
@@ -132,10 +107,9 @@ def watched_budgets(
 def _forecast(
     budget: Budget, amounts: Amounts, now: datetime, *, days: DaysSpent
 ) -> Forecast | None:
-    window = budget.window(now)
-    if budget.is_rolling or window.end - window.start < SHORTEST_BY_DAYS:
+    if not is_forecast_by_days(budget, now):
         return None
-    left = (window.end - now) / timedelta(days=1)
+    left = (budget.window(now).end - now) / timedelta(days=1)
     used = amounts.total_nusd - amounts.leased_nusd
     return forecast(used, days.last(budget, now), days_left=left)
 

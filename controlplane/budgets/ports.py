@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from controlplane.budgets.budget import Budget
+from controlplane.budgets.edit import Edit, Editor
 from controlplane.budgets.hold import HoldLine, SettledHold
 from controlplane.budgets.lease import Lease
 from controlplane.budgets.ledger import Amounts, Entry, WindowKey
@@ -145,8 +146,8 @@ class Ledger(Protocol):
 class Budgets(Protocol):
     """Budgets as people manage them."""
 
-    def create(self, budget: Budget) -> Budget:
-        """Keep a new budget.
+    def create(self, budget: Budget, *, by: Editor | None = None) -> Budget:
+        """Keep a new budget, and who made it.
 
         Raises:
             InvalidInputError: it can not be kept.
@@ -166,7 +167,7 @@ class Budgets(Protocol):
         """Return the budgets that are not archived, of these tenants or all, by id."""
         ...
 
-    def update(self, budget: Budget) -> Budget:
+    def update(self, budget: Budget, *, by: Editor | None = None) -> Budget:
         """Replace what may change of a budget.
 
         Raises:
@@ -175,7 +176,7 @@ class Budgets(Protocol):
         """
         ...
 
-    def archive(self, budget_id: str, *, now: datetime) -> None:
+    def archive(self, budget_id: str, *, now: datetime, by: Editor | None = None) -> None:
         """Stop a budget; its ledger stays.
 
         Raises:
@@ -193,4 +194,8 @@ class Budgets(Protocol):
 
     def entries(self, budget_id: str, span: Window, *, limit: int) -> list[Entry]:
         """Return entries of a budget's windows that start in `span`, newest first."""
+        ...
+
+    def edits(self, budget_id: str, *, limit: int) -> list[Edit]:
+        """Return what people did to a budget, newest first."""
         ...

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import charts, data, filters, ledger, routing, spoken, tables
+from dashboard import charts, course, data, filters, ledger, routing, spoken, tables
 from dashboard.client import ApiProblem, Params
 from dashboard.filters import Filters
 from dashboard.panel import Panel
@@ -24,6 +24,7 @@ def draw(asked: Filters) -> None:
     """Draw the page."""
     st.markdown(asked.say("budget_sentence"))
     _budgets(asked)
+    _course(asked)
     left, right = st.columns([2, 3])
     with left:
         _rollout(asked)
@@ -69,6 +70,40 @@ def _budget(asked: Filters, budget: dict[str, Any]) -> None:
             alt=sentence,
         )
         st.markdown(spoken.plain(sentence))
+
+
+@st.fragment(run_every="60s")
+def _course(asked: Filters) -> None:
+    with Panel(asked.say("course"), asked, key="course", help_text=asked.say("course_help")):
+        found = ledger.tightest_first(data.document("budgets", _tenants(asked))["rows"])
+        if not found:
+            st.caption(asked.say("no_course"))
+            return
+        names = {budget["id"]: budget["name"] for budget in found}
+        chosen = st.selectbox(
+            asked.say("column_budget"), list(names), format_func=names.__getitem__, key="course-of"
+        )
+        zone = next(budget["zone"] for budget in found if budget["id"] == chosen)
+        taken = data.document(f"budgets/{chosen}/course")
+        said = course.sentence(taken, asked.say, zone=zone)
+        if taken["reached"]:
+            lines = {line: asked.say(f"line_{line}") for line in course.LINES}
+            st.altair_chart(course.chart(taken, lines, title=asked.say("line_left")), alt=said)
+        else:
+            st.caption(asked.say("course_rolls"))
+        st.markdown(spoken.plain(said))
+        _edits(asked, chosen, zone=zone)
+
+
+def _edits(asked: Filters, budget_id: str, *, zone: str) -> None:
+    st.markdown(f"##### {asked.say('edits')}")
+    found = data.document(f"budgets/{budget_id}/edits")["rows"]
+    if not found:
+        st.caption(asked.say("no_edits"))
+        return
+    names = {key: asked.say(f"column_{key}") for key in course.EDIT_COLUMNS}
+    shown = course.edit_rows(found, names, say=asked.say, zone=zone)
+    st.dataframe(shown, hide_index=True, alt=asked.say("edits"))
 
 
 @st.fragment(run_every="10s")

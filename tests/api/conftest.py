@@ -373,7 +373,7 @@ def services(
             report=lambda *_: None,
             ids=ids,
         ),
-        budgets=publishing.budgets,
+        budgets=BudgetRepository(metadata),
         prices=prices,
         rules=RulesRepository(metadata),
         price_history=PriceRepository(metadata),

@@ -45,6 +45,27 @@ DIMENSIONS: Final = ("tenant", "team", "model", "provider", "feature")
 SHELL: Final = Path(settings.__file__).with_name("shell.py")
 
 
+COURSE: Final[dict[str, Any]] = {
+    "window_start": "2026-11-01T00:00:00Z", "window_end": "2026-12-01T00:00:00Z",
+    "as_of": NOW.isoformat(), "unit": "usd", "limit": "120", "spent": "111",
+    "reached": [
+        *({"at": f"2026-11-{day:02}T00:00:00Z", "spent": str(5 * day - 5)} for day in range(1, 21)),
+        {"at": NOW.isoformat(), "spent": "111"},
+    ],
+    "expected": [
+        {"at": NOW.isoformat(), "p10": "111", "p50": "111", "p90": "111"},
+        {"at": "2026-11-26T00:00:00Z", "p10": "124", "p50": "139", "p90": "154"},
+        {"at": "2026-12-01T00:00:00Z", "p10": "140", "p50": "163.5", "p90": "187"},
+    ],
+    "exhausted_at": "2026-11-22T06:00:00Z", "thresholds_crossed": [50, 80],
+}  # fmt: skip
+EDITS: Final[dict[str, Any]] = {"rows": [
+    {"at": "2026-11-12T09:00:00Z", "kind": "changed", "author": "dana",
+     "fields": [{"field": "limit", "before": "100", "after": "120"}]},
+    {"at": "2026-11-01T08:00:00Z", "kind": "made", "author": "ana", "fields": []},
+]}  # fmt: skip
+
+
 def usd(nusd: int) -> str:
     return format((Decimal(nusd) / 10**9).normalize(), "f")
 
@@ -151,6 +172,8 @@ class FakeApi:
             "savings": SAVINGS,
             "experiments": {"rows": [EXPERIMENT]},
         }
+        if path.startswith("budgets/"):
+            return {"course": COURSE, "edits": EDITS}.get(path.rpartition("/")[2])
         return documents.get(path)
 
     def _costs(self, asked: list[tuple[str, str]]) -> tuple[pa.Table, dict[str, Any]]:

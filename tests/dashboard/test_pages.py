@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import ledger
+from dashboard import course, ledger
 from dashboard.i18n import translate
+from tests.dashboard.conftest import COURSE
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PAGES = (
@@ -213,6 +214,33 @@ def test_budget_sentence_holds_every_part(open_page: OpenPage) -> None:
     assert said.index("support monthly") < said.index("search monthly")  # the tightest first
 
 
+def test_a_budget_shows_where_it_goes_and_who_edited_it(open_page: OpenPage, api: Any) -> None:
+    app = open_page("budgets_policy")
+    said = words(app).replace("\\", "")
+    assert (
+        "$111.00 of $120.00 spent. By the end of the window $163.50 is likely to be spent, between "
+        "$140.00 (P10) and $187.00 (P90). At this pace the limit is met on 2026-11-22 06:00:00. "
+        "Thresholds crossed: 50 %, 80 %."
+    ) in said
+    edits = app.dataframe[0].value
+    assert ["changed", "made"] == list(edits["Edit"])
+    assert ["limit: 100 → 120", ""] == list(edits["What"])
+    assert ["dana", "ana"] == list(edits["By"])
+    app.selectbox(key="course-of").set_value("search monthly").run()
+    assert ("budgets/search%20monthly/course", []) in api.asked  # the fake's ids are names
+
+
+def test_a_course_is_drawn_as_what_is_left() -> None:
+    """A limit of 120: 111 spent leaves 9, and P90 of 187 is 67 below nothing."""
+    names = {"left": "left", "expected": "likely", "ideal": "evenly"}
+    drawn = course.lines(COURSE, names)
+    assert [120.0, 0.0] == [one["amount"] for one in drawn if one["line"] == "evenly"]
+    assert (120.0, 9.0) == tuple(
+        [one["amount"] for one in drawn if one["line"] == "left"][end] for end in (0, -1)
+    )
+    assert {"at": "2026-12-01T00:00:00Z", "low": -67.0, "high": -20.0} == course.cone(COURSE)[-1]
+
+
 def test_a_budget_of_tokens_is_told_in_tokens_and_a_rerate_has_its_own_term() -> None:
     """The words of the catalog, filled with the API's own figures."""
     told = {
@@ -239,7 +267,7 @@ def test_overview_counts_budgets_near_their_limit_and_shows_alerts(open_page: Op
 
 
 def test_a_node_that_refused_a_generation_says_why(open_page: OpenPage) -> None:
-    generations, nodes, *_ = open_page("budgets_policy").dataframe
+    _edits, generations, nodes, *_ = open_page("budgets_policy").dataframe
     assert list(generations.value["Generation"]) == ["1.4"]
     assert list(nodes.value["State"]) == ["refused"]
     assert list(nodes.value["Expected"]) == ["1.4"]

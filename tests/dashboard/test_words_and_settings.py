@@ -6,6 +6,7 @@ import pytest
 
 import dashboard
 from dashboard import (
+    course,
     csp,
     filters,
     frames,
@@ -24,6 +25,8 @@ FAMILIES = {
     "dim_": filters.GROUPS,
     "step_": filters.STEPS,
     "node_": ("applied", "pending", "rejected", "stale", "gone"),
+    "line_": tuple(course.LINES),
+    "edit_": ("made", "changed", "stopped"),
     "mode_": ("hard", "soft", "shadow"),
     "part_": ledger.PARTS,
     "term_": money_rows.TERMS,
@@ -38,6 +41,7 @@ FAMILIES = {
         *tracing.TOOLTIPS,
         *ledger.GENERATION_COLUMNS,
         *ledger.NODE_COLUMNS,
+        *course.EDIT_COLUMNS,
         *routing.SAVINGS_COLUMNS,
         *routing.EXPERIMENT_COLUMNS,
         *quality.DUPLICATE_COLUMNS,

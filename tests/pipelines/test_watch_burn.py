@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Engine
 
-from controlplane.bootstrap.watching import DaysSpent, watched_budgets
+from controlplane.bootstrap.watching import watched_budgets
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.core.calendar import Period
+from controlplane.pipelines.budget_course import DaysSpent
 from controlplane.pipelines.watch import burn_findings, forecast_findings
 from controlplane.pipelines.watched import WatchedBudget
 from controlplane.store.metadata.budgets import BudgetRepository

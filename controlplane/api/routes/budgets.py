@@ -9,6 +9,12 @@ from litestar import Controller, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
 
 from controlplane.api import params as p
+from controlplane.api.budget_course_views import (
+    CourseView,
+    EditList,
+    course_to_wire,
+    edit_to_wire,
+)
 from controlplane.api.budget_views import (
     BudgetChange,
     BudgetIn,
@@ -30,12 +36,14 @@ from controlplane.api.publishing import check_compiles, publish_everywhere
 from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
 from controlplane.budgets.budget import Budget, check_budget, check_change
+from controlplane.budgets.edit import Editor
 from controlplane.budgets.standing import standing
 from controlplane.core.errors import (
     ConflictError,
     ForbiddenError,
     NotFoundError,
 )
+from controlplane.pipelines.budget_course import course
 from controlplane.policy.document import Mode
 from controlplane.policy.units import say_amount
 
@@ -88,7 +96,7 @@ class BudgetController(Controller):
         )
         check_budget(budget)
         check_compiles([*services.budgets.active(), budget], tools=services.publishing, now=now)
-        made = services.budgets.create(budget)
+        made = services.budgets.create(budget, by=_editor(request, now))
         _tell_agents(request, services, now=now)
         return _views([made], services, now=now)[0]
 
@@ -129,7 +137,7 @@ class BudgetController(Controller):
             _refuse_below_promised(before, wanted, services, now=now)
         others = [each for each in services.budgets.active() if each.id != before.id]
         check_compiles([*others, wanted], tools=services.publishing, now=now)
-        after = services.budgets.update(wanted)
+        after = services.budgets.update(wanted, by=_editor(request, now))
         _tell_agents(request, services, now=now, recall=after.id)
         return _views([after], services, now=now)[0]
 
@@ -138,7 +146,7 @@ class BudgetController(Controller):
         """Stop a budget; its ledger stays."""
         budget = _visible(request, services, budget_id)
         now = services.clock.now()
-        services.budgets.archive(budget.id, now=now)
+        services.budgets.archive(budget.id, now=now, by=_editor(request, now))
         _tell_agents(request, services, now=now)
 
     @get(
@@ -161,6 +169,35 @@ class BudgetController(Controller):
         )
         rows = tuple(entry_to_wire(entry, budget.unit) for entry in entries)
         return EntryList(rows, window.start, window.end)
+
+    @get("/{budget_id:str}/course", **needs(Scope.BUDGETS_READ, 404), sync_to_thread=True)
+    def course(
+        self, request: ApiRequest, budget_id: FromPath[str], services: Injected
+    ) -> CourseView:
+        """Answer what the window has come to, and where it is likely to end."""
+        p.read(request.query_params.multi_items(), params=())
+        budget, now = _visible(request, services, budget_id), services.clock.now()
+        amounts = services.budgets.balances([budget], at=now)[budget.id]
+        found = course(budget, amounts, now, budgets=services.budgets)
+        return course_to_wire(budget, found, now)
+
+    @get(
+        "/{budget_id:str}/edits",
+        **needs(Scope.BUDGETS_READ, 404),
+        sync_to_thread=True,
+        operation_class=documented((p.LIMIT,)),
+    )
+    def edits(self, request: ApiRequest, budget_id: FromPath[str], services: Injected) -> EditList:
+        """Answer who made and changed the budget, when and what of it, newest first."""
+        given = p.read(request.query_params.multi_items(), params=(p.LIMIT,))
+        budget = _visible(request, services, budget_id)
+        limit = p.whole(given, "limit", default=100, most=MAX_ENTRIES)
+        found = services.budgets.edits(budget.id, limit=limit)
+        return EditList(tuple(edit_to_wire(one) for one in found))
+
+
+def _editor(request: ApiRequest, now: datetime) -> Editor:
+    return Editor(at=now, name=request.user.name, id=request.user.id)
 
 
 def _visible(request: ApiRequest, services: Services, budget_id: str) -> Budget:

@@ -20,11 +20,12 @@ from sqlalchemy import (
 
 from controlplane.alerts.burn import Spent
 from controlplane.budgets.budget import Budget, check_budget, check_change
+from controlplane.budgets.edit import Edit, Editor
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.core.calendar import Window
 from controlplane.core.errors import NotFoundError
 from controlplane.store.metadata.engine import LEDGER_LOCK, reading, writing
-from controlplane.store.metadata.tables import budget, ledger_balance, ledger_entry
+from controlplane.store.metadata.tables import budget, budget_edit, ledger_balance, ledger_entry
 from controlplane.store.metadata.timeline import TimelineRepository
 
 _decoder = msgspec.json.Decoder(Budget)
@@ -37,8 +38,8 @@ class BudgetRepository:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def create(self, wanted: Budget) -> Budget:
-        """Keep a new budget.
+    def create(self, wanted: Budget, *, by: Editor | None = None) -> Budget:
+        """Keep a new budget, and who made it.
 
         Raises:
             InvalidInputError: it can not be kept.
@@ -47,6 +48,7 @@ class BudgetRepository:
         check_budget(wanted)
         with writing(self._engine) as connection:
             connection.execute(insert(budget), {"id": wanted.id, **_to_row(wanted)})
+            _remember(connection, None, wanted, by=by)
         return wanted
 
     def get(self, budget_id: str) -> Budget:
@@ -66,7 +68,7 @@ class BudgetRepository:
         with reading(self._engine) as connection:
             return [_decoder.decode(body) for (body,) in connection.execute(query.order_by("id"))]
 
-    def update(self, wanted: Budget) -> Budget:
+    def update(self, wanted: Budget, *, by: Editor | None = None) -> Budget:
         """Replace what may change of a budget: its limit, names, mode and thresholds.
 
         Raises:
@@ -74,13 +76,15 @@ class BudgetRepository:
             InvalidInputError: it changes what the budget counts.
         """
         with writing(self._engine, lock=LEDGER_LOCK) as connection:
-            check_change(_get(connection, wanted.id), wanted)
+            before = _get(connection, wanted.id)
+            check_change(before, wanted)
+            _remember(connection, before, wanted, by=by)
             connection.execute(
                 update(budget).where(budget.c.id == wanted.id).values(**_to_row(wanted))
             )
         return wanted
 
-    def archive(self, budget_id: str, *, now: datetime) -> None:
+    def archive(self, budget_id: str, *, now: datetime, by: Editor | None = None) -> None:
         """Stop a budget; its ledger stays. Twice is once.
 
         Raises:
@@ -90,6 +94,7 @@ class BudgetRepository:
             found = _get(connection, budget_id)
             if found.archived_at is None:
                 ended = msgspec.structs.replace(found, archived_at=now)
+                _remember(connection, found, ended, by=by)
                 connection.execute(
                     update(budget).where(budget.c.id == budget_id).values(**_to_row(ended))
                 )
@@ -129,6 +134,42 @@ class BudgetRepository:
                 ).one()
                 found.append(Spent(int(row[0] or 0), int(row[1])))
         return found
+
+    def spent_of(self, budget_id: str, window: Window, spans: Sequence[Window]) -> list[int]:
+        """Return what was posted in each span to windows that start in `window`, restated too.
+
+        What is posted before the first span counts as in it. For a chart: sums are floating point.
+        """
+        table = ledger_entry.c
+        total = sum(
+            (cast(table[name], Float) for name in ACCOUNTS if name != "leased_nusd"), literal(0.0)
+        )
+        found = []
+        with reading(self._engine) as connection:
+            for number, span in enumerate(spans):
+                query = select(func.sum(total)).where(
+                    table.budget_id == budget_id,
+                    table.window_start >= window.start,
+                    table.window_start < window.end,
+                    table.at < span.end,
+                )
+                if number:
+                    query = query.where(table.at >= span.start)
+                found.append(int(connection.execute(query).scalar() or 0))
+        return found
+
+    def edits(self, budget_id: str, *, limit: int) -> list[Edit]:
+        """Return what people did to a budget, newest first."""
+        query = select(budget_edit).where(budget_edit.c.budget_id == budget_id)
+        with reading(self._engine) as connection:
+            return [
+                Edit(
+                    by=Editor(at=row.at, name=row.author, id=row.author_id),
+                    before=_decoder.decode(row.before) if row.before is not None else None,
+                    after=_decoder.decode(row.after),
+                )
+                for row in connection.execute(query.order_by(budget_edit.c.seq.desc()).limit(limit))
+            ]
 
     def entries(self, budget_id: str, span: Window, *, limit: int) -> list[Entry]:
         """Return entries of a budget's windows that start in `span`, newest first."""
@@ -189,6 +230,23 @@ def read_budgets(connection: Connection, ids: Collection[str] | None) -> dict[st
         query = query.where(budget.c.id.in_(sorted(ids)))
     found = [_decoder.decode(body) for (body,) in connection.execute(query.order_by("id"))]
     return {one.id: one for one in found}
+
+
+def _remember(
+    connection: Connection, before: Budget | None, after: Budget, *, by: Editor | None
+) -> None:
+    """Keep who changed what; what no person did (a simulation, a seed) is nobody's edit."""
+    if by is None or before == after:
+        return
+    row = {
+        "budget_id": after.id,
+        "at": by.at,
+        "author": by.name,
+        "author_id": by.id,
+        "before": msgspec.json.encode(before).decode() if before is not None else None,
+        "after": msgspec.json.encode(after).decode(),
+    }
+    connection.execute(insert(budget_edit), row)
 
 
 def _get(connection: Connection, budget_id: str) -> Budget:

@@ -92,6 +92,18 @@ budget: Final = Table(
     Column("archived_at", UtcMicros),
 )
 
+budget_edit: Final = Table(
+    "budget_edit",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("budget_id", Text, ForeignKey("budget.id"), nullable=False, index=True),
+    Column("at", UtcMicros, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("author_id", Text, nullable=False),
+    Column("before", Text),
+    Column("after", Text, nullable=False),
+)
+
 ledger_entry: Final = Table(
     "ledger_entry",
     metadata,

@@ -1,0 +1,125 @@
+"""Where a budget is going, and who edited it, in the shape that the page draws."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import altair as alt
+import pyarrow as pa
+
+from dashboard import spoken
+from dashboard.charts import OTHER, AnyChart
+from dashboard.ledger import amount
+
+EDIT_COLUMNS: Final = ("edited_at", "edited_by", "edit", "edited_fields")
+LINES: Final = {"left": "#0072B2", "expected": "#E69F00", "ideal": OTHER}
+_DASHES: Final = ([1, 0], [6, 4], [2, 3])
+
+
+def lines(course: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Turn a course into points of what is left: so far, as expected, and spent evenly."""
+    limit = float(course["limit"])
+    ideal = [(course["window_start"], limit), (course["window_end"], 0.0)]
+    drawn = {
+        "left": [(one["at"], limit - float(one["spent"])) for one in course["reached"]],
+        "expected": [(one["at"], limit - float(one["p50"])) for one in course["expected"]],
+        "ideal": ideal,
+    }
+    return [
+        {"at": at, "amount": left, "line": names[line]}
+        for line, points in drawn.items()
+        for at, left in points
+    ]
+
+
+def cone(course: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Turn what is expected into the band that four in five ends lie in."""
+    limit = float(course["limit"])
+    return [
+        {"at": one["at"], "low": limit - float(one["p90"]), "high": limit - float(one["p10"])}
+        for one in course["expected"]
+    ]
+
+
+def chart(course: Mapping[str, Any], names: Mapping[str, str], *, title: str) -> AnyChart:
+    """Draw what is left of the limit over the window, beside the even line and in its cone."""
+    axis = alt.Axis(format="$,.4~r" if course["unit"] == "usd" else ",.4~r", tickCount=5)
+    across = alt.X(
+        "at:T",
+        title=None,
+        scale=alt.Scale(type="utc"),
+        axis=alt.Axis(labelAngle=0, tickCount=8, labelOverlap=True, grid=False),
+    )
+    domain = [names[line] for line in LINES]
+    band = (
+        alt.Chart(alt.InlineData(values=cone(course)))
+        .mark_area(color=LINES["expected"], opacity=0.2)
+        .encode(x=across, y=alt.Y("low:Q", title=title, axis=axis), y2="high:Q")
+    )
+    drawn = (
+        alt.Chart(alt.InlineData(values=lines(course, names)))
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=across,
+            y=alt.Y("amount:Q", title=title, axis=axis),
+            color=alt.Color(
+                "line:N",
+                title=None,
+                scale=alt.Scale(domain=domain, range=list(LINES.values())),
+                legend=alt.Legend(orient="bottom", labelLimit=0),
+            ),
+            strokeDash=alt.StrokeDash(
+                "line:N", legend=None, scale=alt.Scale(domain=domain, range=list(_DASHES))
+            ),
+            tooltip=[alt.Tooltip("line:N"), alt.Tooltip("amount:Q", title=title, format=",.4~r")],
+        )
+    )
+    empty = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color="#D55E00")
+    return alt.layer(band, drawn, empty.encode(y="zero:Q")).properties(height=260)
+
+
+def sentence(course: Mapping[str, Any], say: Callable[..., str], *, zone: str) -> str:
+    """Say how far it is, where it is likely to end, and which thresholds are behind it."""
+    unit = course["unit"]
+    said = [
+        say(
+            "course_spent",
+            spent=amount(unit, course["spent"], say),
+            limit=amount(unit, course["limit"], say),
+        )
+    ]
+    if course["expected"]:
+        end = course["expected"][-1]
+        likely = {name: amount(unit, end[name], say) for name in ("p10", "p50", "p90")}
+        said.append(say("course_expected", **likely))
+        met = course["exhausted_at"]
+        said.append(
+            say("course_exhausted", at=spoken.moment(met, zone=zone))
+            if met
+            else say("course_lasts")
+        )
+    else:
+        said.append(say("course_unknown"))
+    if course["thresholds_crossed"]:
+        crossed = ", ".join(f"{percent} %" for percent in course["thresholds_crossed"])
+        said.append(say("course_crossed", crossed=crossed))
+    return " ".join(said)
+
+
+def edit_rows(
+    rows: Sequence[dict[str, Any]],
+    names: Mapping[str, str],
+    *,
+    say: Callable[..., str],
+    zone: str,
+) -> pa.Table:
+    """List who did what, newest first."""
+    shown = {
+        "edited_at": [spoken.moment(row["at"], zone=zone) for row in rows],
+        "edited_by": [row["author"] for row in rows],
+        "edit": [say(f"edit_{row['kind']}") for row in rows],
+        "edited_fields": [
+            ", ".join(f"{one['field']}: {one['before']} → {one['after']}" for one in row["fields"])
+            for row in rows
+        ],
+    }
+    return pa.table({names[key]: values for key, values in shown.items()})
