@@ -65,6 +65,20 @@ class Api:
             raise _problem(answer)
         return answer.content
 
+    def send(self, path: str, body: dict[str, str]) -> bytes:
+        """POST a JSON object to a path under `/api/v1` and answer the body.
+
+        Raises:
+            ApiProblem: refused, or no answer in time: then it may have been done all the same.
+        """
+        try:
+            answer = self._http.post(f"/api/v1/{path}", json=body, headers=self._headers)
+        except httpx.TransportError as lost:
+            raise ApiProblem(0, "unreachable", type(lost).__name__) from None
+        if not answer.is_success:
+            raise _problem(answer)
+        return answer.content
+
     def exchange(self, token: str) -> SignedIn:
         """Spend a one-time sign-in token.
 

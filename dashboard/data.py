@@ -43,6 +43,17 @@ def document(path: str, params: Params = ()) -> Any:
     )
 
 
+def order(path: str, body: dict[str, str]) -> Any:
+    """Have something done with the viewer's own credential; what was remembered is asked anew.
+
+    Raises:
+        ApiProblem: as `Api.send`.
+    """
+    answer = Api(_pool(settings.current().api_url), bearer()).send(path, body)
+    forget()
+    return msgspec.json.decode(answer)
+
+
 def forget() -> None:
     """Make the next question go to the API."""
     _remembered.clear()

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import charts, course, data, filters, ledger, routing, spoken, tables
+from dashboard import charts, course, data, filters, ledger, reverting, routing, spoken, tables
 from dashboard.client import ApiProblem, Params
 from dashboard.filters import Filters
 from dashboard.panel import Panel
@@ -31,6 +31,8 @@ def draw(asked: Filters) -> None:
         _generations(asked)
     with right:
         _nodes(asked)
+        reverting.revert(asked)
+    reverting.dry_run(asked)
     _savings(asked)
     _experiments(asked)
 

@@ -129,6 +129,9 @@ class FakeApi:
         self.broken: set[str] = set()
         self.rollout: dict[str, Any] | None = None
         self.alerts = [ALERT]
+        self.generations = [GENERATION]
+        self.shadow: dict[str, Any] | None = None
+        self.ordered: list[tuple[str, Any]] = []
         self.corrections: list[dict[str, str]] = []
         self.tables = dict(TABLES)
         self.data_through: str | None = NOW.isoformat()
@@ -166,7 +169,9 @@ class FakeApi:
             "alerts": {"rows": self.alerts, "meta": {}},
             "quality/completeness": COMPLETENESS,
             "budgets": {"rows": self.budgets, "meta": {"recovering_until": None}},
-            "policy/generations": {"rows": [GENERATION]},
+            "policy/generations": {"rows": self.generations},
+            "policy/diff": {"older": "1.4", "newer": "1.3", "diff": "-  action: block"},
+            "shadow": self.shadow,
             "policy/nodes": {"rows": [NODE]},
             "policy/rollout": self.rollout,
             "savings": SAVINGS,
@@ -371,14 +376,24 @@ class Handler(BaseHTTPRequestHandler):
             self._found(self.api.answer(path, parse_qsl(query)))
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        token = json.loads(body)["token"]
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if urlsplit(self.path).path == "/api/v1/policy/rollback":
+            self._roll_back(body)
+            return
+        token = body["token"]
         if urlsplit(self.path).path == "/api/v1/session" and token in self.api.sign_in_tokens:
             self.api.sign_in_tokens.remove(token)
             told = {"bearer": BEARER, "expires_at": NOW.isoformat()}
             self._send(201, "application/json", json.dumps(told).encode())
         else:
             self._problem(401, "unauthenticated", "unknown sign in token")
+
+    def _roll_back(self, body: dict[str, str]) -> None:
+        if "policy/rollback" in self.api.broken:
+            self._problem(403, "forbidden", "needs policy:write")
+            return
+        self.api.ordered.append(("policy/rollback", body))
+        self._send(200, "application/json", json.dumps({**GENERATION, "gen": 5}).encode())
 
     def _found(self, answer: Any) -> None:
         if answer is None:

@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard import course, ledger
 from dashboard.i18n import translate
-from tests.dashboard.conftest import COURSE
+from tests.dashboard.conftest import COURSE, GENERATION
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PAGES = (
@@ -303,3 +304,40 @@ def test_savings_and_experiments_are_shown(open_page: OpenPage) -> None:
     assert ["asked (control)", "small"] == list(experiments.value["Arm"])
     assert ["$0.012", "$0.0021, lower than the control"] == list(experiments.value["Cost per call"])
     assert "1,490 ms, not decided" == experiments.value["Latency"][1]
+
+
+def test_a_policy_is_reverted_with_one_click_after_its_effect_was_shown(
+    open_page: OpenPage, api: Any
+) -> None:
+    assert "There is no earlier generation." in words(open_page("budgets_policy"))
+    st.cache_data.clear()
+    api.generations = [GENERATION, {**GENERATION, "gen": 3}, {**GENERATION, "gen": 2}]
+    app = open_page("budgets_policy")
+    assert ["-  action: block"] == [code.value for code in app.code]
+    assert ("policy/diff", [("scope", "default"), ("from", "1.4"), ("to", "1.3")]) in api.asked
+    assert [] == api.ordered
+    app.button(key="revert-do").click().run()
+    wanted = {"scope": "default", "to": "1.3", "message": "Back to 1.3, from the dashboard"}
+    assert [("policy/rollback", wanted)] == api.ordered
+    assert ["The rules of 1.3 are published as 1.5."] == [one.value for one in app.success]
+    app.run()
+    assert 1 == len(api.ordered)
+    api.broken.add("policy/rollback")
+    app.button(key="revert-do").click().run()
+    assert not app.exception
+    assert "needs policy:write" in words(app)
+
+
+def test_shadow_rules_say_what_they_would_have_done(open_page: OpenPage, api: Any) -> None:
+    assert "No rule is in shadow" in words(open_page("budgets_policy"))
+    st.cache_data.clear()
+    api.shadow = {
+        "calls": 2_000, "changed_calls": 150, "blocked_calls": 40, "unknown_cost_calls": 3,
+        "cost_before_usd": "90", "cost_after_usd": "72.5",
+    }  # fmt: skip
+    app = open_page("budgets_policy", range="24h")
+    assert (
+        "150 of 2,000 calls would have been others, 40 of them blocked: $72.50 instead of $90.00. "
+        "Not known for 3 of them"
+    ) in words(app)
+    assert ("shadow", [("range", "24h"), ("limit", "0")]) in api.asked
