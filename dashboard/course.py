@@ -11,6 +11,7 @@ from dashboard.charts import OTHER, AnyChart
 from dashboard.ledger import amount
 
 EDIT_COLUMNS: Final = ("edited_at", "edited_by", "edit", "edited_fields")
+ALERT_COLUMNS: Final = ("told_since", "told_state", "told_what")
 LINES: Final = {"left": "#0072B2", "expected": "#E69F00", "ideal": OTHER}
 _DASHES: Final = ([1, 0], [6, 4], [2, 3])
 
@@ -120,6 +121,29 @@ def edit_rows(
         "edited_fields": [
             ", ".join(f"{one['field']}: {one['before']} → {one['after']}" for one in row["fields"])
             for row in rows
+        ],
+    }
+    return pa.table({names[key]: values for key, values in shown.items()})
+
+
+def alerts_of(rows: Sequence[dict[str, Any]], budget_id: str) -> list[dict[str, Any]]:
+    """Keep the alerts of one budget, in the API's order."""
+    return [row for row in rows if row["labels"].get("budget_id") == budget_id]
+
+
+def alert_rows(
+    rows: Sequence[dict[str, Any]],
+    names: Mapping[str, str],
+    *,
+    say: Callable[..., str],
+    zone: str,
+) -> pa.Table:
+    """List what was told of a budget, and whether it still holds."""
+    shown = {
+        "told_since": [spoken.moment(row["since"], zone=zone) for row in rows],
+        "told_state": [say(f"told_{row['state']}") for row in rows],
+        "told_what": [
+            row["annotations"].get("summary", row["labels"].get("alertname", "")) for row in rows
         ],
     }
     return pa.table({names[key]: values for key, values in shown.items()})

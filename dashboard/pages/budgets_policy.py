@@ -95,6 +95,7 @@ def _course(asked: Filters) -> None:
             st.caption(asked.say("course_rolls"))
         st.markdown(spoken.plain(said))
         _edits(asked, chosen, zone=zone)
+        _told(asked, chosen, zone=zone)
 
 
 def _edits(asked: Filters, budget_id: str, *, zone: str) -> None:
@@ -106,6 +107,17 @@ def _edits(asked: Filters, budget_id: str, *, zone: str) -> None:
     names = {key: asked.say(f"column_{key}") for key in course.EDIT_COLUMNS}
     shown = course.edit_rows(found, names, say=asked.say, zone=zone)
     st.dataframe(shown, hide_index=True, alt=asked.say("edits"))
+
+
+def _told(asked: Filters, budget_id: str, *, zone: str) -> None:
+    st.markdown(f"##### {asked.say('told')}")
+    found = course.alerts_of(data.document("alerts")["rows"], budget_id)
+    if not found:
+        st.caption(asked.say("nothing_told"))
+        return
+    names = {key: asked.say(f"column_{key}") for key in course.ALERT_COLUMNS}
+    shown = course.alert_rows(found, names, say=asked.say, zone=zone)
+    st.dataframe(shown, hide_index=True, alt=asked.say("told"))
 
 
 @st.fragment(run_every="10s")

@@ -231,6 +231,20 @@ def test_a_budget_shows_where_it_goes_and_who_edited_it(open_page: OpenPage, api
     assert ("budgets/search%20monthly/course", []) in api.asked  # the fake's ids are names
 
 
+def test_a_budget_shows_what_was_told_of_it_alone(open_page: OpenPage, api: Any) -> None:
+    assert "No alert of this budget is known." in words(open_page("budgets_policy"))
+    st.cache_data.clear()
+    told = {
+        "labels": {"alertname": "BudgetThreshold", "budget_id": "support monthly"},
+        "annotations": {"summary": "80 % of $120 used"},
+        "since": "2026-11-16T12:00:00Z", "state": "resolved",
+    }  # fmt: skip
+    other = {**told, "labels": {"alertname": "BudgetThreshold", "budget_id": "search monthly"}}
+    api.alerts = [other, told]
+    shown = open_page("budgets_policy").dataframe[1].value
+    assert [["2026-11-16 12:00:00", "resolved", "80 % of $120 used"]] == shown.values.tolist()
+
+
 def test_a_course_is_drawn_as_what_is_left() -> None:
     """A limit of 120: 111 spent leaves 9, and P90 of 187 is 67 below nothing."""
     names = {"left": "left", "expected": "likely", "ideal": "evenly"}
