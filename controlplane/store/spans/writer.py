@@ -37,6 +37,9 @@ from controlplane.store.spans.seen_filter import HOUR_US, Hashes, SeenFilter, ro
 HOURS_ALONE: Final = 2
 """Start hours of one batch that are looked up by themselves; all others are one query."""
 
+READ_ROWS: Final = 131_072
+"""Stored spans of an hour that are in memory at once while it is read."""
+
 _IDENTITY: Final = (
     "domain",
     "trace_hi",
@@ -174,10 +177,14 @@ class SpanTableWriter:
         return known
 
     def _read_hour(self, hour: int) -> Hashes:
-        ids = self._connection.execute(read_sql("stored_ids"), _bounds(hour, hour))
-        table = ids.to_arrow_table()
+        # A part at a time: a busy hour has tens of millions of rows, of which the hashes are enough.
         schema = pa.schema([SPAN_SCHEMA.field(name) for name in _IDENTITY])
-        return content_identity_hash(table.cast(schema))
+        stored = self._connection.execute(read_sql("stored_ids"), _bounds(hour, hour))
+        parts = (
+            content_identity_hash(pa.Table.from_batches([part]).cast(schema))
+            for part in stored.to_arrow_reader(READ_ROWS)
+        )
+        return np.concatenate([np.zeros(0, dtype=np.uint64), *parts])
 
 
 def _counts(batch: pa.Table, index: npt.NDArray[np.int32], contexts: pa.Table) -> pa.Table:
