@@ -60,6 +60,7 @@ _READ: Final = (
     *("key_role", "scope_name", "response_id", "gateway_call_id", "status", "usage_state"),
     *("input_tokens", "output_tokens", "billing_model", "cost_nusd", "cost_state"),
     *("tenant", "service_name", "key_id", "choices", "gateway"),
+    "clock_ahead_us",
     *_DETAILS,
 )
 
@@ -140,6 +141,7 @@ def _reports(table: pa.Table) -> list[Report]:
         [used or 0 for used in read["input_tokens"]],
         *(read[name] for name in _FLAGS[3:5]),
         *(read[name] for name in ("choices", "gateway", "cell_joins")),
+        [ahead_us or 0 for ahead_us in read["clock_ahead_us"]],
     ]
     return [Report(*row) for row in zip(range(table.num_rows), *columns, strict=True)]
 

@@ -60,6 +60,7 @@ class Report(NamedTuple):
     choices: int | None = None
     gateway: str | None = None
     cell_joins: bool = True
+    ahead_us: int = 0
 
     @property
     def identity(self) -> Identity:
@@ -143,7 +144,22 @@ def is_declared(one: Report, other: Report) -> bool:
 
 
 def is_near(one: Report, other: Report) -> bool:
-    """Whether one response can have been seen by both; an agent settles after the call's end."""
+    """Whether one response can have been seen by both; an agent settles after the call's end.
+
+    A start that was moved back, because a clock was ahead of ours, is also taken as it was said: it
+    may be our clock that was wrong for a while, and only one of the two came in then.
+    """
+    if one.ahead_us == other.ahead_us:
+        return _is_near(one, other)
+    return _is_near(one, other) or _is_near(_as_said(one), _as_said(other))
+
+
+def _as_said(report: Report) -> Report:
+    start_us, end_us = report.start_us + report.ahead_us, report.end_us + report.ahead_us
+    return report._replace(start_us=start_us, end_us=end_us)
+
+
+def _is_near(one: Report, other: Report) -> bool:
     starts_apart_us = abs(one.start_us - other.start_us)
     gap_us = max(one.start_us, other.start_us) - min(one.end_us, other.end_us)
     if Layer.AGENT in {one.layer, other.layer}:

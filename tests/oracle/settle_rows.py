@@ -147,6 +147,16 @@ def end(row: Row) -> datetime:
 
 
 def near(a: Row, b: Row) -> bool:
+    """Near as accounted, or as their emitters said."""
+    return near_at(a, b) or near_at(as_said(a), as_said(b))
+
+
+def as_said(row: Row) -> Row:
+    ahead = timedelta(microseconds=row["clock_ahead_us"] or 0)
+    return {**row, "start_time": row["start_time"] + ahead}
+
+
+def near_at(a: Row, b: Row) -> bool:
     if "agent" in {a["layer"], b["layer"]}:
         gap = max(a["start_time"], b["start_time"]) - min(end(a), end(b))
         return bool(gap <= timedelta(minutes=1))

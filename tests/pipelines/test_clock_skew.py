@@ -121,6 +121,20 @@ def test_a_skewed_client_still_joins_its_proxy(span_rows: Rows) -> None:
     assert (2, NOW) == (call["reports"], call["start_time"])
 
 
+def test_reports_join_though_our_clock_was_wrong_when_one_came(span_rows: Rows) -> None:
+    """The proxy's report came in while our clock was hours behind: its start was moved for nothing."""
+    store = DuckDbSpanStore(None)
+    client = ahead(1, start_time=NOW, response_id="chatcmpl-0123456789")
+    proxy = client | {"span_id": 9, "trace_lo": 9, "content_hash": 9, "layer": "proxy"}
+    proxy |= {"scope_name": "litellm", "received_at": NOW - timedelta(hours=5)}
+    store.write(span_rows(client), batch_id="a")
+    store.write(span_rows(proxy), batch_id="b")
+    settle_tick(store, now=NOW + timedelta(minutes=1), ledger=None)
+    calls = store.calls(CallQuery(tenants=("default",), window=MONTH)).to_pylist()
+    store.close()
+    assert [2] == [call["reports"] for call in calls]
+
+
 def test_a_rebuild_moves_nothing_twice(span_rows: Rows) -> None:
     store, again = DuckDbSpanStore(None), DuckDbSpanStore(None)
     store.write(span_rows(ahead(1), ahead(2, service_name="other")), batch_id="a")
