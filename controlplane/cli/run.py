@@ -58,12 +58,14 @@ def serve(
     from importlib import import_module
 
     from controlplane import settings
+    from controlplane.bootstrap.allocators import keep_freed_memory
     from controlplane.bootstrap.lean_imports import keep_out
 
     if role is not ServeRole.DASHBOARD:
         # Streamlit installs pandas, and Arrow would import it at its first array: a second of
         # CPU at every start for what no server here uses.
         keep_out("pandas")
+        keep_freed_memory()
     # Only the module of this role: a collector has no use for Streamlit.
     module = import_module(f"controlplane.bootstrap.{ROLE_MODULES[role]}")
     module.run(settings.load(config, overrides={"data_dir": data_dir}), supervised=supervised)
