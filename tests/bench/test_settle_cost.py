@@ -186,7 +186,7 @@ def test_a_tick_costs_what_is_new(
         store.close()
         _fill(path, first=stored, upto=size, total=sizes[-1])
         store, stored = DuckDbSpanStore(path), size
-        now = AT + timedelta(days=DAYS) * size / sizes[-1]
+        now = AT + timedelta(days=DAYS * size / sizes[-1])
         figures[str(size)] = _measure(store, feed, now=now, count=TICKS[full_size])
     store.close()
     growth = (

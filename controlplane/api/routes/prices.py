@@ -112,7 +112,8 @@ class PriceController(Controller):
         """Answer how much of the usage has a price, and between what the rest may cost."""
         given = p.read(request.query_params.multi_items(), params=p.WINDOW)
         now = services.clock.now()
-        window = p.window(given, now=now, in_zone=p.zone(given, services.zone))
+        zone = p.zone(given, services.zone)
+        window = p.window(given, now=now, in_zone=zone, calendar=services.calendar)
         tenants = tenants_of(request, services, wanted=given.get("tenant", ()))
         total = services.reader.costs(CostQuery(tenants=tenants, window=window)).to_pylist()
         sums = total[0] if total else dict.fromkeys(MEASURES, 0)
