@@ -103,7 +103,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     kind: EntryKind
     at: datetime
+    """When it was posted."""
     change: Amounts
+    called_at: datetime | None = None
+    """The minute in which the calls began that it counts; None: near `at`, or no call's."""
 
 
 def within_range(entries: Iterable[Entry], amounts: Mapping[WindowKey, Amounts]) -> list[Entry]:

@@ -84,6 +84,7 @@ class Plan(msgspec.Struct):
                 key=f"calls:{version}:{minute:%Y%m%dT%H%M}",
                 kind=EntryKind.CALLS,
                 at=now,
+                called_at=minute,
                 change=Amounts(unenforced_nusd=nusd),
             )
             for (window, version, minute), nusd in sorted(self.sums.items())

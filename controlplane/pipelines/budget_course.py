@@ -31,11 +31,11 @@ class SpentByBudget(Protocol):
     """What is asked of storage."""
 
     def spent(self, budget_id: str, spans: Sequence[Window]) -> list[Spent]:
-        """Return what was posted as spent in each span, and in how many postings of calls."""
+        """Return what was spent by calls of each span, and in how many postings of calls."""
         ...
 
     def spent_of(self, budget_id: str, window: Window, spans: Sequence[Window]) -> list[int]:
-        """Return what was posted in each span to windows that start in `window`, restated too."""
+        """Return what calls of each span moved in windows that start in `window`, restated too."""
         ...
 
 
@@ -67,27 +67,28 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaysSpent:
-    """What budgets came to on whole days (UTC); a day that is over is asked for once."""
+    """What budgets came to on whole days (UTC); each is asked for once an hour: calls come late."""
 
     def __init__(self, budgets: SpentByBudget) -> None:
         self._budgets = budgets
-        self._known: dict[tuple[str, datetime], int] = {}
+        self._known: dict[tuple[str, datetime, datetime], int] = {}
 
     def last(self, budget: Budget, now: datetime) -> list[int]:
         """Return the last whole days of which the budget counted all, oldest first."""
         today = now.replace(hour=0, minute=0, second=0, microsecond=0)
         starts = [today - back * DAY for back in range(MAX_DAYS, 0, -1)]
         starts = [start for start in starts if start >= budget.counts_from]
-        missing = [start for start in starts if (budget.id, start) not in self._known]
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        missing = [start for start in starts if (budget.id, start, hour) not in self._known]
         spans = [Window(start, start + DAY) for start in missing]
         for start, spent in zip(missing, self._budgets.spent(budget.id, spans), strict=True):
-            self._known[budget.id, start] = spent.amount
-        return [self._known[budget.id, start] for start in starts]
+            self._known[budget.id, start, hour] = spent.amount
+        return [self._known[budget.id, start, hour] for start in starts]
 
     def forget_before(self, now: datetime) -> None:
-        """Let go of days that no forecast looks at."""
-        oldest = now - timedelta(days=MAX_DAYS + 1)
-        self._known = {key: spent for key, spent in self._known.items() if key[1] > oldest}
+        """Let go of what was asked for in hours that are over."""
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        self._known = {key: spent for key, spent in self._known.items() if key[2] == hour}
 
 
 def is_forecast_by_days(budget: Budget, now: datetime) -> bool:

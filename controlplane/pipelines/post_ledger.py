@@ -93,6 +93,7 @@ def _post_overdue(ledger: LedgerTransaction, now: datetime) -> None:
                 key=f"waited:{version}:{minute:%Y%m%dT%H%M}:{now:%Y%m%dT%H%M%S.%f}",
                 kind=EntryKind.CALLS,
                 at=now,
+                called_at=minute,
                 change=Amounts(unenforced_nusd=nusd),
             )
             for (window, version, minute), nusd in sums.items()

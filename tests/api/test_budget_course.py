@@ -28,8 +28,11 @@ def finance(keys: Any) -> str:
     return key
 
 
-def _spend(metadata: Engine, budget_id: str) -> None:
-    """A dollar on odd days and three on even ones, at noon: 10 + 27 until the 19th."""
+def _spend(metadata: Engine, budget_id: str, *, all_at: datetime | None) -> None:
+    """A dollar on odd days and three on even ones, at noon: 10 + 27 until the 19th.
+
+    Posted then, or later in one go.
+    """
     noons = [START + timedelta(days=day, hours=12) for day in range(19)]
     with LedgerRepository(metadata).transaction() as ledger:
         ledger.append(
@@ -38,7 +41,8 @@ def _spend(metadata: Engine, budget_id: str) -> None:
                     window=WindowKey(budget_id, START),
                     key=f"settle:{noon.day}",
                     kind=EntryKind.SETTLE,
-                    at=noon,
+                    at=all_at or noon,
+                    called_at=noon if all_at else None,
                     change=Amounts((1 if noon.day % 2 else 3) * USD),
                 )
                 for noon in noons
@@ -46,12 +50,13 @@ def _spend(metadata: Engine, budget_id: str) -> None:
         )
 
 
+@pytest.mark.parametrize("posted_at", [None, NOW])
 def test_a_course_goes_from_the_start_over_now_to_the_end(
-    api: Any, finance: str, metadata: Engine
+    api: Any, finance: str, metadata: Engine, posted_at: datetime | None
 ) -> None:
     with api.client(finance) as client:
         made = client.post("/api/v1/budgets", json=WANTED).json()
-        _spend(metadata, made["id"])
+        _spend(metadata, made["id"], all_at=posted_at)
         found = client.get(f"/api/v1/budgets/{made['id']}/course").json()
     assert ("50", "37", [50]) == (found["limit"], found["spent"], found["thresholds_crossed"])
     by_day = {one["at"]: one["spent"] for one in found["reached"]}

@@ -191,6 +191,7 @@ def test_entries_are_sums_per_minute_and_version(world: World) -> None:
     world.post(*rows)
     entries = world.repository.entries("b", MONTH, limit=10)
     assert ["calls:1:20261120T0901", "calls:1:20261120T0900"] == [e.key for e in entries]
+    assert [minute + timedelta(minutes=1), minute] == [entry.called_at for entry in entries]
     assert 100_000 == sum(entry.change.unenforced_nusd for entry in entries)
 
 

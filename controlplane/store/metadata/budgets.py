@@ -5,14 +5,17 @@ from datetime import datetime
 
 import msgspec
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Float,
+    and_,
     case,
     cast,
     func,
     insert,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -116,7 +119,7 @@ class BudgetRepository:
         return TimelineRepository(self._engine).recovering_until(now)
 
     def spent(self, budget_id: str, spans: Sequence[Window]) -> list[Spent]:
-        """Return what was posted as spent in each span, and in how many postings of calls.
+        """Return what was spent by calls of each span, and in how many postings of calls.
 
         A statistic: sums are floating point, so nonsense does not overflow them.
         """
@@ -129,16 +132,16 @@ class BudgetRepository:
             for span in spans:
                 row = connection.execute(
                     select(func.sum(total), func.count(case((of_calls, 1)))).where(
-                        table.budget_id == budget_id, table.at >= span.start, table.at < span.end
+                        table.budget_id == budget_id, _happened(start=span.start, end=span.end)
                     )
                 ).one()
                 found.append(Spent(int(row[0] or 0), int(row[1])))
         return found
 
     def spent_of(self, budget_id: str, window: Window, spans: Sequence[Window]) -> list[int]:
-        """Return what was posted in each span to windows that start in `window`, restated too.
+        """Return what calls of each span moved in windows that start in `window`, restated too.
 
-        What is posted before the first span counts as in it. For a chart: sums are floating point.
+        What is before the first span counts as in it. For a chart: sums are floating point.
         """
         table = ledger_entry.c
         total = sum(
@@ -151,10 +154,8 @@ class BudgetRepository:
                     table.budget_id == budget_id,
                     table.window_start >= window.start,
                     table.window_start < window.end,
-                    table.at < span.end,
+                    _happened(start=span.start if number else None, end=span.end),
                 )
-                if number:
-                    query = query.where(table.at >= span.start)
                 found.append(int(connection.execute(query).scalar() or 0))
         return found
 
@@ -187,10 +188,24 @@ class BudgetRepository:
                     key=row.key,
                     kind=EntryKind(row.kind),
                     at=row.at,
+                    called_at=row.called_at,
                     change=Amounts(*(getattr(row, name) for name in ACCOUNTS)),
                 )
                 for row in rows
             ]
+
+
+def _happened(*, start: datetime | None, end: datetime) -> ColumnElement[bool]:
+    """Say when the calls of an entry were, as far as it knows; else when it was posted.
+
+    Two conditions, each with an index of its own: late calls are where they belong.
+    """
+    table = ledger_entry.c
+    called, posted = [table.called_at < end], [table.called_at.is_(None), table.at < end]
+    if start is not None:
+        called.append(table.called_at >= start)
+        posted.append(table.at >= start)
+    return or_(and_(*called), and_(*posted))
 
 
 def amounts_of(connection: Connection, windows: Collection[WindowKey]) -> dict[WindowKey, Amounts]:

@@ -55,6 +55,7 @@ def entry_row(entry: Entry) -> dict[str, object]:
         "key": entry.key,
         "kind": entry.kind.value,
         "at": entry.at,
+        "called_at": entry.called_at,
         **amounts_row(entry.change),
     }
 

@@ -118,8 +118,10 @@ ledger_entry: Final = Table(
     Column("unenforced_nusd", BigInteger, nullable=False),
     Column("leased_nusd", BigInteger, nullable=False),
     Column("restated_nusd", BigInteger, nullable=False, server_default="0"),
+    Column("called_at", UtcMicros),
     UniqueConstraint("budget_id", "window_start", "key", name="ledger_entry_once"),
     Index("ledger_entry_at", "budget_id", "at"),
+    Index("ledger_entry_called_at", "budget_id", "called_at"),
 )
 
 ledger_balance: Final = Table(
