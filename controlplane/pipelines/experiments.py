@@ -17,6 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from controlplane.detection.experiment import ALPHA, ArmSummary, Comparison, compare
+from controlplane.pipelines.recorded_calls import FACTS
 from controlplane.policy.assign import assign
 from controlplane.policy.document import Experiment
 from controlplane.policy.match import matches
@@ -30,18 +31,6 @@ SCORE: Final = "score."
 MAX_SCORES: Final = 20
 """Names of scores compared, the first by name: each is one more chance to be wrong."""
 SCORED_KINDS: Final = (EventKind.EVALUATION.value, EventKind.FEEDBACK.value)
-FACTS: Final = (
-    "tenant",
-    "team",
-    "project",
-    "feature",
-    "customer",
-    "user_id",
-    "api_key",
-    "environment",
-    "provider",
-    "operation",
-)
 COLUMNS: Final = (
     *FACTS,
     "start_time",

@@ -1,6 +1,6 @@
 """Writes the recorded bills of other forms: `python -m tests.pipelines.golden_bill_formats`.
 
-The calls of `golden_bills` at claude-sonnet-4-5's 3.00 in, 0.30 cache read, 15.00 out a million tokens
+The calls of `golden_calls` at claude-sonnet-4-5's 3.00 in, 0.30 cache read, 15.00 out a million tokens
 (docs.claude.com, pricing), each bill with one residual planted, twice:
 
 - Anthropic's usage and cost report, both pages in one file: costs in cents as decimal strings, tokens
@@ -17,87 +17,33 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from tests.pipelines.golden_bills import DAYS, FOLDER, MTOK, START, Call, Lines, calls
+from tests.pipelines.golden_calls import DAYS, FOLDER, MTOK, PLANTED, START, Lines, calls, lines_of
 
 MODEL: Final = "claude-sonnet-4-5"
 PRICES: Final = {"input": Decimal(3), "cache read": Decimal("0.30"), "output": Decimal(15)}
-CENT: Final = Decimal("0.01")
-
-
-def lines_of(made: list[Call]) -> Lines:
-    """Sum calls as the provider bills them."""
-    lines: Lines = {}
-    for at, *quantities in made:
-        for meter, quantity in zip(PRICES, quantities, strict=True):
-            line = lines.setdefault(((at - START).days, meter), [Decimal(0), Decimal(0)])
-            line[0] += quantity
-            line[1] += quantity * PRICES[meter] / MTOK
-    return {key: line for key, line in lines.items() if line[0]}
-
-
-def _uncaptured() -> tuple[Lines, str]:
-    """A call that we never saw: 100,000 in at 3 and 4,000 out at 15."""
-    return lines_of([*calls(), (START + timedelta(hours=30), 100_000, 0, 4_000)]), "0.36"
-
-
-def _overcounted() -> tuple[Lines, str]:
-    """The first call is not billed: 40,000 at 3, 16,000 at 0.30, 3,000 at 15."""
-    return lines_of(calls()[1:]), "-0.1698"
-
-
-def _cache_semantics() -> tuple[Lines, str]:
-    """16,000 cached tokens of each of forty calls at the fresh price: 2.70 more a million."""
-    return lines_of([(at, fresh + cached, 0, out) for at, fresh, cached, out in calls()]), "1.728"
-
-
-def _time_boundary() -> tuple[Lines, str]:
-    """The call of the last minute is on the next bill: 50,000 at 3 and 2,000 at 15."""
-    return lines_of(calls()[:-1]), "-0.18"
-
-
-def _price() -> tuple[Lines, str]:
-    """Output at 18 instead of 15: 129,800 tokens (40 x 3,000 + 10 x 780 + 2,000)."""
-    lines = lines_of(calls())
-    for (_, meter), line in lines.items():
-        if meter == "output":
-            line[1] *= Decimal("1.2")
-    return lines, "0.3894"
-
-
-def _rounding() -> tuple[Lines, str]:
-    """Every amount to the cent."""
-    lines = lines_of(calls())
-    exact = sum(line[1] for line in lines.values())
-    for line in lines.values():
-        line[1] = line[1].quantize(CENT)
-    return lines, format(sum(line[1] for line in lines.values()) - exact, "f")
-
-
-def _tax_fees() -> tuple[Lines, str]:
-    """4.20 of tax and a credit of 1.00, beside the usage."""
-    lines = lines_of(calls())
-    lines[0, "Tax"] = [Decimal(0), Decimal("4.20")]
-    lines[1, "Credit"] = [Decimal(0), Decimal("-1.00")]
-    return lines, "3.2"
-
-
-def _unexplained() -> tuple[Lines, str]:
-    """Output of the third day is 5 dollars dearer than its usage, for no reason."""
-    lines = lines_of(calls())
-    lines[2, "output"][1] += 5
-    return lines, "5"
-
-
-PLANTED: Final[dict[str, Callable[[], tuple[Lines, str]]]] = {
-    "uncaptured": _uncaptured,
-    "overcounted": _overcounted,
-    "cache_semantics": _cache_semantics,
-    "time_boundary": _time_boundary,
-    "price": _price,
-    "rounding": _rounding,
-    "tax_fees": _tax_fees,
-    "unexplained": _unexplained,
+EXPECTED: Final = {
+    "uncaptured": "0.36",  # 100,000 at 3 and 4,000 at 15
+    "overcounted": "-0.1698",  # 40,000 at 3, 16,000 at 0.30, 3,000 at 15
+    "cache_semantics": "1.728",  # 640,000 at 2.70 more
+    "time_boundary": "-0.18",  # 50,000 at 3 and 2,000 at 15
+    "price": "0.3894",  # 129,800 at 3 more
+    "rounding": "-0.00100",
+    "tax_fees": "3.2",  # a tax and a credit
+    "unexplained": "5",
 }
+"""What each bill has planted, in dollars."""
+
+
+def planted(name: str) -> Lines:
+    """Return a bill's lines: the residual `name`, and nothing else."""
+    if name == "tax_fees":
+        taxed = lines_of(calls(), PRICES)
+        taxed[0, "Tax"] = [Decimal(0), Decimal("4.20")]
+        taxed[1, "Credit"] = [Decimal(0), Decimal("-1.00")]
+        return taxed
+    return PLANTED[name](PRICES)
+
+
 _TOKENS: Final = {
     "input": "uncached_input_tokens",
     "cache read": "cache_read_input_tokens",
@@ -168,9 +114,9 @@ WITHOUT: Final = {("anthropic", "tax_fees")}
 def main() -> None:
     """Write every bill."""
     for source, (ending, write) in FORMATS.items():
-        for name, plant in PLANTED.items():
+        for name in EXPECTED:
             if (source, name) not in WITHOUT:
-                (FOLDER / f"{name}.{ending}").write_text(write(plant()[0]), encoding="utf-8")
+                (FOLDER / f"{name}.{ending}").write_text(write(planted(name)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,109 +7,34 @@ Each bill is of the same calls with one residual planted, whose amount stands in
 """
 
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 
-FOLDER: Final = Path(__file__).parents[1] / "bills"
-START: Final = datetime(2026, 10, 5, tzinfo=UTC)
-DAYS: Final = 5
-PER_DAY: Final = 8
+from tests.pipelines.golden_calls import DAYS, FOLDER, PLANTED, START, Lines, calls, lines_of
+
 MODEL: Final = "gpt-4o"
 PRICES: Final = {"input": Decimal("2.50"), "cached input": Decimal("1.25"), "output": Decimal(10)}
-MTOK: Final = 10**6
-Call = tuple[datetime, int, int, int]
-"""Start, fresh input, cached input, output."""
-Lines = dict[tuple[int, str], list[Decimal]]
-"""(day, meter) -> quantity and amount."""
-
-
-def calls() -> list[Call]:
-    """Eight calls a day, none near midnight, and one a minute before the bill ends."""
-    made = [
-        (START + timedelta(days=n // PER_DAY, hours=2 * (n % PER_DAY) + 3), 40_000 + 300 * n,
-         16_000, 3_000 + 10 * n)
-        for n in range(DAYS * PER_DAY)
-    ]  # fmt: skip
-    return [*made, (START + timedelta(days=DAYS, minutes=-1), 50_000, 0, 2_000)]
-
-
-def lines_of(made: list[Call]) -> Lines:
-    """Sum calls as the provider bills them."""
-    lines: Lines = {}
-    for at, *quantities in made:
-        for meter, quantity in zip(PRICES, quantities, strict=True):
-            if quantity:
-                line = lines.setdefault(((at - START).days, meter), [Decimal(0), Decimal(0)])
-                line[0] += quantity
-                line[1] += quantity * PRICES[meter] / MTOK
-    return lines
-
-
-def _uncaptured() -> tuple[Lines, str]:
-    """A call that we never saw: 100,000 in at 2.50 and 4,000 out at 10."""
-    return lines_of([*calls(), (START + timedelta(hours=30), 100_000, 0, 4_000)]), "0.29"
-
-
-def _overcounted() -> tuple[Lines, str]:
-    """The first call is not billed: 40,000 at 2.50, 16,000 at 1.25, 3,000 at 10."""
-    return lines_of(calls()[1:]), "-0.15"
-
-
-def _cache_semantics() -> tuple[Lines, str]:
-    """16,000 cached tokens of each of forty calls at the fresh price: 1.25 more a million."""
-    return lines_of([(at, fresh + cached, 0, out) for at, fresh, cached, out in calls()]), "0.8"
-
-
-def _time_boundary() -> tuple[Lines, str]:
-    """The call of the last minute is on the next bill: 50,000 at 2.50 and 2,000 at 10."""
-    return lines_of(calls()[:-1]), "-0.145"
-
-
-def _price() -> tuple[Lines, str]:
-    """Output at 12 instead of 10: 129,800 tokens (40 x 3,000 + 10 x 780 + 2,000)."""
-    lines = lines_of(calls())
-    for (_, meter), line in lines.items():
-        if meter == "output":
-            line[1] *= Decimal("1.2")
-    return lines, "0.2596"
-
-
-def _rounding() -> tuple[Lines, str]:
-    """Every amount to the cent."""
-    lines = lines_of(calls())
-    exact = sum(line[1] for line in lines.values())
-    for line in lines.values():
-        line[1] = line[1].quantize(Decimal("0.01"))
-    return lines, format(sum(line[1] for line in lines.values()) - exact, "f")
-
-
-def _tax_fees() -> tuple[Lines, str]:
-    """4.20 of tax, beside the usage."""
-    lines = lines_of(calls())
-    lines[0, "tax"] = [Decimal(0), Decimal("4.20")]
-    return lines, "4.2"
-
-
-def _unexplained() -> tuple[Lines, str]:
-    """Output of the third day is 5 dollars dearer than its usage, for no reason."""
-    lines = lines_of(calls())
-    lines[2, "output"][1] += 5
-    return lines, "5"
-
-
-PLANTED: Final[dict[str, Callable[[], tuple[Lines, str]]]] = {
-    "uncaptured": _uncaptured,
-    "overcounted": _overcounted,
-    "cache_semantics": _cache_semantics,
-    "time_boundary": _time_boundary,
-    "price": _price,
-    "rounding": _rounding,
-    "tax_fees": _tax_fees,
-    "unexplained": _unexplained,
+EXPECTED: Final = {
+    "uncaptured": "0.29",  # 100,000 at 2.50 and 4,000 at 10
+    "overcounted": "-0.15",  # 40,000 at 2.50, 16,000 at 1.25, 3,000 at 10
+    "cache_semantics": "0.8",  # 640,000 at 1.25 more
+    "time_boundary": "-0.145",  # 50,000 at 2.50 and 2,000 at 10
+    "price": "0.2596",  # 129,800 at 2 more
+    "rounding": "0.00200",
+    "tax_fees": "4.2",
+    "unexplained": "5",
 }
+"""What each bill has planted, in dollars."""
+
+
+def planted(name: str) -> Lines:
+    """Return a bill's lines: the residual `name`, and nothing else."""
+    if name == "tax_fees":
+        taxed = lines_of(calls(), PRICES)
+        taxed[0, "tax"] = [Decimal(0), Decimal("4.20")]
+        return taxed
+    return PLANTED[name](PRICES)
 
 
 def page(lines: Lines) -> str:
@@ -138,11 +63,9 @@ def _result(meter: str, quantity: Decimal, amount: Decimal) -> dict[str, Any]:
 def main() -> None:
     """Write every bill, and what each has planted."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    expected = {}
-    for name, plant in PLANTED.items():
-        lines, expected[name] = plant()
-        (FOLDER / f"{name}.openai.json").write_text(page(lines), encoding="utf-8")
-    told = json.dumps(expected, indent=1) + "\n"
+    for name in EXPECTED:
+        (FOLDER / f"{name}.openai.json").write_text(page(planted(name)), encoding="utf-8")
+    told = json.dumps(EXPECTED, indent=1) + "\n"
     (FOLDER / "expected.json").write_text(told, encoding="utf-8")
 
 

@@ -15,13 +15,13 @@ from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.usage.reconcile import CLASSES
 from tests.pipelines import golden_bill_formats as golden
-from tests.pipelines.golden_bills import FOLDER, calls
+from tests.pipelines.golden_calls import FOLDER, calls
 from tests.priced_calls import priced
 
 CASES = [
     (source, name)
     for source in golden.FORMATS
-    for name in golden.PLANTED
+    for name in golden.EXPECTED
     if (source, name) not in golden.WITHOUT
 ]
 
@@ -48,7 +48,7 @@ def store(span_rows: Callable[..., pa.Table], book: PriceBook) -> DuckDbSpanStor
 
 
 def test_every_class_is_planted() -> None:
-    assert set(CLASSES) == set(golden.PLANTED)
+    assert set(CLASSES) == set(golden.EXPECTED)
 
 
 @pytest.mark.parametrize(("source", "name"), CASES)
@@ -58,12 +58,11 @@ def test_the_planted_residual_is_found_and_named(
     """The file is what the script writes; its class has the amount, and no other has any."""
     ending, write = golden.FORMATS[source]
     path = FOLDER / f"{name}.{ending}"
-    lines, amount = golden.PLANTED[name]()
-    assert write(lines) == path.read_text(encoding="utf-8")
+    assert write(golden.planted(name)) == path.read_text(encoding="utf-8")
     file, bill = read_bill(path)
     assert (source, 0) == (file.source, file.rejected_lines)
     asked = ReconcileRequest(tenants=("acme",), provider="anthropic")
     report = reconcile_bill(store, book, ([file], bill), asked=asked)
     found = {key: Decimal(usd) for key, usd in report.classes.items() if Decimal(usd)}
-    assert {name: Decimal(amount)} == found
+    assert {name: Decimal(golden.EXPECTED[name])} == found
     assert (name != "unexplained") == report.within_tolerance

@@ -17,9 +17,10 @@ from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.usage.reconcile import CLASSES
 from tests.pipelines import golden_bills as golden
+from tests.pipelines.golden_calls import FOLDER, calls
 from tests.priced_calls import priced
 
-EXPECTED: dict[str, str] = json.loads((golden.FOLDER / "expected.json").read_text())
+EXPECTED: dict[str, str] = json.loads((FOLDER / "expected.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +36,21 @@ def store(span_rows: Callable[..., pa.Table], book: PriceBook) -> DuckDbSpanStor
          "billing_model": golden.MODEL, "input_tokens": fresh + cached,
          "cached_input_tokens": cached, "output_tokens": out, "input_uncached": fresh,
          "cache_read": cached or None, "output_text": out}
-        for n, (at, fresh, cached, out) in enumerate(golden.calls())
+        for n, (at, fresh, cached, out) in enumerate(calls())
     ]  # fmt: skip
     store = DuckDbSpanStore(None)
     store.write(priced(span_rows, rows, book), batch_id="b")
-    settle_tick(store, now=golden.calls()[-1][0], ledger=None)
+    settle_tick(store, now=calls()[-1][0], ledger=None)
     return store
 
 
 def test_every_class_has_a_recorded_bill() -> None:
     """And the files are what the script beside them writes."""
     assert set(CLASSES) == set(EXPECTED)
-    for name, plant in golden.PLANTED.items():
-        lines, amount = plant()
-        recorded = (golden.FOLDER / f"{name}.openai.json").read_text(encoding="utf-8")
-        assert (golden.page(lines), amount) == (recorded, EXPECTED[name])
+    assert EXPECTED == golden.EXPECTED
+    for name in EXPECTED:
+        recorded = (FOLDER / f"{name}.openai.json").read_text(encoding="utf-8")
+        assert golden.page(golden.planted(name)) == recorded
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
@@ -57,7 +58,7 @@ def test_the_planted_residual_is_found_and_named(
     store: DuckDbSpanStore, book: PriceBook, name: str
 ) -> None:
     """Its class has the amount to the nano-dollar; but for its own bill, under 1 % is unexplained."""
-    file, lines = read_bill(Path(golden.FOLDER / f"{name}.openai.json"))
+    file, lines = read_bill(Path(FOLDER / f"{name}.openai.json"))
     assert ("openai", 0) == (file.source, file.rejected_lines)
     asked = ReconcileRequest(tenants=("acme",), provider="openai")
     report = reconcile_bill(store, book, ([file], lines), asked=asked)
