@@ -4,11 +4,12 @@ from typing import Final
 
 import msgspec
 
-from controlplane.agent.admit import Claim, Refusal, claim, dearest_rate, exhausted, with_parents
+from controlplane.agent.admit import Claim, claim, dearest_rate, exhausted, with_parents
 from controlplane.agent.consult import Consulted, Desk
 from controlplane.agent.holder import Holder
 from controlplane.agent.lease import Instant
 from controlplane.agent.puller import Puller
+from controlplane.agent.refusal import Refusal
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Hold
 from controlplane.agent.syncer import Syncer

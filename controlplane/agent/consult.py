@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from controlplane.agent.admit import Refusal, count_unattributed
+from controlplane.agent.admit import count_unattributed
 from controlplane.agent.health import Deployments
 from controlplane.agent.lease import Instant
 from controlplane.agent.log import say
+from controlplane.agent.refusal import Refusal
 from controlplane.agent.slots import Slot, Slots, trial_of
 from controlplane.agent.ticket import Request
 from controlplane.core.clock import Clock

@@ -14,10 +14,10 @@ from typing import Final
 import httpx
 import msgspec
 
-from controlplane.agent.admit import Refusal
 from controlplane.agent.clock import seconds_since_boot
 from controlplane.agent.health import Deployments
 from controlplane.agent.log import say
+from controlplane.agent.refusal import Refusal
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError, Request, Ticket
 from controlplane.core.json_errors import UNREADABLE

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from controlplane.agent.admit import Refusal
 from controlplane.agent.bounds import Bound
+from controlplane.agent.refusal import Refusal
 from controlplane.policy.document import Failover
 
 

@@ -1,8 +1,7 @@
 """One node's word → settled holds, leases and standings, in one transaction of the ledger."""
 
-import re
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -18,16 +17,18 @@ from controlplane.budgets.standing import standing
 from controlplane.core.calendar import Window
 from controlplane.core.errors import (
     ControlPlaneError,
-    ForbiddenError,
-    InvalidInputError,
-    LimitExceededError,
 )
 from controlplane.core.ids import IdFactory
 from controlplane.core.tokens import is_possible
+from controlplane.pipelines.sync_checks import (
+    MAX_HOLD_NUSD,
+    check_request,
+    check_tenants,
+    named_budgets,
+)
 from controlplane.policy.history import NodeReport
 from controlplane.policy.units import NOTHING, Amount, used_tokens
 from controlplane.policy.wire import (
-    MAX_SYNC_ITEMS,
     Grant,
     LeaseWant,
     Settle,
@@ -44,15 +45,6 @@ SCARCE_PARTS: Final = 2
 """With less than this part of what is leased free, leases that are not in use are recalled."""
 MAX_STANDINGS: Final = 100
 MAX_SWEPT: Final = 1_000
-MAX_GENERATION: Final = 2**31 - 1
-"""Largest number that the generation columns hold."""
-MAX_HOLD_NUSD: Final = 10**15
-"""A million USD: no call costs more, and thousands of them still fit a balance."""
-MAX_HOLD_ID: Final = 200
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
-LATEST: Final = datetime(2500, 1, 1, tzinfo=UTC)
-"""What every calendar, database and dashboard can still name, with room for windows and waits."""
 
 PriceUsage = Callable[[Settle], int | None]
 """Nano-USD of a settle's buckets at its own time; None: no price is known."""
@@ -136,8 +128,8 @@ def _in_one_transaction(calls: Sequence[SyncCall], *, tools: SyncTools) -> list[
         frozen = ledger.frozen_until(calls[0].now, for_seconds=tools.terms.frozen_seconds)
         for call in calls:
             try:
-                _check_request(call.request)
-                _check_tenants(call.request, call.caller, budgets)
+                check_request(call.request)
+                check_tenants(call.request, call.caller, budgets)
             except ControlPlaneError as refused:
                 answers.append(refused)
                 continue
@@ -235,44 +227,6 @@ def sweep(ledger: Ledger, *, terms: LeaseTerms, now: datetime) -> int:
     return swept
 
 
-def _check_request(request: SyncRequest) -> None:
-    for name in ("settle", "want", "returns", "open_holds_nusd", "leases"):
-        size = len(getattr(request, name) or ())
-        if size > MAX_SYNC_ITEMS:
-            raise LimitExceededError(f"{name} of a sync", MAX_SYNC_ITEMS, size)
-    applied = request.applied
-    if applied and not (
-        0 <= applied.epoch <= MAX_GENERATION and 0 <= applied.gen <= MAX_GENERATION
-    ):
-        raise InvalidInputError("applied", f"{applied.etag()} is no generation")
-    if request.applied_sha256 is not None and not _SHA256.fullmatch(request.applied_sha256):
-        raise InvalidInputError("applied_sha256", "is no SHA-256 in hexadecimal")
-    if min(request.counts.admitted, request.counts.refused, request.counts.errors) < 0:
-        raise InvalidInputError("counts", "has a negative number")
-    for settle in request.settle:
-        _check_settle(settle)
-
-
-def _check_settle(settle: Settle) -> None:
-    """Refuse what would break the ledger or the span store for everybody."""
-    if not 0 < len(settle.hold_id) <= MAX_HOLD_ID:
-        raise InvalidInputError(
-            "settle.hold_id", f"has {len(settle.hold_id)} characters", f"Give 1 to {MAX_HOLD_ID}"
-        )
-    if not all(0 <= held <= MAX_HOLD_NUSD for held in (settle.held_nusd, *settle.held.values())):
-        raise InvalidInputError(
-            "settle.held_nusd", f"is not 0 to {MAX_HOLD_NUSD}", "A hold is what a call may cost"
-        )
-    for name in ("started_at", "ended_at"):
-        at: datetime = getattr(settle, name)
-        if at.tzinfo is None or not EARLIEST <= at < LATEST:
-            raise InvalidInputError(
-                f"settle.{name}",
-                "has no offset, or is no time of a call",
-                f"Give RFC 3339 with an offset, {EARLIEST:%Y} to {LATEST:%Y}",
-            )
-
-
 def _node_report(request: SyncRequest) -> NodeReport:
     return NodeReport(
         scope=request.scope,
@@ -284,19 +238,6 @@ def _node_report(request: SyncRequest) -> NodeReport:
         capabilities=request.capabilities,
         counts=request.counts,
     )
-
-
-def _check_tenants(request: SyncRequest, caller: Principal, budgets: dict[str, Budget]) -> None:
-    for budget_id in sorted(_named(request)):
-        budget = budgets.get(budget_id)
-        if budget is not None and not caller.may_see(budget.tenant):
-            raise ForbiddenError(f"access to the budget {budget_id!r}")
-
-
-def _named(request: SyncRequest) -> set[str]:
-    """Return the budgets that a request speaks of."""
-    named = {want.budget_id for want in request.want}
-    return named.union(*(settle.leases for settle in request.settle))
 
 
 def _open_book(
@@ -396,7 +337,7 @@ def _to_wire(lease: Lease, now: datetime, *, is_escrow: bool) -> Grant:
 
 def _told(request: SyncRequest, caller: Principal, budgets: dict[str, Budget]) -> list[Budget]:
     """Return the budgets whose standing is sent: those spoken of first, then others there are."""
-    named = _named(request)
+    named = named_budgets(request)
     visible = [one for one in budgets.values() if caller.may_see(one.tenant)]
     visible.sort(key=lambda one: (one.id not in named, one.id))
     return visible[: max(MAX_STANDINGS, len(named))]

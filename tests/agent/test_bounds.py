@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from controlplane.agent.admit import (
     Claim,
-    Refusal,
     claim,
     count_unattributed,
     dearest_rate,
@@ -18,6 +17,7 @@ from controlplane.agent.admit import (
     with_parents,
 )
 from controlplane.agent.bounds import bound_request, shrink
+from controlplane.agent.refusal import Refusal
 from controlplane.policy.document import BudgetClause, PolicyDocument, RatePerMillion
 from controlplane.policy.units import BudgetUnit
 from controlplane.policy.wire import Standing

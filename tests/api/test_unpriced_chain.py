@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 from sqlalchemy import Engine
 
-from controlplane.agent.admit import Claim, Refusal, claim
+from controlplane.agent.admit import Claim, claim
 from controlplane.agent.bounds import bound_request
+from controlplane.agent.refusal import Refusal
 from controlplane.alerts.alert import AlertState
 from controlplane.bootstrap.price_books import LiveBook
 from controlplane.bootstrap.publishing import RateCards

@@ -23,7 +23,8 @@ from controlplane.ingest.settlement import CHANGE_SCHEMA
 from controlplane.pipelines.agent_reports import store_settles
 from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.settle import settle_tick
-from controlplane.pipelines.sync import MAX_HOLD_NUSD, SyncTools, sync
+from controlplane.pipelines.sync import SyncTools, sync
+from controlplane.pipelines.sync_checks import MAX_HOLD_NUSD
 from controlplane.policy.wire import Settle, SyncReply, SyncRequest
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.seed import listed_providers, seed_version

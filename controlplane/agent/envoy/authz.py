@@ -10,11 +10,11 @@ from typing import Any, Final
 import grpc
 import msgspec
 
-from controlplane.agent.admit import Refusal
 from controlplane.agent.envoy import messages_pb2 as wire
 from controlplane.agent.envoy.routes import HOLD_HEADER, header_options
 from controlplane.agent.http_answer import refusal_body, refusal_headers
 from controlplane.agent.http_request import HttpCall, facts_of, read_call, to_request, wants_usage
+from controlplane.agent.refusal import Refusal
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settle import Ending
 from controlplane.agent.strip import FIELDS

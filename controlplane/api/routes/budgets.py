@@ -9,6 +9,15 @@ from litestar import Controller, delete, get, patch, post
 from litestar.params import FromPath, JSONBody
 
 from controlplane.api import params as p
+from controlplane.api.budget_bodies import (
+    BudgetChange,
+    BudgetIn,
+    Defaults,
+    budget_of,
+    escrow_of,
+    increases_of,
+    limit_of,
+)
 from controlplane.api.budget_course_views import (
     CourseView,
     EditList,
@@ -16,18 +25,11 @@ from controlplane.api.budget_course_views import (
     edit_to_wire,
 )
 from controlplane.api.budget_views import (
-    BudgetChange,
-    BudgetIn,
     BudgetList,
     BudgetMeta,
     BudgetView,
-    Defaults,
     EntryList,
-    budget_of,
     entry_to_wire,
-    escrow_of,
-    increases_of,
-    limit_of,
     to_wire,
 )
 from controlplane.api.describe import documented

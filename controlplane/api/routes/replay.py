@@ -10,7 +10,7 @@ from litestar import Controller, get, post
 from litestar.params import JSONBody
 
 from controlplane.api import params as p
-from controlplane.api.budget_views import BudgetIn, Defaults, budget_of
+from controlplane.api.budget_bodies import BudgetIn, Defaults, budget_of
 from controlplane.api.describe import documented
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.routes.policy import SCOPE, scope_of
