@@ -1,7 +1,7 @@
 """Of one batch: how much each emitter sent, and what of it is not stored, by reason.
 
-`received = stored + duplicates + rejected` holds per emitter (key, service, signal); the store
-adds the first two, because only it knows what it had.
+`received = stored + duplicates + rejected` holds per emitter (tenant, key, service, signal); the
+store adds the first two, because only it knows what it had.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from controlplane.ingest.columns import Column, Int64s, contiguous
+from controlplane.ingest.emitters import Emitter
 from controlplane.ingest.otlp import Decoded
 from controlplane.ingest.ports import Signal, SpoolEntry
 from controlplane.signals.samples import ACCOUNT_SCHEMA, REJECTION_SCHEMA
@@ -21,6 +22,7 @@ LATE: Final = timedelta(hours=1)
 AHEAD: Final = timedelta(minutes=5)
 _US: Final = timedelta(microseconds=1)
 _EMITTER: Final = ("tenant", "key_id", "service_name", "signal")
+_SPAN_EMITTER: Final = ("tenant", "key_id", "service_name")
 _Emitter = tuple[str, str, str, Signal]
 
 
@@ -35,45 +37,46 @@ class Accounts:
         self._ahead: Counter[_Emitter] = Counter()
         self._rejected: Counter[tuple[_Emitter, str]] = Counter()
 
-    def add_spans(
-        self, decoded: Decoded, service_names: Column, entries: Sequence[SpoolEntry]
-    ) -> None:
-        """Count a batch's spans; `entries` are those that were decoded, in order."""
-        spans = decoded.spans
-        tenants = {entry.sender.key_id: entry.sender.tenant for entry in entries}
-        arrived, starts = (_micros(spans.column(name)) for name in ("received_at", "start_time"))
+    def add_spans(self, decoded: Decoded, spans: pa.Table, entries: Sequence[SpoolEntry]) -> None:
+        """Count a batch's spans; `spans` are the attributed ones, `entries` what was decoded.
+
+        What is no span has no attributes: it is on its key's own tenant.
+        """
+        arrived, starts = (
+            _micros(decoded.spans.column(name)) for name in ("received_at", "start_time")
+        )
         late = starts < arrived - LATE // _US
         ahead = starts > arrived + AHEAD // _US
-        emitters, of_row = _emitters(spans.column("key_id"), service_names)
+        emitters, of_row = _emitters(spans)
         counts, late_counts, ahead_counts = (
             np.bincount(of_row[rows], minlength=len(emitters)).tolist()
             for rows in (np.ones_like(late), late, ahead)
         )
-        for (key_id, service), count, is_late, is_ahead in zip(
+        for named, count, is_late, is_ahead in zip(
             emitters, counts, late_counts, ahead_counts, strict=True
         ):
-            emitter: _Emitter = (tenants[key_id], key_id, service, "traces")
+            emitter: _Emitter = (*named, "traces")
             self._received[emitter] += count
             self._late[emitter] += is_late
             self._ahead[emitter] += is_ahead
         for (position, service, reason), count in decoded.refused.items():
-            emitter = _emitter(entries[position], service, "traces")
+            sender = entries[position].sender
+            emitter = (sender.tenant, sender.key_id, service, "traces")
             self._received[emitter] += count
             self._rejected[emitter, reason] += count
 
     def add(
         self,
         signal: Signal,
-        entries: Sequence[SpoolEntry],
         *,
-        received: Mapping[tuple[int, str], int],
-        rejected: Mapping[tuple[int, str, str], int],
+        received: Mapping[Emitter, int],
+        rejected: Mapping[tuple[Emitter, str], int],
     ) -> None:
         """Count a batch's points or records; `received` includes what is rejected."""
-        for (position, service), count in received.items():
-            self._received[_emitter(entries[position], service, signal)] += count
-        for (position, service, reason), count in rejected.items():
-            self._rejected[_emitter(entries[position], service, signal), reason] += count
+        for emitter, count in received.items():
+            self._received[*emitter, signal] += count
+        for (emitter, reason), count in rejected.items():
+            self._rejected[(*emitter, signal), reason] += count
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """Answer the batch as ACCOUNT_SCHEMA and REJECTION_SCHEMA rows."""
@@ -104,25 +107,21 @@ class Accounts:
         )
 
 
-def _emitters(key_ids: Column, service_names: Column) -> tuple[list[tuple[str, str]], Int64s]:
-    """List the (key, service) pairs there are, and which of them each row is from."""
-    keys = contiguous(key_ids).dictionary_encode()
-    names = contiguous(service_names).dictionary_encode()
-    width = max(len(names.dictionary), 1)
-    codes, of_row = np.unique(_codes(keys) * width + _codes(names), return_inverse=True)
-    pairs = [
-        (keys.dictionary[code // width].as_py(), names.dictionary[code % width].as_py())
-        for code in codes.tolist()
-    ]
-    return pairs, of_row.astype(np.int64)
+def _emitters(spans: pa.Table) -> tuple[list[Emitter], Int64s]:
+    """List the emitters there are, and which of them each row is from."""
+    of_row = np.zeros(spans.num_rows, dtype=np.int64)
+    named: list[tuple[str, ...]] = [()]
+    for name in _SPAN_EMITTER:
+        column = contiguous(spans.column(name)).dictionary_encode()
+        values = column.dictionary.to_pylist()
+        width = max(len(values), 1)
+        codes, of_row = np.unique(of_row * width + _codes(column), return_inverse=True)
+        named = [(*named[code // width], values[code % width]) for code in codes.tolist()]
+    return [Emitter(*one) for one in named], of_row.astype(np.int64)
 
 
 def _codes(encoded: Column) -> Int64s:
     return np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _emitter(entry: SpoolEntry, service: str, signal: Signal) -> _Emitter:
-    return entry.sender.tenant, entry.sender.key_id, service, signal
 
 
 def _micros(column: Column) -> Int64s:

@@ -18,7 +18,8 @@ from google.protobuf.message import DecodeError
 from controlplane.core.errors import PayloadError
 from controlplane.ingest import otlp_pb2 as pb
 from controlplane.ingest import otlp_signals_pb2 as sig
-from controlplane.ingest.columns import Column, contiguous, kernels
+from controlplane.ingest.columns import contiguous, kernels
+from controlplane.ingest.emitters import Emitter, emitter_of
 from controlplane.ingest.event_kinds import (
     GUARDRAIL_SPAN,
     RESPONSE_ID,
@@ -31,7 +32,6 @@ from controlplane.ingest.loose import texts_of, utf8
 from controlplane.ingest.ports import Payload, SpoolEntry
 from controlplane.ingest.signals_json import logs_of_json
 from controlplane.signals.samples import EVENT_SCHEMA, EventKind
-from controlplane.signals.semconv import SERVICE_NAME
 from controlplane.signals.sender import KEYLESS_SENDER, Sender
 
 NOT_ABOUT_A_CALL: Final = "not_about_a_call"
@@ -47,14 +47,15 @@ class Events(msgspec.Struct, frozen=True):
     """A batch's events as rows, and the log records that are none, by emitter and reason."""
 
     rows: pa.Table
-    received: Counter[tuple[int, str]]
-    rejected: Counter[tuple[int, str, str]]
+    received: Counter[Emitter]
+    rejected: Counter[tuple[Emitter, str]]
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an event was said."""
+    """Where an event was said, and of whose call."""
 
     sender: Sender
+    tenant: str
     service_name: str
     source: str
     time: datetime
@@ -99,38 +100,44 @@ def flaws_of_logs(data: "sig.LogsData") -> tuple[int, Counter[str]]:
 def decode_logs(entries: Sequence[SpoolEntry]) -> Events:
     """Decode the log requests of a batch; records that say nothing about a call are not kept."""
     rows: list[dict[str, Any]] = []
-    received: Counter[tuple[int, str]] = Counter()
-    rejected: Counter[tuple[int, str, str]] = Counter()
-    for position, entry in enumerate(entries):
+    received: Counter[Emitter] = Counter()
+    rejected: Counter[tuple[Emitter, str]] = Counter()
+    for entry in entries:
         try:
             data = parse_logs(entry.payload)
         except PayloadError as error:
-            received[position, ""] += 1
-            rejected[position, "", error.reason] += 1
+            emitter = emitter_of(entry.sender, {})
+            received[emitter] += 1
+            rejected[emitter, error.reason] += 1
             continue
         for resource in data.resource_logs:
-            service = texts_of(resource.resource.attributes).get(SERVICE_NAME, "")
+            said = texts_of(resource.resource.attributes)
             for record in (r for scope in resource.scope_logs for r in scope.log_records):
-                received[position, service] += 1
                 shape = shape_of(_name_of(record))
+                is_mapped = entry.sender.maps_tenants
+                texts = texts_of(record.attributes) if shape or is_mapped else {}
+                emitter = emitter_of(entry.sender, texts, said)
+                received[emitter] += 1
                 flaw = _flaw(record, shape)
                 if shape is None or flaw:
-                    rejected[position, service, flaw] += 1
+                    rejected[emitter, flaw] += 1
                     continue
-                place = _place_of(record, entry.sender, service)
-                rows.append(event_row(shape, texts_of(record.attributes), place))
+                rows.append(event_row(shape, texts, _place_of(record, entry.sender, emitter)))
     return Events(pa.Table.from_pylist(rows, schema=EVENT_SCHEMA), received, rejected)
 
 
 def events_of_spans(
-    decoded: pa.Table, service_names: Column, *, senders: Mapping[str, Sender]
+    decoded: pa.Table, attributed: pa.Table, *, senders: Mapping[str, Sender]
 ) -> pa.Table:
-    """Read the events on spans, and guardrail spans, of decoded spans (`otlp.Decoded.spans`)."""
+    """Read the events on spans, and guardrail spans, of decoded spans (`otlp.Decoded.spans`).
+
+    An event has the tenant of its span: of the same row of `attributed`.
+    """
     rows = [
         event_row(shape, texts, place)
         for shape, texts, place in (
-            *_span_events(decoded, service_names, senders),
-            *_guardrail_spans(decoded, service_names, senders),
+            *_span_events(decoded, attributed, senders),
+            *_guardrail_spans(decoded, attributed, senders),
         )
     ]
     return pa.Table.from_pylist(rows, schema=EVENT_SCHEMA)
@@ -143,7 +150,7 @@ def event_row(shape: EventShape, texts: Mapping[str, str], place: Place) -> dict
         action = action_of(_first(texts, shape.action_keys)).value
     row: dict[str, Any] = {
         "domain": place.sender.domain,
-        "tenant": place.sender.tenant,
+        "tenant": place.tenant,
         "key_id": place.sender.key_id,
         "kind": shape.kind.value,
         "name": _first(texts, shape.name_keys) or "",
@@ -166,7 +173,7 @@ def event_row(shape: EventShape, texts: Mapping[str, str], place: Place) -> dict
 
 
 def _span_events(
-    decoded: pa.Table, service_names: Column, senders: Mapping[str, Sender]
+    decoded: pa.Table, attributed: pa.Table, senders: Mapping[str, Sender]
 ) -> Iterable[tuple[EventShape, dict[str, str], Place]]:
     lists = contiguous(decoded.column("events"))
     flat = lists.flatten()
@@ -185,17 +192,16 @@ def _span_events(
         if shape is not None:
             event = flat[at].as_py()
             moment = _instant(event["time_unix_nano"])
-            span = _row(decoded, int(rows[at]))
-            service = service_names[int(rows[at])].as_py()
+            span = _row(decoded, attributed, int(rows[at]))
             yield (
                 shape,
                 _texts_of_bytes(event["attributes"]),
-                _place_at(span, service, senders, source="span_event", time=moment),
+                _place_at(span, senders, source="span_event", time=moment),
             )
 
 
 def _guardrail_spans(
-    decoded: pa.Table, service_names: Column, senders: Mapping[str, Sender]
+    decoded: pa.Table, attributed: pa.Table, senders: Mapping[str, Sender]
 ) -> Iterable[tuple[EventShape, dict[str, str], Place]]:
     named = contiguous(kernels.equal(decoded.column("name"), GUARDRAIL_SPAN))
     shape = shape_of(GUARDRAIL_SPAN)
@@ -205,34 +211,28 @@ def _guardrail_spans(
         texts = _texts_of_pairs(decoded.column("attributes")[row].as_py() or [])
         if _first(texts, shape.name_keys) is None:
             continue  # another program's span of that name
-        span = _row(decoded, row)
-        service = service_names[row].as_py()
-        yield (
-            shape,
-            texts,
-            _place_at(span, service, senders, source="span", time=span["start_time"]),
-        )
+        span = _row(decoded, attributed, row)
+        yield shape, texts, _place_at(span, senders, source="span", time=span["start_time"])
 
 
 _IDENTITY: Final = ("key_id", "trace_hi", "trace_lo", "span_id", "parent_span_id", "start_time")
 
 
-def _row(decoded: pa.Table, row: int) -> dict[str, Any]:
-    return {name: decoded.column(name)[row].as_py() for name in _IDENTITY}
+def _row(decoded: pa.Table, attributed: pa.Table, row: int) -> dict[str, Any]:
+    return {
+        **{name: decoded.column(name)[row].as_py() for name in _IDENTITY},
+        **{name: attributed.column(name)[row].as_py() for name in ("tenant", "service_name")},
+    }
 
 
 def _place_at(
-    span: Mapping[str, Any],
-    service: str,
-    senders: Mapping[str, Sender],
-    *,
-    source: str,
-    time: datetime,
+    span: Mapping[str, Any], senders: Mapping[str, Sender], *, source: str, time: datetime
 ) -> Place:
     own = source == "span"
     return Place(
         sender=senders.get(span["key_id"], KEYLESS_SENDER),
-        service_name=service,
+        tenant=span["tenant"],
+        service_name=span["service_name"],
         source=source,
         time=time,
         trace_hi=span["trace_hi"],
@@ -243,12 +243,13 @@ def _place_at(
     )
 
 
-def _place_of(record: "sig.LogRecord", sender: Sender, service: str) -> Place:
+def _place_of(record: "sig.LogRecord", sender: Sender, emitter: Emitter) -> Place:
     trace, span = record.trace_id, record.span_id
     is_trace, is_span = len(trace) == _TRACE_BYTES, len(span) == _SPAN_BYTES
     return Place(
         sender=sender,
-        service_name=service,
+        tenant=emitter.tenant,
+        service_name=emitter.service_name,
         source="log",
         time=_instant(record.time_unix_nano or record.observed_time_unix_nano),
         trace_hi=int.from_bytes(trace[:8], "big") if is_trace else 0,

@@ -13,12 +13,12 @@ from google.protobuf.message import DecodeError
 
 from controlplane.core.errors import PayloadError
 from controlplane.ingest import otlp_signals_pb2 as sig
+from controlplane.ingest.emitters import Emitter, emitter_of
 from controlplane.ingest.loose import texts_of, utf8
 from controlplane.ingest.ports import Payload, SpoolEntry
 from controlplane.ingest.signals_json import metrics_of_json
 from controlplane.signals.families.registry import Known, known, plain
 from controlplane.signals.samples import SAMPLE_SCHEMA, SampleKind, Temporality
-from controlplane.signals.semconv import SERVICE_NAME
 
 SERVICE_INSTANCE: Final = "service.instance.id"
 KEPT_LABELS: Final = frozenset(
@@ -49,10 +49,9 @@ class Samples(msgspec.Struct, frozen=True):
     """A batch of metric requests as rows, and what of it is not kept, by emitter and reason."""
 
     rows: pa.Table
-    received: Counter[tuple[int, str]]
-    """Points by (position of the entry, service name)."""
-    rejected: Counter[tuple[int, str, str]]
-    """Points not in `rows`, by (position of the entry, service name, reason)."""
+    received: Counter[Emitter]
+    rejected: Counter[tuple[Emitter, str]]
+    """Points not in `rows`, by emitter and reason."""
 
 
 def parse_metrics(payload: Payload) -> "sig.MetricsData":
@@ -90,23 +89,26 @@ def flaws_of_metrics(data: "sig.MetricsData") -> tuple[int, Counter[str]]:
 def decode_metrics(entries: list[SpoolEntry]) -> Samples:
     """Decode the metric requests of a batch; what is malformed loses itself alone."""
     rows: list[dict[str, Any]] = []
-    received: Counter[tuple[int, str]] = Counter()
-    rejected: Counter[tuple[int, str, str]] = Counter()
-    for position, entry in enumerate(entries):
+    received: Counter[Emitter] = Counter()
+    rejected: Counter[tuple[Emitter, str]] = Counter()
+    for entry in entries:
         try:
             data = parse_metrics(entry.payload)
         except PayloadError as error:
-            received[position, ""] += 1
-            rejected[position, "", error.reason] += 1
+            emitter = emitter_of(entry.sender, {})
+            received[emitter] += 1
+            rejected[emitter, error.reason] += 1
             continue
         for resource in data.resource_metrics:
             source = _Source(entry, texts_of(resource.resource.attributes))
             for name, shape, point in _of_resource(resource):
-                received[position, source.emitter] += 1
+                texts = texts_of(point.attributes)
+                emitter = emitter_of(entry.sender, texts, source.said)
+                received[emitter] += 1
                 if flaw := _flaw(point):
-                    rejected[position, source.emitter, flaw] += 1
+                    rejected[emitter, flaw] += 1
                 else:
-                    rows.append(source.row(name, shape, point))
+                    rows.append(source.row(name, shape, point, texts=texts, emitter=emitter))
     return Samples(pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA), received, rejected)
 
 
@@ -155,33 +157,32 @@ class _Source:
     """One resource of one request: what its points have in common."""
 
     def __init__(self, entry: SpoolEntry, resource: dict[str, str]) -> None:
-        self.emitter = resource.get(SERVICE_NAME, "")
-        self._said = resource
+        self.said = resource
         self._resource = {plain(name): text for name, text in resource.items()}
         self._host = _first(self._resource, _HOST)
         self._instance = resource.get(SERVICE_INSTANCE) or self._host or ""
         self._sender = entry.sender
         self._received_at = entry.received_at
 
-    def row(self, name: str, shape: _Shape, point: Any) -> dict[str, Any]:
-        """Build the row of a point without flaws."""
-        texts = texts_of(point.attributes)
-        tenant = self._sender.tenant_of(texts, self._said)
+    def row(
+        self, name: str, shape: _Shape, point: Any, *, texts: dict[str, str], emitter: Emitter
+    ) -> dict[str, Any]:
+        """Build the row of a point without flaws; `texts` are its attributes."""
         labels = {plain(key): text for key, text in texts.items()}
         said = known(name)
         meaning = said.meaning(labels) if said else None
         start = point.start_time_unix_nano
         return {
             "domain": self._sender.domain,
-            "tenant": tenant,
-            "key_id": self._sender.key_id,
-            "emitter": self.emitter,
+            "tenant": emitter.tenant,
+            "key_id": emitter.key_id,
+            "emitter": emitter.service_name,
             "instance": self._instance,
             "metric": name,
             "meaning": meaning.value if meaning else "",
             "kind": shape[0].value,
             "temporality": shape[1].value,
-            "series_hash": self._series(tenant, name, labels),
+            "series_hash": self._series(emitter, name, labels),
             **self._places(labels, said),
             "labels": _kept(labels),
             "start_time": _instant(start) if start else None,
@@ -202,8 +203,8 @@ class _Source:
             "pool": _first(every, _POOL),
         }
 
-    def _series(self, tenant: str, name: str, labels: dict[str, str]) -> int:
-        sender = (tenant, self._sender.key_id, self.emitter, self._instance)
+    def _series(self, emitter: Emitter, name: str, labels: dict[str, str]) -> int:
+        sender = (emitter.tenant, emitter.key_id, emitter.service_name, self._instance)
         said = [*sender, name, sorted(labels.items())]
         return xxhash.xxh3_64_intdigest(msgspec.msgpack.encode(said))
 

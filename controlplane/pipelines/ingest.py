@@ -14,7 +14,6 @@ from controlplane.attribution.attribute import attribute, refused_claims
 from controlplane.attribution.rules import AttributionRules
 from controlplane.ingest.accounts import Accounts
 from controlplane.ingest.call_events import decode_logs, events_of_spans
-from controlplane.ingest.columns import contiguous
 from controlplane.ingest.content import ContentPolicy, contents_of
 from controlplane.ingest.gateways import ADDRESS_KEYS, Gateway, mark_gateways
 from controlplane.ingest.limits import Limits
@@ -78,14 +77,13 @@ def ingest_batch(  # noqa: PLR0913 - a batch and all that it is read by
     needed = rules.attributes | (ADDRESS_KEYS if gateways else frozenset())
     spans = normalize(decoded, limits=msgspec.structs.replace(limits, needed_attributes=needed))
     spans = mark_gateways(spans, gateways)
-    service_names = contiguous(spans.column("service_name"))
-    events = events_of_spans(decoded.spans, service_names, senders=senders)
     spans = attribute(spans, rules, senders=senders)
+    events = events_of_spans(decoded.spans, spans, senders=senders)
     contents = contents_of(decoded, spans, content, limits=limits)
     spans = price(spans, book)
     written = writer.write(spans, batch_id=batch.batch_id)
     accounts = Accounts(batch.entries)
-    accounts.add_spans(decoded, service_names, entries)
+    accounts.add_spans(decoded, spans, entries)
     signals = _signals(batch, events, accounts, contents=contents)
     kept = writer.write_signals(signals, batch_id=batch.batch_id)
     return IngestOutcome(
@@ -108,8 +106,8 @@ def _signals(
     of_metrics = [entry for entry in batch.entries if entry.payload.signal == "metrics"]
     of_logs = [entry for entry in batch.entries if entry.payload.signal == "logs"]
     samples, logs = decode_metrics(of_metrics), decode_logs(of_logs)
-    accounts.add("metrics", of_metrics, received=samples.received, rejected=samples.rejected)
-    accounts.add("logs", of_logs, received=logs.received, rejected=logs.rejected)
+    accounts.add("metrics", received=samples.received, rejected=samples.rejected)
+    accounts.add("logs", received=logs.received, rejected=logs.rejected)
     received, rejections = accounts.tables()
     return SignalBatch(
         samples=samples.rows,

@@ -188,7 +188,7 @@ def _spans(path: Path, body: bytes, findings: list[Finding], *, limits: Limits) 
 
 def _samples(path: Path, body: bytes, findings: list[Finding]) -> list[dict[str, Any]]:
     found = read_metrics_file(body)
-    for (_, _, reason), count in found.rejected.items():
+    for (_, reason), count in found.rejected.items():
         findings.append(_about_file(reason, path, f"{count} points are not stored"))
     rows: list[dict[str, Any]] = found.rows.to_pylist()
     if rows:

@@ -52,7 +52,7 @@ VIOLATIONS: Final = (GuardrailAction.BLOCKED, GuardrailAction.MASKED, GuardrailA
 
 _SENT_BY: Final[list["pa.Field[Any]"]] = [
     pa.field("domain", pa.string(), nullable=False),
-    pa.field("tenant", pa.string(), nullable=False),  # the ingest key's
+    pa.field("tenant", pa.string(), nullable=False),  # as the key or its map says
     pa.field("key_id", pa.string(), nullable=False),
 ]
 SAMPLE_SCHEMA: Final = pa.schema(

@@ -38,10 +38,15 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: dict[str, str] = {}
     """What an admin says of all that comes under the key: `{"team": "search"}`."""
 
+    @property
+    def maps_tenants(self) -> bool:
+        """Whether what is said under the key may name another tenant."""
+        return self.tenant_map is not None and self.key_role in MAPPED_ROLES
+
     def tenant_of(self, *said: dict[str, str]) -> str:
         """Return the tenant that the first of `said` with the mapped attribute names, or ours."""
         mapped = self.tenant_map
-        if mapped is None or self.key_role not in MAPPED_ROLES:
+        if mapped is None or not self.maps_tenants:
             return self.tenant
         told = next((one[mapped.attribute] for one in said if one.get(mapped.attribute)), None)
         if told is None:

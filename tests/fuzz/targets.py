@@ -25,7 +25,6 @@ from controlplane.core.errors import (
     PolicyError,
 )
 from controlplane.ingest.call_events import decode_logs, events_of_spans
-from controlplane.ingest.columns import contiguous
 from controlplane.ingest.content import ContentPolicy, contents_of
 from controlplane.ingest.limits import Limits
 from controlplane.ingest.metrics import decode_metrics
@@ -97,8 +96,7 @@ def _ingest(body: bytes, content_type: ContentType) -> Seen:
     senders = {"": KEYLESS_SENDER}
     spans = attribute(table, RULES, senders=senders)
     _refuse_other(spans, ATTRIBUTED_SCHEMA)
-    names = contiguous(table.column("service_name"))
-    events_of_spans(decoded.spans, names, senders=senders).validate(full=True)
+    events_of_spans(decoded.spans, spans, senders=senders).validate(full=True)
     contents_of(decoded, spans, CONTENT, limits=LIMITS).validate(full=True)
     seen = {f"rejected:{reason}" for reason in decoded.rejected}
     for name in ("dialect", "report_kind", "usage_state", "usage_reason", "error_type", "status"):
@@ -125,7 +123,7 @@ def signals(data: bytes) -> Seen:
     if got.received.total() != got.rows.num_rows + got.rejected.total():
         raise AssertionError("an item is neither kept nor rejected")
     got.rows.validate(full=True)
-    reasons = {f"{signal}:{reason}" for _, _, reason in got.rejected}
+    reasons = {f"{signal}:{reason}" for _, reason in got.rejected}
     return frozenset({*reasons, f"{signal}:{min(got.rows.num_rows, 8)}"})
 
 

@@ -209,6 +209,63 @@ def test_every_emitters_account_adds_up(ingest: Ingest, store: DuckDbSpanStore) 
     }
 
 
+def _events_of_tenants(*accounts: str) -> tuple[bytes, bytes]:
+    """Per account an evaluation on a span with a guardrail below it, and one in a log record."""
+    traces, logs = ExportTraceServiceRequest(), ExportLogsServiceRequest()
+    spans = traces.resource_spans.add().scope_spans.add().spans
+    times = {"start_time_unix_nano": 10**18, "end_time_unix_nano": 2 * 10**18}
+    for number, account in enumerate(accounts):
+        ids = {"trace_id": b"t" * 16, "span_id": bytes([number + 1] * 8)}
+        chat = spans.add(**ids, name="chat", **times)
+        chat.events.add(name="gen_ai.evaluation.result", time_unix_nano=10**18)
+        guard = spans.add(trace_id=b"t" * 16, span_id=bytes([number + 101] * 8), **times)
+        guard.name, guard.parent_span_id = "guardrail", ids["span_id"]
+        guard.attributes.add(key="guardrail_name").value.string_value = "pii"
+        group = logs.resource_logs.add()
+        record = group.scope_logs.add().log_records.add(**ids, time_unix_nano=10**18)
+        record.event_name = "gen_ai.evaluation.result"
+        group.scope_logs[0].log_records.add(time_unix_nano=1).body.string_value = "a line"
+        # The resource may name the account of a log record, as it may of a span.
+        of_log = group.resource if number == 0 else record
+        for told in (chat, guard, of_log):
+            told.attributes.add(key="customer.account").value.string_value = account
+    return traces.SerializeToString(), logs.SerializeToString()
+
+
+@pytest.mark.parametrize("role", [KeyRole.PROXY, KeyRole.CLIENT])
+def test_events_and_accounts_follow_the_tenants_of_a_shared_key(
+    ingest: Ingest, store: DuckDbSpanStore, role: KeyRole
+) -> None:
+    """Nobody sees another's; `received = stored + duplicate + rejected` is each one's own."""
+    sender = Sender(
+        tenant="platform",
+        key_id="k1",
+        key_role=role,
+        tenant_map=TenantMap("customer.account", {"a-1": "acme", "b-1": "beta"}),
+    )
+    traces, logs = _events_of_tenants("a-1", "b-1", "b-1", "nobody")
+    payloads = (Payload(traces), Payload(traces), Payload(logs, "protobuf", "logs"))
+    entries = tuple(SpoolEntry(one, sender, NOW) for one in payloads)
+    ingest(SpoolBatch("b1", entries, (1, 2, 3)))
+    half, window = int.from_bytes(b"t" * 8), Window(NOW - timedelta(1), NOW + timedelta(1))
+    told: dict[str, list[tuple[int, ...]]] = {}
+    for tenant in ("acme", "beta", "platform"):
+        events = store.signals.trace_events((tenant,), [(half, half)], [])
+        accounts = store.signals.emitters((tenant,), window).sort_by("signal").to_pylist()
+        sums = ("received", "stored", "duplicates", "rejected")
+        told[tenant] = [(events.num_rows,), *(tuple(one[n] for n in sums) for one in accounts)]
+    # Sent per account: two spans, twice; a log record and a line that is about no call.
+    of_one = [(3,), (2, 1, 0, 1), (4, 2, 2, 0)]
+    if role is KeyRole.PROXY:
+        # A line of the service of account a-1 names it by its resource; a line of others nobody.
+        of_two = [(6,), (2, 2, 0, 0), (8, 4, 4, 0)]
+        rest = [(3,), (4, 1, 0, 3), (4, 2, 2, 0)]
+        assert {"acme": of_one, "beta": of_two, "platform": rest} == told
+    else:
+        every = [(12,), (8, 4, 0, 4), (16, 8, 8, 0)]
+        assert {"acme": [(0,)], "beta": [(0,)], "platform": every} == told
+
+
 def test_events_on_spans_and_guardrail_spans_are_kept_for_their_call(
     ingest: Ingest, store: DuckDbSpanStore
 ) -> None:

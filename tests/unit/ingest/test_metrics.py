@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
+from controlplane.ingest.emitters import Emitter
 from controlplane.ingest.metrics import Samples, decode_metrics
 from controlplane.ingest.ports import ContentType, Payload, SpoolEntry
 from controlplane.signals.families.registry import FAMILIES, known
@@ -156,8 +157,9 @@ def test_what_can_not_be_kept_is_counted_by_reason() -> None:
     request.resource_metrics[0].scope_metrics[0].metrics[1].sum.data_points[0].time_unix_nano = 0
     decoded = _decode(request)
     assert 0 == decoded.rows.num_rows
-    assert {(0, "app"): 2} == decoded.received
-    assert {(0, "app", "not_a_number"): 1, (0, "app", "missing_time"): 1} == decoded.rejected
+    app = Emitter("acme", "k1", "app")
+    assert {app: 2} == decoded.received
+    assert {(app, "not_a_number"): 1, (app, "missing_time"): 1} == decoded.rejected
 
 
 def test_a_label_that_is_not_text_costs_nothing_but_its_characters() -> None:

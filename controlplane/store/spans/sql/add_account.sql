@@ -9,7 +9,7 @@ SELECT
 FROM batch_account AS account
 LEFT JOIN stored_of_batch AS done
     ON done.key_id = account.key_id AND done.service_name = account.service_name
-    AND done.signal = account.signal AND coalesce(done.of_tenant, account.tenant) = account.tenant
+    AND done.signal = account.signal AND done.tenant = account.tenant
 LEFT JOIN (
     SELECT tenant, key_id, service_name, signal, sum(rejected)::BIGINT AS rejected
     FROM batch_rejection

@@ -1,7 +1,6 @@
--- What was stored of a batch, by emitter. A span's tenant is not always its key's, so spans have
--- none here; their keys have one tenant each.
+-- What was stored of a batch, by emitter. A key may send for several tenants.
 CREATE OR REPLACE TEMP TABLE stored_of_batch AS
-SELECT NULL::VARCHAR AS of_tenant, key_id, service_name, 'traces' AS signal, count(*) AS stored
+SELECT tenant, key_id, service_name, 'traces' AS signal, count(*) AS stored
 FROM span
 WHERE batch_seq = (SELECT batch_seq FROM ingest_batch WHERE batch_id = $batch_id)
 GROUP BY ALL
