@@ -19,7 +19,6 @@ from controlplane.core.errors import StoreUnavailableError
 from controlplane.ingest.subjects import Erased, Subject, subject_hash
 from controlplane.store.spans.database import SpanDatabase, load, read_sql, transaction
 
-NO_ATTRIBUTES: Final = "{}"
 NEVER_US: Final = -(2**63)
 """Before every start: of people who were not erased."""
 
@@ -76,16 +75,28 @@ class Tombstones:
         mask = pa.array(hit, pa.bool_())
         load(connection, subject_span=batch.filter(mask).select(["trace_hi", "trace_lo"]))
         connection.execute(read_sql("bury_traces"))
-        batch = _replaced(batch, "user_id", mask=mask, value=None)
+        batch = _replaced(batch, "user_id", mask=mask, values=pa.scalar(None, pa.string()))
         if "attributes" in batch.column_names:
-            batch = _replaced(batch, "attributes", mask=mask, value=NO_ATTRIBUTES)
+            kept = _usage_attributes(connection, batch.column("attributes"), mask)
+            batch = _replaced(batch, "attributes", mask=mask, values=kept)
         return batch
 
 
-def _replaced(batch: pa.Table, name: str, *, mask: pa.BooleanArray, value: str | None) -> pa.Table:
+def _usage_attributes(
+    connection: duckdb.DuckDBPyConnection, texts: "pa.ChunkedArray[Any]", mask: pa.BooleanArray
+) -> "pa.Array[Any]":
+    """Answer what is kept of the attributes of the masked rows, in their order."""
+    said = pa.table({"said": texts}).filter(mask)
+    places = pa.array(range(said.num_rows), pa.int64())
+    load(connection, buried=said.append_column("place", places))
+    found = connection.execute("SELECT usage_attributes(said) AS kept FROM buried ORDER BY place")
+    return found.to_arrow_table().column("kept").combine_chunks().cast(texts.type)
+
+
+def _replaced(batch: pa.Table, name: str, *, mask: pa.BooleanArray, values: Any) -> pa.Table:
     at = batch.schema.get_field_index(name)
     field = batch.schema.field(at)
-    column = pc.if_else(mask, pa.scalar(value, field.type), batch.column(name))
+    column = pc.replace_with_mask(batch.column(name).combine_chunks(), mask, values)
     return batch.set_column(at, field, column)
 
 
