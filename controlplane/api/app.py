@@ -36,6 +36,7 @@ from controlplane.api.routes.health import HealthController
 from controlplane.api.routes.keys import KeyController
 from controlplane.api.routes.meta import MetaController
 from controlplane.api.routes.metrics import MetricsController
+from controlplane.api.routes.opencost import OpenCostController, OpenCostRootController
 from controlplane.api.routes.own_prices import OwnPriceController
 from controlplane.api.routes.policy import PolicyController
 from controlplane.api.routes.policy_changes import PolicyChangeController
@@ -68,6 +69,8 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     KeyController,
     MetaController,
     MetricsController,
+    OpenCostController,
+    OpenCostRootController,
     PolicyController,
     PolicyChangeController,
     PriceController,

@@ -154,6 +154,14 @@ class GpuPool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 found = hourly
         return found
 
+    def nodes_at(self, at: datetime) -> int:
+        """Answer how many nodes the pool has at an instant."""
+        nodes = self.nodes
+        for change in self.changes:
+            if change.nodes is not None and change.effective_from.toordinal() <= at.toordinal():
+                nodes = change.nodes
+        return nodes
+
     def steps(self) -> list[tuple[int, Fraction]]:
         """Answer from which minute (since 1970) each change holds, and the pool's hour then."""
         nodes, made = self.nodes, []

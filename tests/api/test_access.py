@@ -12,6 +12,7 @@ from controlplane import telemetry
 from controlplane.alerts.alert import Alert, AlertState, fingerprint
 from controlplane.api.app import create_app
 from controlplane.api.authenticate import FAILURES_PER_MINUTE, KEY_CACHE_SECONDS
+from controlplane.api.routes.opencost import PATHS
 from controlplane.api.services import Services
 from controlplane.auth.api_key import parse_key
 from controlplane.auth.principal import Principal, PrincipalKind
@@ -34,6 +35,7 @@ NEEDED = {
     "/api/v1/prices": {"provider": "openai", "model": "gpt-4o"},
     "/api/v1/currencies/rates": {"currency": "EUR"},
     "/api/v1/currencies/costs": {"currency": "EUR"},
+    **{path: {"window": "7d", "includeIdle": "true"} for path in PATHS},
 }
 """Parameters without which a route answers nothing."""
 
