@@ -1,7 +1,7 @@
 """A collector that a test kills: real spool, receivers, pipeline and store, in one process.
 
-Arguments: directory, store (`duckdb`, `careless`, or `settling`: DuckDB with settlement and a
-ledger beside it), the step to die in and at which of its
+Arguments: directory, store (`duckdb`, `careless`, `settling`: DuckDB with settlement and a
+ledger beside it, or `closing`: the same while periods close), the step to die in and at which of its
 occurrences (`never 0` to live). It prints its ports and stops when its stdin closes.
 """
 
@@ -100,8 +100,9 @@ def main(directory: Path, store_kind: str, step: str, occurrence: int) -> None:
         store = CarelessStore(path)
     else:
         store = DuckDbSpanStore(path)
-        if store_kind == "settling":
-            settler = Settler(store, directory, fail_point=die, clock=told_time)
+        if store_kind in {"settling", "closing"}:
+            closes = store_kind == "closing"
+            settler = Settler(store, directory, fail_point=die, clock=told_time, closes=closes)
     writer: BatchWriter = store
     ingest = functools.partial(
         ingest_batch,

@@ -16,6 +16,7 @@ from controlplane.core.calendar import Period
 from controlplane.core.clock import Clock
 from controlplane.core.errors import ConflictError, UnavailableError
 from controlplane.pipelines.post_ledger import LedgerPosting
+from controlplane.pipelines.rerate import post_adjustments
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.price_book import ModelPrices, PriceBook
 from controlplane.pricing.rates import ALWAYS, PriceRow, Tier, rate
@@ -30,6 +31,9 @@ BUDGET = "everything"
 TOKEN_NUSD = 1_000
 """What a token costs, input and output."""
 TICK_SECONDS = 0.02
+CLOSES_AFTER = timedelta(seconds=0.2)
+"""How soon after a call its period closes, where periods close: many second reports are late."""
+CLOSES_EVERY = timedelta(seconds=0.5)
 
 FailPoint = Callable[[str], None]
 
@@ -77,14 +81,28 @@ class MortalLedger:
         if changes.num_rows:
             self._fail_point("settle_post")
 
+    def restate(self, changes: pa.Table, now: datetime) -> None:
+        self._posting.restate(changes, now)
+        self._fail_point("settle_restate")
+
 
 class Settler:
     """Ticks in a thread until told to finish."""
 
     def __init__(
-        self, store: DuckDbSpanStore, directory: Path, *, fail_point: FailPoint, clock: Clock
+        self,
+        store: DuckDbSpanStore,
+        directory: Path,
+        *,
+        fail_point: FailPoint,
+        clock: Clock,
+        closes: bool = False,
     ) -> None:
+        """Close periods as time goes by, if it is told to; the budget counts what is booked."""
         self._clock = clock
+        self._closes = closes
+        self._closed_at = datetime(2020, 1, 1, tzinfo=UTC)
+        self._rerates = store.rerates
         self._engine = open_engine(f"sqlite:///{directory / METADATA}")
         migrate(self._engine)
         budget = Budget(
@@ -110,18 +128,25 @@ class Settler:
     def _run(self) -> None:
         while not self._stopping.wait(TICK_SECONDS):
             try:
-                self._tick(self._clock.now())
+                now = self._clock.now()
+                if self._closes and now - self._closed_at >= CLOSES_EVERY:
+                    self._store.close_before(now - CLOSES_AFTER, zone="UTC", now=now)
+                    self._closed_at = now
+                self._tick(now)
             except UnavailableError as error:  # as a worker's rounds do: again at the next tick
                 structlog.get_logger().warning("settle_failed", says=str(error))
 
     def _tick(self, now: datetime) -> int:
         outcome = settle_tick(self._store, now=now, ledger=self._ledger)
-        return outcome.reports + outcome.rolled_up_buckets + outcome.posted_changes
+        restated = post_adjustments(self._rerates, self._ledger, now=now)
+        return outcome.reports + outcome.rolled_up_buckets + outcome.posted_changes + restated
 
     def finish(self) -> None:
         """Settle, roll up and post what is left."""
         self._stopping.set()
         self._thread.join()
-        while self._tick(datetime.now(UTC) + timedelta(hours=6)):
-            pass
+        now = datetime.now(UTC)
+        for then in (now, now + timedelta(hours=6)):  # what is booked now is rolled up then
+            while self._tick(then):
+                pass
         self._engine.dispose()
