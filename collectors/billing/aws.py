@@ -1,14 +1,17 @@
 """AWS: Cost and Usage Reports, 1.0 (`lineItem/UsageType`) and 2.0 (`line_item_usage_type`).
 
-Bedrock's usage types read `USE1-Claude3Sonnet-input-tokens`; their quantity is in the pricing unit,
-mostly a thousand tokens. Only Bedrock lines and those of whole-account charges are read.
+What a usage type of Bedrock bills is `bedrock`'s to say; the quantity is in the pricing unit, mostly
+a thousand tokens, or a million. Only Bedrock's lines, those of models sold through the marketplace
+among them, and those of whole-account charges are read.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import msgspec
+
+from collectors.billing.bedrock import TOKEN_UNITS, Metered, metered
 from collectors.billing.reading import (
     BadLineError,
     Row,
@@ -21,18 +24,6 @@ from collectors.billing.reading import (
 )
 from controlplane.signals.billing import BillKind, BillLine
 
-_TYPE: Final = re.compile(
-    r"^(?:[A-Z0-9]+-)?(?P<model>.+?)[-_](?P<what>cache-read-input|cache-write-input|input|output)"
-    r"[-_ ]?(?:tokens?|TokenCount)(?:-count)?",
-    re.IGNORECASE,
-)
-_METERS: Final = {
-    "input": "input_uncached",
-    "output": "output",
-    "cache-read-input": "cache_read",
-    "cache-write-input": "cache_write_5m",
-}
-_UNITS: Final = {"1k tokens": 1_000, "1m tokens": 1_000_000, "tokens": 1, "token": 1}
 _KINDS: Final = {
     "tax": BillKind.TAX, "fee": BillKind.FEE, "rifee": BillKind.FEE, "credit": BillKind.CREDIT,
     "refund": BillKind.CREDIT, "bundleddiscount": BillKind.CREDIT,
@@ -64,22 +55,53 @@ def read(path: Path) -> Iterator[BillLine | BadLineError]:
 
 def _line(row: Row) -> BillLine | None:
     kind = _KINDS.get((_column(row, "line_item.line_item_type") or "usage").lower(), BillKind.USAGE)
-    product = _column(row, "line_item.product_code") or ""
+    service = _column(row, "line_item.product_code") or ""
     usage_type = _column(row, "line_item.usage_type") or ""
-    if kind is BillKind.USAGE and "bedrock" not in f"{product} {usage_type}".lower():
-        return None
-    currency = currency_of(_column(row, "line_item.currency_code"))
-    found = _TYPE.match(usage_type)
-    unit = _UNITS.get((_column(row, "pricing.unit") or "").lower())
+    product = _product(row)
+    told = _column(row, "line_item.line_item_description") or usage_type
+    if kind is BillKind.USAGE:
+        if "bedrock" not in f"{service} {usage_type} {product} {told}".lower():
+            return None
+        return _usage(row, metered(usage_type, product), told)
+    return BillLine(
+        day=day_of(_column(row, "line_item.usage_start_date")),
+        key=_column(row, "line_item.usage_account_id"),
+        kind=kind,
+        currency=currency_of(_column(row, "line_item.currency_code")),
+        cost_usd=amount_of(_column(row, "line_item.unblended_cost")),
+        description=told,
+    )
+
+
+def _usage(row: Row, found: Metered, told: str) -> BillLine:
+    unit = TOKEN_UNITS.get((_column(row, "pricing.unit") or "").lower(), found.block)
     amount = _column(row, "line_item.usage_amount")
     return BillLine(
         day=day_of(_column(row, "line_item.usage_start_date")),
-        model=found["model"] if found else None,
-        meter=_METERS[found["what"].lower()] if found else None,
+        model=None if found.is_fee else found.model,
+        meter=None if found.is_fee else found.meter,
         key=_column(row, "line_item.usage_account_id"),
-        kind=kind,
-        quantity=quantity_of(amount, times=unit) if unit and found else None,
-        currency=currency,
+        kind=BillKind.FEE if found.is_fee else BillKind.USAGE,
+        quantity=quantity_of(amount, times=unit) if unit and found.is_tokens else None,
+        currency=currency_of(_column(row, "line_item.currency_code")),
         cost_usd=amount_of(_column(row, "line_item.unblended_cost")),
-        description=_column(row, "line_item.line_item_description") or usage_type,
+        description=told,
     )
+
+
+def _product(row: Row) -> str | None:
+    """Return the product's name: a column of 1.0, an entry of 2.0's map (in CSV its JSON)."""
+    flat = text_of(row, "product_product_name", "product/ProductName", "product/servicename")
+    if flat:
+        return flat
+    entries: Any = row.get("product")
+    if isinstance(entries, str):
+        try:
+            entries = msgspec.json.decode(entries)
+        except msgspec.DecodeError:
+            return None
+    try:
+        named = dict(entries or ())
+    except (TypeError, ValueError):
+        return None
+    return text_of(named, "product_name", "servicename")

@@ -1,10 +1,16 @@
-"""FOCUS files of any provider, ours too: CSV or Parquet, versions 1.0 to 1.2."""
+"""FOCUS files of any provider, ours too: CSV or Parquet, versions 1.0 to 1.2.
+
+AWS' export names a product by codes of its own and keeps the usage type in `x_UsageType`
+(docs.aws.amazon.com/cur/latest/userguide/table-dictionary-focus-1-0-aws.html): it is read as `aws`
+reads it, and usage of other services than Bedrock is left out.
+"""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from collectors.billing.bedrock import TOKEN_UNITS, metered
 from collectors.billing.reading import (
     BadLineError,
     Row,
@@ -42,14 +48,20 @@ def read(path: Path) -> Iterator[BillLine | BadLineError]:
     """Yield a line a row."""
     for row in rows_of(path):
         try:
-            yield _line(row)
+            line = _line(row)
         except BadLineError as wrong:
             yield wrong
+            continue
+        if line is not None:
+            yield line
 
 
-def _line(row: Row) -> BillLine:
+def _line(row: Row) -> BillLine | None:
     currency = currency_of(row.get("BillingCurrency"))
     kind = _KINDS.get(str(row.get("ChargeCategory") or "usage").lower(), BillKind.USAGE)
+    usage_type = text_of(row, "x_UsageType")
+    if usage_type and kind is BillKind.USAGE:
+        return _of_aws(row, usage_type, currency)
     words = f"{row.get('SkuMeter') or ''} {row.get('ChargeDescription') or ''}".lower()
     meter = text_of(row, "x_UsageBucket") or next(
         (bucket for pattern, bucket in _METER_WORDS if re.search(pattern, words)), None
@@ -68,4 +80,25 @@ def _line(row: Row) -> BillLine:
         currency=currency,
         cost_usd=amount_of(row.get("BilledCost")),
         description=text_of(row, "ChargeDescription") or "",
+    )
+
+
+def _of_aws(row: Row, usage_type: str, currency: str) -> BillLine | None:
+    service = text_of(row, "ServiceName") or ""
+    told = text_of(row, "ChargeDescription") or usage_type
+    if "bedrock" not in f"{service} {row.get('x_ServiceCode')} {usage_type} {told}".lower():
+        return None
+    found = metered(usage_type, service)
+    unit = TOKEN_UNITS.get((text_of(row, "ConsumedUnit", "PricingUnit") or "").lower(), found.block)
+    quantity = row.get("ConsumedQuantity")
+    return BillLine(
+        day=day_of(row.get("ChargePeriodStart")),
+        model=None if found.is_fee else found.model,
+        meter=None if found.is_fee else found.meter,
+        key=text_of(row, "SubAccountId"),
+        kind=BillKind.FEE if found.is_fee else BillKind.USAGE,
+        quantity=quantity_of(quantity, times=unit) if unit and found.is_tokens else None,
+        currency=currency,
+        cost_usd=amount_of(row.get("BilledCost")),
+        description=told,
     )

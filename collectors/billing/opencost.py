@@ -1,12 +1,18 @@
-"""OpenCost: an answer of its allocation API; the cost of GPUs, and the idle row."""
+"""OpenCost: an answer of its allocation API, ours too; the cost of GPUs, and the idle row.
+
+An allocation's hours are of a GPU and not of calls, so they are kept and not compared. A label `model`
+names the model; what was idle is capacity that is paid for whether it is used or not: a fee.
+"""
 
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from collectors.billing.reading import BadLineError, amount_of, day_of, document_of
-from controlplane.signals.billing import BillLine
+from controlplane.signals.billing import BillKind, BillLine
+
+IDLE: Final = "__idle__"
 
 
 def read(path: Path) -> Iterator[BillLine | BadLineError]:
@@ -25,11 +31,13 @@ def _line(name: str, allocation: dict[str, Any]) -> BillLine:
     # Prices of an hour are divided by 3,600 with a limited number of digits: whole seconds serve.
     seconds = None if hours is None else int((hours * 3_600).to_integral_value())
     window = allocation.get("window") or {}
+    labels = (allocation.get("properties") or {}).get("labels") or {}
+    is_idle = name.rsplit("/", 1)[-1] == IDLE
     return BillLine(
         day=day_of(window.get("start") or allocation.get("start")),
-        model=None,
-        meter="gpu_seconds",
+        model=None if is_idle else labels.get("model"),
         key=name,
+        kind=BillKind.FEE if is_idle else BillKind.USAGE,
         quantity=seconds,
         cost_usd=amount_of(allocation.get("totalCost")) or Decimal(0),
         description=name,

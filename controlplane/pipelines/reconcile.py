@@ -18,6 +18,7 @@ from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.exports.charges import charges_of
 from controlplane.pricing.currency import USD, RateTable
 from controlplane.pricing.itemize import WHOLE_CALL
+from controlplane.pricing.model_words import ModelWords
 from controlplane.pricing.price_book import NotFound, PriceBook
 from controlplane.pricing.providers import price_provider
 from controlplane.signals.billing import BillFile, BillLine
@@ -243,6 +244,7 @@ class _Ledger:
         self._provider = price_provider(asked.provider)
         self._zone = ZoneInfo(asked.zone)
         self._names: dict[str, str] = {}
+        self._words: ModelWords | None = None
         self._rows = self._summed(window)
         self.unpriced_calls = sum(
             row["calls"] for row in self._rows if row["cost_nusd"] is None and row["is_call"]
@@ -254,10 +256,21 @@ class _Ledger:
             return None
         name = self._names.get(model)
         if name is None:
-            found = self._book.find(self._provider, model)
-            name = model.lower() if isinstance(found, NotFound) else found.model.lower()
-            self._names[model] = name
+            name = self._names[model] = self._listed_name(model) or self._by_words(model)
         return name
+
+    def _listed_name(self, model: str) -> str | None:
+        found = self._book.find(self._provider, model)
+        return None if isinstance(found, NotFound) else found.model.lower()
+
+    def _by_words(self, model: str) -> str:
+        """Return the listed or called model that has the same words, else the name itself."""
+        if self._words is None:
+            listed = {name for who, name in self._book.names() if who == self._provider}
+            called = {row["billing_model"] for row in self._rows if row["billing_model"]}
+            known = {self._listed_name(name) or name.lower() for name in listed | called}
+            self._words = ModelWords(known)
+        return self._words.find(model) or model.lower()
 
     def key_dimension(self, keys: set[str]) -> str | None:
         """Return which of our dimensions the bill's keys are values of; None if of none."""

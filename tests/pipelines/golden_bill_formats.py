@@ -7,6 +7,9 @@ The calls of `golden_calls` at claude-sonnet-4-5's 3.00 in, 0.30 cache read, 15.
   in a report of their own (docs.claude.com/en/api/admin-api/usage-cost). It has no taxes.
 - FOCUS 1.2 as a cloud's marketplace writes it: a million tokens a unit, charge categories for taxes
   and credits, meters in words (focus.finops.org).
+- LiteLLM's spend logs, a row of each day's requests: tokens with the cached ones inside, one amount
+  (docs.litellm.ai, spend logs). It has no taxes, and its amounts are by model, not by meter.
+- Any table of amounts and tokens, its columns named by `--map`.
 """
 
 import csv
@@ -34,8 +37,25 @@ EXPECTED: Final = {
 """What each bill has planted, in dollars."""
 
 
-def planted(name: str) -> Lines:
-    """Return a bill's lines: the residual `name`, and nothing else."""
+DEARER: Final = "1.5582"
+"""Everything a fifth dearer: 1,884,000 at 3, 640,000 at 0.30 and 129,800 at 15 are 7.791 dollars."""
+
+
+def expected(source: str, name: str) -> Decimal:
+    """Return what a form's bill has planted."""
+    return Decimal(DEARER if (source, name) == ("litellm", "price") else EXPECTED[name])
+
+
+def planted(source: str, name: str) -> Lines:
+    """Return a bill's lines: the residual `name`, and nothing else.
+
+    A form with one amount for all meters can not tell the price of one: there it is of all.
+    """
+    if (source, name) == ("litellm", "price"):
+        return {
+            at: [quantity, usd * Decimal("1.2")]
+            for at, (quantity, usd) in lines_of(calls(), PRICES).items()
+        }
     if name == "tax_fees":
         taxed = lines_of(calls(), PRICES)
         taxed[0, "Tax"] = [Decimal(0), Decimal("4.20")]
@@ -103,11 +123,50 @@ def focus(lines: Lines) -> str:
     return text.getvalue()
 
 
+def litellm(lines: Lines) -> str:
+    """Write spend logs."""
+    rows = []
+    for day in range(DAYS):
+        of_day = {meter: line for (n, meter), line in sorted(lines.items()) if n == day}
+        tokens = {meter: int(line[0]) for meter, line in of_day.items()}
+        cached = tokens.get("cache read", 0)
+        usage = {"prompt_tokens_details": {"cached_tokens": cached}}
+        rows.append({
+            "request_id": f"chatcmpl-{day}", "startTime": f"{START + timedelta(days=day, hours=9)}",
+            "model": f"anthropic/{MODEL}", "api_key": None, "metadata": {"usage_object": usage},
+            "prompt_tokens": tokens.get("input", 0) + cached,
+            "completion_tokens": tokens.get("output", 0),
+            "spend": float(sum(line[1] for line in of_day.values())),
+        })  # fmt: skip
+    return json.dumps(rows, indent=1) + "\n"
+
+
+PLAIN: Final = "day=Date,model=SKU,meter=Meter,kind=Kind,quantity=Units,cost=Amount"
+"""The mapping that reads a plain table."""
+_BUCKETS: Final = {"input": "input_uncached", "cache read": "cache_read", "output": "output"}
+
+
+def plain(lines: Lines) -> str:
+    """Write a CSV as somebody exports it."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["Date", "SKU", "Meter", "Kind", "Units", "Amount"])
+    for (day, meter), (quantity, usd) in sorted(lines.items()):
+        date = f"{START + timedelta(days=day):%Y-%m-%d}"
+        used = (
+            [MODEL, _BUCKETS[meter], "usage", quantity] if meter in PRICES else ["", "", meter, ""]
+        )
+        rows.writerow([date, *used, f"${usd}"])
+    return text.getvalue()
+
+
 FORMATS: Final[dict[str, tuple[str, Callable[[Lines], str]]]] = {
     "anthropic": ("anthropic.json", anthropic),
     "focus": ("focus.csv", focus),
+    "litellm": ("litellm.json", litellm),
+    "plain": ("plain.csv", plain),
 }
-WITHOUT: Final = {("anthropic", "tax_fees")}
+WITHOUT: Final = {("anthropic", "tax_fees"), ("litellm", "tax_fees")}
 """What a format can not say."""
 
 
@@ -116,7 +175,9 @@ def main() -> None:
     for source, (ending, write) in FORMATS.items():
         for name in EXPECTED:
             if (source, name) not in WITHOUT:
-                (FOLDER / f"{name}.{ending}").write_text(write(planted(name)), encoding="utf-8")
+                (FOLDER / f"{name}.{ending}").write_text(
+                    write(planted(source, name)), encoding="utf-8"
+                )
 
 
 if __name__ == "__main__":
