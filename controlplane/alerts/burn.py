@@ -2,6 +2,7 @@
 
 A money budget is meant to be spent, so spending at the planned pace is no alert; what counts is how
 much of the limit went beyond the plan. The short window (a twelfth) lets an alert clear soon after.
+Where two weeks say what is usual, less is enough: several times that, for two hours.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,11 @@ class BurnRule(msgspec.Struct, frozen=True):
     window: timedelta
     share_permille: int
     severity: Severity
+    least_factor: float = MIN_FACTOR
+    min_calls: int = MIN_CALLS
+    is_surge: bool = False
+    """Against what is usual, where both weeks before know it; the plan alone is too coarse for so
+    little: a working day is several times the plan of its month."""
 
     @property
     def short(self) -> timedelta:
@@ -36,12 +42,13 @@ class BurnRule(msgspec.Struct, frozen=True):
 
     def factor(self, period: timedelta) -> float:
         """Return how many times the planned pace the excess must be: share x period / window."""
-        return max(MIN_FACTOR, self.share_permille * (period / self.window) / PERMILLE)
+        return max(self.least_factor, self.share_permille * (period / self.window) / PERMILLE)
 
 
 RULES: Final = (
     BurnRule(timedelta(hours=1), 20, Severity.PAGE),
     BurnRule(timedelta(hours=6), 50, Severity.TICKET),
+    BurnRule(timedelta(hours=2), 4, Severity.PAGE, least_factor=1.5, min_calls=60, is_surge=True),
 )
 LONGEST: Final = max(rule.window for rule in RULES)
 USUAL_AFTER: Final = (timedelta(days=7), timedelta(days=14))
@@ -93,11 +100,30 @@ def burns(
     for pace in paces:
         rule = pace.rule
         planned = limit * (rule.window / period)
-        expected = max(planned, min(pace.usual_long, default=0))
-        expected_short = max(planned / SHORT_PART, min(pace.usual_short, default=0))
+        if planned <= 0 or pace.long.calls < rule.min_calls:
+            continue
+        usual_long, usual_short = (_usual(rule, one) for one in (pace.usual_long, pace.usual_short))
+        if usual_long is None or usual_short is None:
+            continue
+        expected = max(planned, usual_long)
+        expected_short = max(planned / SHORT_PART, usual_short)
         most = rule.factor(period) * planned
+        most_short = most / SHORT_PART
+        if rule.is_surge:
+            most = max(most, rule.least_factor * expected)
+            most_short = max(most_short, rule.least_factor * expected_short)
         burns_long = pace.long.amount - expected >= max(most, least_amount)
-        burns_short = pace.short.amount - expected_short >= most / SHORT_PART
-        if planned > 0 and burns_long and burns_short and pace.long.calls >= MIN_CALLS:
+        if burns_long and pace.short.amount - expected_short >= most_short:
             found.append(Burn(rule, pace.long.amount, int(expected)))
     return tuple(found)
+
+
+def _usual(rule: BurnRule, weeks: Sequence[int]) -> int | None:
+    """Return what is usual of the same span in earlier weeks; None: not known, and has to be.
+
+    What one week only had may have been an incident, so the smaller is usual. A surge is compared
+    with the larger: of few calls with a heavy tail the smaller of two is low by chance.
+    """
+    if not rule.is_surge:
+        return min(weeks, default=0)
+    return max(weeks) if len(weeks) == len(USUAL_AFTER) and min(weeks) > 0 else None

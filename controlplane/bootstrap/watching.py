@@ -16,7 +16,7 @@ from controlplane.core.calendar import Window
 from controlplane.core.money import NUSD_PER_USD
 from controlplane.notify.alertmanager import AlertmanagerReceiver
 from controlplane.notify.webhook import WebhookReceiver
-from controlplane.pipelines.budget_course import DaysSpent, is_forecast_by_days
+from controlplane.pipelines.budget_course import DaysSpent, day_part, is_forecast_by_days
 from controlplane.pipelines.watch import deliver_round, keep_alive, watch_round
 from controlplane.pipelines.watched import WatchedBudget
 from controlplane.policy.units import BudgetUnit
@@ -111,7 +111,7 @@ def _forecast(
         return None
     left = (budget.window(now).end - now) / timedelta(days=1)
     used = amounts.total_nusd - amounts.leased_nusd
-    return forecast(used, days.last(budget, now), days_left=left)
+    return forecast(used, days.last(budget, now), days_left=left, day_part=day_part(now))
 
 
 def _burns(

@@ -3,6 +3,7 @@
 Two flows share it: the watch, which tells of it, and the API, which shows it.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -97,6 +98,11 @@ def is_forecast_by_days(budget: Budget, now: datetime) -> bool:
     return not budget.is_rolling and window.end - window.start >= SHORTEST_BY_DAYS
 
 
+def day_part(now: datetime) -> float:
+    """Return how much of the day (UTC) is over."""
+    return (now - now.replace(hour=0, minute=0, second=0, microsecond=0)) / DAY
+
+
 def course(budget: Budget, amounts: Amounts, now: datetime, *, budgets: SpentByBudget) -> Course:
     """Look at the current window of a budget.
 
@@ -142,7 +148,7 @@ def _cone(
     points = []
     for step in range(CONE_POINTS + 1):
         at = start + (end - start) * step / CONE_POINTS
-        amounts = forecast(used, days, days_left=(at - start) / DAY)
+        amounts = forecast(used, days, days_left=(at - start) / DAY, day_part=day_part(start))
         if amounts is None:
             return ()
         points.append(Expected(at, amounts))
@@ -150,13 +156,12 @@ def _cone(
 
 
 def _exhausted_at(expected: Sequence[Expected], limit: int) -> datetime | None:
-    """Return when the median, which is a line, meets the limit."""
-    if not expected:
-        return None
-    first, last = expected[0], expected[-1]
-    if first.amounts.p50 >= limit:
-        return first.at
-    if last.amounts.p50 < limit:
-        return None
-    share = (limit - first.amounts.p50) / (last.amounts.p50 - first.amounts.p50)
-    return first.at + (last.at - first.at) * share
+    """Return when the median meets the limit; it is a line from point to point."""
+    if expected and expected[0].amounts.p50 >= limit:
+        return expected[0].at
+    for before, after in itertools.pairwise(expected):
+        if after.amounts.p50 >= limit:
+            risen = after.amounts.p50 - before.amounts.p50
+            share = (limit - before.amounts.p50) / risen
+            return before.at + (after.at - before.at) * share
+    return None

@@ -67,9 +67,9 @@ def test_a_course_goes_from_the_start_over_now_to_the_end(
     assert "37" == by_day["2026-11-20T10:07:00Z"]
     first, last = found["expected"][0], found["expected"][-1]
     assert ("2026-11-20T10:07:00Z", "37", "37", "37") == tuple(first.values())
-    # Fourteen whole days: seven of $1, seven of $3.
+    # Fourteen whole days of $1 and $3 by turns: each weekday had both, and moved by $2.
     left = (END - NOW) / timedelta(days=1)
-    off = 1.2816 * math.sqrt(14 / 13) * math.sqrt(left * (1 + left / 14))
+    off = 1.6 * math.sqrt(2) * math.sqrt(left * (1 + left / 14))
     assert "2026-12-01T00:00:00Z" == last["at"]
     for field, dollars in (("p10", -off), ("p50", 0.0), ("p90", off)):
         assert float(Decimal(last[field])) == pytest.approx(37 + 2 * left + dollars, abs=1e-6)

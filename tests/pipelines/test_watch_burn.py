@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 from sqlalchemy import Engine
 
 from controlplane.bootstrap.watching import watched_budgets
@@ -80,6 +81,22 @@ def test_the_same_hour_of_both_weeks_before_is_the_plan(metadata_engine: Engine)
         end = NOW - timedelta(days=7 * weeks)
         _post(metadata_engine, usd_an_hour=18, since=end - timedelta(hours=1), until=end)
         assert ([] if weeks == 0 else [("1h", "page")]) == _told(metadata_engine, end)
+
+
+def test_three_times_the_usual_for_two_hours_pages(metadata_engine: Engine) -> None:
+    """Of a month's budget that is 0.56 %: far below what pages in an hour."""
+    BudgetRepository(metadata_engine).create(
+        msgspec.structs.replace(BUDGET, limit_nusd=7_200 * USD)
+    )
+    burst = NOW - timedelta(hours=2)
+    for weeks in (2, 1):
+        end = NOW - timedelta(days=7 * weeks)
+        _post(metadata_engine, usd_an_hour=10, since=end - timedelta(hours=3), until=end)
+    _post(metadata_engine, usd_an_hour=10, since=NOW - timedelta(days=4), until=burst)
+    assert [] == _told(metadata_engine, burst)
+    _post(metadata_engine, usd_an_hour=30, since=burst, until=NOW)
+    assert [("2h", "page")] == _told(metadata_engine, NOW)
+    assert [] == _told(metadata_engine, NOW + timedelta(minutes=11))
 
 
 def test_steady_days_that_end_below_the_limit_are_quiet(metadata_engine: Engine) -> None:

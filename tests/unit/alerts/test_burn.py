@@ -11,7 +11,7 @@ HOUR = timedelta(hours=1)
 MONTH = timedelta(days=30)
 LIMIT = 72_000
 """100 an hour over a month."""
-PAGE, TICKET = RULES
+PAGE, TICKET, SURGE = RULES
 
 
 def _burns(long: int, short: int, *, calls: int = 100, least: int = 0, **usual: int) -> list[str]:
@@ -57,20 +57,39 @@ def test_few_calls_and_little_money_wake_nobody() -> None:
     [
         (HOUR, []),
         (timedelta(hours=4), [3.0]),
-        (timedelta(days=1), [3.0, 3.0]),
-        (timedelta(days=7), [3.36, 3.0]),
-        (MONTH, [14.4, 6.0]),
-        (timedelta(days=90), [43.2, 18.0]),
+        (timedelta(days=1), [3.0, 3.0, 1.5]),
+        (timedelta(days=7), [3.36, 3.0, 1.5]),
+        (MONTH, [14.4, 6.0, 1.5]),
+        (timedelta(days=90), [43.2, 18.0, 4.32]),
     ],
 )
 def test_factors_come_from_the_length_of_the_period(
     period: timedelta, factors: list[float]
 ) -> None:
-    """Share x period / window, at least three; no window longer than a quarter of its period."""
+    """Share x period / window, at least a rule's own; no window longer than a quarter of its period."""
     found = [rule.factor(period) for rule in rules_for(period)]
     assert factors == pytest.approx(found)
 
 
 def test_the_short_window_is_a_twelfth() -> None:
-    assert [timedelta(minutes=5), timedelta(minutes=30)] == [rule.short for rule in RULES]
+    assert [5, 30, 10] == [rule.short // timedelta(minutes=1) for rule in RULES]
     assert (Severity.PAGE, Severity.TICKET) == (PAGE.severity, TICKET.severity)
+
+
+def _surges(long: int, short: int, *, calls: int = 100, usual: tuple[int, ...] = (200, 200)) -> int:
+    of_short = tuple(one // 12 for one in usual)
+    pace = Pace(SURGE, Spent(long, calls), Spent(short, calls), usual, of_short)
+    return len(burns([pace], limit=LIMIT, period=MONTH, least_amount=0))
+
+
+def test_a_surge_is_against_what_is_usual() -> None:
+    """Two hours are 200 by plan; 4 permille of the limit, 288, is less than half as much again."""
+    assert 1 == _surges(600, 50)  # three times
+    assert 1 == _surges(500, 42)
+    assert 0 == _surges(499, 50)
+    assert 0 == _surges(600, 41)  # it was, and is calm now
+    assert 0 == _surges(600, 50, calls=59)
+    assert 0 == _surges(600, 50, usual=(200, 300))  # the larger: 750 would be
+    assert 1 == _surges(750, 63, usual=(200, 300))
+    assert 0 == _surges(600, 50, usual=())  # not known
+    assert 0 == _surges(600, 50, usual=(200, 0))
