@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 from fastapi import HTTPException  # type: ignore[import-not-found]  # LiteLLM brings it
 from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy._types import ProxyException
+from litellm.proxy.db.exception_handler import PrismaDBExceptionHandler
 
 from controlplane.agent.bounds import bound_request
 from controlplane.agent.clock import seconds_since_boot
@@ -25,6 +27,7 @@ from controlplane.agent.litellm_request import (
     facts_of,
     failure_ending,
     first_of,
+    keeps_proxy_errors,
     mark,
     names_of,
     operation_of,
@@ -36,7 +39,7 @@ from controlplane.agent.litellm_request import (
     success_ending,
     wants_usage,
 )
-from controlplane.agent.litellm_start import check_hooks, retire_on_sigterm
+from controlplane.agent.litellm_start import answer_without_prisma, check_hooks, retire_on_sigterm
 from controlplane.agent.log import say
 from controlplane.agent.meter import now
 from controlplane.agent.settings import load_agent_settings
@@ -72,6 +75,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         self.gate = gate
         self._calls: dict[str, Call] = {}
         check_hooks(type(self), CustomLogger)
+        answer_without_prisma(PrismaDBExceptionHandler)
 
     async def async_pre_call_hook(  # noqa: PLR0917 - LiteLLM's signature
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
@@ -89,7 +93,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         try:
             ticket = await self.gate.admit(request)
         except RefusedError as refused:
-            raise _http(refused, request.request_id) from None
+            raise _refusal(refused, request.request_id, call_type) from None
         if ticket.model:
             data["model"] = ticket.model
             facts["model"] = ticket.model
@@ -165,7 +169,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         try:
             call.hold_id = (await self.gate.admit_again(request)).hold_id
         except RefusedError as refused:
-            raise _http(refused, request.request_id) from None
+            raise _refusal(refused, request.request_id, "") from None
 
     async def async_post_call_failure_deployment_hook(  # noqa: PLR0917 - LiteLLM's signature
         self,
@@ -240,7 +244,7 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
     ) -> Request:
         call_id = data.get("litellm_call_id")
         return Request(
-            request_id=str(call_id or ""),
+            request_id=str(call_id or f"req_{secrets.token_hex(12)}"),  # a file has none
             facts=facts,
             # A later attempt carries what LiteLLM added; its fields were looked at the first time.
             bound=bound_request(operation, data, sent_fields=() if upstream else sent_fields(data)),
@@ -305,13 +309,26 @@ def _never_sent(ending: Ending) -> Ending:
     return msgspec.structs.replace(ending, usage={}, was_sent=False)
 
 
-def _http(refused: RefusedError, request_id: str) -> HTTPException:
+def _refusal(refused: RefusedError, request_id: str, call_type: str) -> Exception:
+    """Word a refusal as the exception whose body LiteLLM keeps on this route (ADR 066)."""
     refusal = refused.refusal
     headers = {POLICY_HEADER: refused.policy, "x-should-retry": "false"}
     if refusal.retry_after_seconds is not None:
         headers["retry-after"] = str(refusal.retry_after_seconds)
     body = refusal.body(request_id=request_id, policy=refused.policy)
-    return HTTPException(refusal.status, detail=body, headers=headers)
+    if keeps_proxy_errors(call_type):
+        kept: Exception = ProxyException(
+            message=refusal.reason,
+            type="rate_limit_error",
+            param=None,
+            code=refusal.status,
+            headers=headers,
+            provider_specific_fields=body,
+        )
+        return kept
+    found: Exception = HTTPException(refusal.status, detail=body, headers=headers)
+    found.message = msgspec.json.encode(body).decode()  # type: ignore[attr-defined]  # all that images and rerank pass on
+    return found
 
 
 def _router() -> Any:

@@ -29,6 +29,9 @@ OPERATIONS: Final = {
 }
 """LiteLLM's call types → operations with a known bound; anything else is unbounded."""
 
+PROXY_ERROR_ROUTES: Final = ("batch", "file", "fine_tuning")
+"""In the names of call types whose routes pass LiteLLM's own exception on as it is."""
+
 PROVIDERS: Final = {
     "azure": "azure.ai.openai",
     "azure_ai": "azure.ai.inference",
@@ -61,6 +64,11 @@ PRICE_LISTS: Final = {
 def operation_of(call_type: str) -> str:
     """Return the operation of a call type; unknown ones keep their name."""
     return OPERATIONS.get(call_type, call_type)
+
+
+def keeps_proxy_errors(call_type: str) -> bool:
+    """Whether a route answers with a `ProxyException` as raised, and flattens any other."""
+    return any(name in call_type for name in PROXY_ERROR_ROUTES)
 
 
 def metadata_of(data: Mapping[str, object]) -> dict[str, object] | None:

@@ -1,5 +1,6 @@
 """What must hold before the plug-in serves, and what it does when the proxy is told to end."""
 
+import importlib.util
 import inspect
 import signal
 import threading
@@ -24,6 +25,18 @@ def retire_on_sigterm(agent: Agent) -> None:
         theirs(number, frame)
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+def answer_without_prisma(exception_handler: type) -> None:
+    """Let LiteLLM answer with an error where Prisma, its database client, is not installed.
+
+    Its batch routes ask of every exception whether it is one of Prisma's, import it to do so, and
+    fail over that: whatever was raised, a refusal too, becomes a 500. What is not installed raised
+    nothing.
+    """
+    name = "is_read_only_transaction_error"
+    if hasattr(exception_handler, name) and importlib.util.find_spec("prisma") is None:
+        setattr(exception_handler, name, staticmethod(lambda _: False))
 
 
 def check_hooks(handler: type, theirs_class: type) -> None:

@@ -10,6 +10,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +399,46 @@ def test_a_call_is_changed_as_the_policy_wants(world: World) -> None:
     assert "x-controlplane-hold" not in bill["headers"]
     assert 200 == world.chat(user="b", max_tokens=30).status_code
     assert 30 == world.client.get(f"{world.upstream}/_log").json()[-1]["limit"]
+
+
+def test_features_are_stripped_from_a_call(world: World) -> None:
+    """The upstream gets the call without them, and it is held without their cost."""
+    strip = {"action": "strip", "id": "s", "features": ["tools", "service_tier"]}
+    world.apply({**strip, "match": {"team": ["x"]}})
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    asked = {"tools": [tool], "tool_choice": "auto", "service_tier": "priority", "seed": 7}
+    order = {"model": "m-fixed", "user": "a", "max_tokens": 20, **asked}
+    order["messages"] = [{"role": "user", "content": "say something"}]
+    url, sent = f"{world.url}/v1/chat/completions", {"max_tokens", "messages", "model", "user"}
+    before = len(world.state()["settled"])
+    answer = world.client.post(url, json=order, headers={"x-team": "x"})
+    assert 200 == answer.status_code, answer.text
+    bill = world.client.get(f"{world.upstream}/_log").json()[-1]
+    assert sent | {"seed"} == set(bill["fields"])
+    state = world.until(lambda state: len(state["settled"]) > before)
+    assert 10 * 1_000 + 10 * 10_000 == list(state["settled"].values())[-1]
+    order["user"] = "b"  # nobody's budget: what has no bound goes through, and as it was sent
+    assert 200 == world.client.post(url, json=order).status_code
+    bill = world.client.get(f"{world.upstream}/_log").json()[-1]
+    assert sent | set(asked) == set(bill["fields"])
+
+
+def test_a_refusal_names_the_budget_and_the_request(world: World) -> None:
+    assert 200 == world.chat(user="a").status_code  # with its lease comes how the budget stands
+    state = world.until(lambda state: not state["standing"]["leased_nusd"])
+    standing = state["standing"]
+    taken = standing["limit_nusd"] - standing["free_nusd"]
+    world.apply(limit_nusd=taken)
+    refused = world.chat(user="a")
+    assert (429, "false") == (refused.status_code, refused.headers["x-should-retry"])
+    told = refused.json()["error"]
+    assert ("budget_exhausted", "rate_limit_error") == (told["code"], told["type"])
+    assert told["request_id"]
+    assert ("b1", "team a", "ana") == tuple(told["budget"][key] for key in ("id", "name", "owner"))
+    spent = Decimal(told["budget"]["spent_usd"])
+    assert Decimal(taken) / 10**9 == Decimal(told["budget"]["limit_usd"]) == spent
+    resets = datetime.fromisoformat(told["budget"]["resets_at"])
+    assert datetime.fromisoformat(WINDOW["window_end"]) == resets
 
 
 def test_without_the_changing_filter_a_call_is_told_what_to_ask_for(asking_world: World) -> None:

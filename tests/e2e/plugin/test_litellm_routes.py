@@ -1,5 +1,6 @@
 """Every API of the real LiteLLM proxy that is billed, under real clients, with the plug-in in it."""
 
+import json
 import statistics
 import sys
 import time
@@ -102,19 +103,46 @@ def test_each_api_is_refused_when_its_budget_is_empty(
     assert before == len(httpx.get(f"{upstream}/_log").json())
 
 
-def test_a_batch_has_no_bound_and_is_not_sent(
+def test_what_has_no_bound_is_refused_with_our_body_and_not_sent(
     publish: Publish, client: openai.OpenAI, upstream: str
 ) -> None:
     """What a file asks for is not known here; under a hard budget it can not be let through."""
     publish(**BY_HEADER)
+    ask(client, "gpt-fixed", extra_headers=TENANT)  # with its lease comes how the budget stands
     before = _batches(upstream)
     order: Any = {"input_file_id": "file-1", "completion_window": "24h"}
     order["endpoint"] = "/v1/chat/completions"
-    with pytest.raises(openai.APIStatusError):  # without a database LiteLLM makes it a 500
-        client.batches.create(**order, extra_headers=TENANT)
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {}}
+    line["body"] = {"model": "gpt-fixed", "messages": SAY, "max_tokens": 10}
+    file: Any = {"file": ("a.jsonl", json.dumps(line).encode()), "purpose": "batch"}
+    for call in (
+        lambda: client.batches.create(**order, extra_headers=TENANT),
+        lambda: client.files.create(**file, extra_headers=TENANT),
+    ):
+        with pytest.raises(openai.RateLimitError, match="no bound") as refused:
+            call()
+        told: Any = refused.value.body
+        _check_body(told["provider_specific_fields"], refused.value)
+        assert "false" == refused.value.response.headers["x-should-retry"]
+    with pytest.raises(openai.RateLimitError) as refused:
+        client.images.generate(model="gpt-fixed", prompt="a cat", extra_headers=TENANT)
+    told = refused.value.body
+    _check_body(json.loads(told["message"]), refused.value)  # LiteLLM passes on no more
     assert before == _batches(upstream)
     client.batches.create(**order, extra_headers={"X-Tenant": "b"})  # nobody's budget
     assert before + 1 == _batches(upstream)
+
+
+def _check_body(body: dict[str, Any], refused: openai.APIStatusError) -> None:
+    """Everything that a sender needs: which budget, whose, how it stands, until when, which call."""
+    assert body["request_id"]
+    told_id = refused.response.headers.get("x-litellm-call-id")  # none on a file's answer
+    assert told_id in {None, body["request_id"]}
+    told = body["budget"]
+    assert ("b1", "team a", "ana@example.com") == (told["id"], told["name"], told["owner"])
+    assert "100" == told["limit_usd"]
+    assert float(told["spent_usd"]) >= 0
+    assert "2036-01-01T00:00:00+00:00" == told["resets_at"]
 
 
 def _batches(upstream: str) -> int:
