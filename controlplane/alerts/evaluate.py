@@ -3,7 +3,7 @@
 Time is an argument, so a week of alerting is tested in a millisecond.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 
@@ -24,15 +24,29 @@ class Round(msgspec.Struct, frozen=True):
     changed: list[Alert]
 
 
-def evaluate(before: Iterable[Alert], findings: Iterable[Finding], *, now: datetime) -> Round:
-    """Advance every alert by one round; pure, so replaying a round gives the same answer."""
+def evaluate(
+    before: Iterable[Alert],
+    findings: Iterable[Finding],
+    *,
+    now: datetime,
+    is_unheard: Callable[[Alert], bool] = lambda _: False,
+) -> Round:
+    """Advance every alert by one round; pure, so replaying a round gives the same answer.
+
+    Args:
+        before: the alerts of the last round.
+        findings: what is seen now.
+        now: aware UTC.
+        is_unheard: whether an alert that is not seen may be unseen for want of data: it stays as
+            it is, and its calm rounds are not counted (AL-26).
+    """
     known = {alert.fingerprint: alert for alert in before}
     seen = {fingerprint(finding.labels): finding for finding in findings}
     alerts: list[Alert] = []
     changed: list[Alert] = []
     for key in sorted(known.keys() | seen.keys()):
         old, finding = known.get(key), seen.get(key)
-        new = _seen(key, old, finding, now) if finding else _unseen(old, now)
+        new = _seen(key, old, finding, now) if finding else _unseen(old, now, is_unheard)
         if new is None:
             continue
         alerts.append(new)
@@ -64,10 +78,10 @@ def _seen(key: str, old: Alert | None, finding: Finding, now: datetime) -> Alert
     )
 
 
-def _unseen(old: Alert | None, now: datetime) -> Alert | None:
+def _unseen(old: Alert | None, now: datetime, is_unheard: Callable[[Alert], bool]) -> Alert | None:
     if old is None or old.state is AlertState.PENDING:
         return None
-    if old.state is AlertState.RESOLVED or old.once:
+    if old.state is AlertState.RESOLVED or old.once or is_unheard(old):
         return old
     rounds = old.clear_rounds + 1
     if rounds < CLEAR_ROUNDS:

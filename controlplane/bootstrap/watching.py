@@ -17,11 +17,10 @@ from controlplane.core.money import NUSD_PER_USD
 from controlplane.notify.alertmanager import AlertmanagerReceiver
 from controlplane.notify.webhook import WebhookReceiver
 from controlplane.pipelines.budget_course import DaysSpent, day_part, is_forecast_by_days
-from controlplane.pipelines.watch import deliver_round, keep_alive, watch_round
+from controlplane.pipelines.watch import Sources, deliver_round, keep_alive, watch_round
 from controlplane.pipelines.watched import WatchedBudget
 from controlplane.policy.units import BudgetUnit
 from controlplane.settings import Settings
-from controlplane.signals.ports import SpanReader
 from controlplane.store.metadata.budgets import BudgetRepository
 from controlplane.workers.rounds import Rounds
 
@@ -46,7 +45,7 @@ def receivers_of(settings: Settings) -> dict[str, Receiver]:
 
 def watch_rounds(
     settings: Settings,
-    reader: SpanReader,
+    sources: Sources,
     budgets: BudgetRepository,
     *,
     alerts: AlertStore,
@@ -61,7 +60,7 @@ def watch_rounds(
     def watch() -> None:
         now = clock.now()
         firing = watch_round(
-            reader,
+            sources,
             watched_budgets(budgets, now, days=days),
             alerts,
             receivers=list(receivers),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -16,10 +17,12 @@ from controlplane.core.money import format_usd
 from controlplane.detection.baseline import Series
 from controlplane.detection.drift import MAX_BINS, Counts, Drift, drifted
 from controlplane.detection.heads import Excess, cost_excess
+from controlplane.pipelines.watch_silent import Unheard, emitters_of, silent_findings
 from controlplane.pipelines.watch_unpriced import unpriced_findings
 from controlplane.pipelines.watched import WatchedBudget
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery, Granularity
+from controlplane.signals.signal_ports import SignalReader
 from controlplane.usage.dimensions import CALLS_ONLY
 
 BUCKET: Final = timedelta(minutes=15)
@@ -35,8 +38,15 @@ RETRY_SECONDS: Final = (5, 30, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000
 UNATTRIBUTED: Final = "unattributed"
 
 
+class Sources(msgspec.Struct, frozen=True):
+    """What is looked at: calls, and who sends them."""
+
+    calls: SpanReader
+    signals: SignalReader
+
+
 def watch_round(
-    reader: SpanReader,
+    sources: Sources,
     budgets: Sequence[WatchedBudget],
     store: AlertStore,
     *,
@@ -49,9 +59,13 @@ def watch_round(
     Raises:
         StoreUnavailableError: nothing was evaluated; the states are as they were.
     """
-    findings = [
+    reader = sources.calls
+    tenants = reader.tenants()
+    emitters = emitters_of(sources.signals, {*tenants, *(one.tenant for one in budgets)}, now)
+    findings = silent_findings(emitters, now)
+    findings += [
         finding
-        for tenant in reader.tenants()
+        for tenant in tenants
         for finding in (
             *_costs(reader, tenant, now),
             *_drifts(reader, tenant, now),
@@ -67,7 +81,8 @@ def watch_round(
             *burn_findings(budget),
         )
     ]
-    done = evaluate(store.alerts(), findings, now=now)
+    unheard = Unheard(emitters, now)
+    done = evaluate(store.alerts(), findings, now=now, is_unheard=unheard)
     messages = [
         Notification(id=ids.new("msg"), receiver=name, at=now, alerts=tuple(done.changed))
         for name in receivers

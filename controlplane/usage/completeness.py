@@ -21,6 +21,7 @@ TOLERATED: Final = 50
 """Counted may exceed called by one part in this many: scrapes and calls end at other instants."""
 MIN_MISSING_TOKENS: Final = 1_000
 MIN_SILENCE: Final = timedelta(minutes=15)
+MIN_LATENESS: Final = timedelta(minutes=2)
 MAX_SILENCE: Final = timedelta(hours=6)
 """An emitter that is this long silent is, however rarely it sends."""
 GAPS: Final = 4
@@ -128,7 +129,7 @@ def _accounts(
             late=row["late"],
             ahead=row["ahead"],
             last_received=row["last_received"],
-            is_silent=_is_silent(row, now=now),
+            is_silent=is_silent(row, now=now),
         )
 
 
@@ -136,11 +137,21 @@ def _emitter(row: Row) -> tuple[str, ...]:
     return row["tenant"], row["key_id"], row["service_name"], row["signal"]
 
 
-def _is_silent(row: Row, *, now: datetime) -> bool:
+def is_silent(row: Row, *, now: datetime) -> bool:
+    """Whether an emitter sent nothing for so long that somebody should look."""
+    return _is_overdue(row, now=now, least=MIN_SILENCE)
+
+
+def is_late(row: Row, *, now: datetime) -> bool:
+    """Whether an emitter is out of its rhythm: what it has not sent may still have happened."""
+    return _is_overdue(row, now=now, least=MIN_LATENESS)
+
+
+def _is_overdue(row: Row, *, now: datetime, least: timedelta) -> bool:
     if row["received"] < MIN_RECEIVED:
         return False
     gap = (row["last_received"] - row["first_hour"]) / row["received"]
-    allowed = min(max(MIN_SILENCE, GAPS * gap), MAX_SILENCE)
+    allowed = min(max(least, GAPS * gap), MAX_SILENCE)
     return bool(now - row["last_received"] > allowed)
 
 

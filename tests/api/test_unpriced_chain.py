@@ -21,7 +21,7 @@ from controlplane.budgets.budget import Unpriced
 from controlplane.core.ids import SequentialIds
 from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.settle import settle_tick
-from controlplane.pipelines.watch import watch_round
+from controlplane.pipelines.watch import Sources, watch_round
 from controlplane.policy.document import BudgetClause, PolicyDocument
 from controlplane.store.metadata.alerts import AlertRepository
 from controlplane.store.metadata.ledger import LedgerRepository
@@ -102,7 +102,9 @@ def test_from_the_first_unknown_call_to_full_coverage(
 
     def watched(minute: int) -> list[Any]:
         now = NOW + timedelta(minutes=minute)
-        watch_round(store, [], alerts, receivers=["slack"], ids=ids, now=now)
+        watch_round(
+            Sources(store, store.signals), [], alerts, receivers=["slack"], ids=ids, now=now
+        )
         return [one for one in alerts.alerts() if one.labels["alertname"] == "UnpricedUsage"]
 
     with api.client(admin) as client:

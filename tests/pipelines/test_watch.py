@@ -11,10 +11,12 @@ import pytest
 from typing_extensions import override
 
 from controlplane.alerts.alert import AlertState
+from controlplane.alerts.burn import RULES, Burn
 from controlplane.alerts.ports import Delivery, Notification, Receiver, Verdict
 from controlplane.core.ids import SequentialIds
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.watch import (
+    Sources,
     budget_findings,
     deliver_round,
     forecast_findings,
@@ -23,7 +25,14 @@ from controlplane.pipelines.watch import (
 )
 from controlplane.pipelines.watched import WatchedBudget
 from controlplane.policy.wire import Standing
+from controlplane.signals.samples import (
+    ACCOUNT_SCHEMA,
+    EVENT_SCHEMA,
+    REJECTION_SCHEMA,
+    SAMPLE_SCHEMA,
+)
 from controlplane.signals.schema import SPAN_SCHEMA
+from controlplane.signals.signal_ports import SignalBatch
 from controlplane.store.metadata.alerts import AlertRepository
 from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.migrate import migrate
@@ -83,7 +92,9 @@ def _history(*, last_usd: int) -> list[dict[str, object]]:
 
 
 def _look(spans: DuckDbSpanStore, alerts: AlertRepository, *, now: datetime = NOW) -> list[str]:
-    firing = watch_round(spans, [], alerts, receivers=["hook"], ids=SequentialIds(), now=now)
+    firing = watch_round(
+        Sources(spans, spans.signals), [], alerts, receivers=["hook"], ids=SequentialIds(), now=now
+    )
     return [alert.labels["alertname"] for alert in firing]
 
 
@@ -174,11 +185,57 @@ def test_each_threshold_is_told_once_per_window(
         [_budget(55), _budget(45), _budget(60), _budget(55, window=next_window)]
     ):
         now = NOW + timedelta(days=day)
-        watch_round(spans, [budget], alerts, receivers=["hook"], ids=_ids(day), now=now)
+        watch_round(
+            Sources(spans, spans.signals),
+            [budget],
+            alerts,
+            receivers=["hook"],
+            ids=_ids(day),
+            now=now,
+        )
         for message in alerts.due(now=now, limit=10):
             told += [f"{day}:{alert.labels['threshold']}" for alert in message.alerts]
             alerts.settle(message.id, Delivery(Verdict.DELIVERED), next_attempt=now)
     assert ["0:50", "3:50"] == told
+
+
+def _heard(spans: DuckDbSpanStore, *, received: int, until: datetime) -> None:
+    """An hour of steady traces from the gateway."""
+    account = {
+        "tenant": "acme", "key_id": "k", "service_name": "gateway", "signal": "traces",
+        "hour": NOW - timedelta(minutes=7), "received": received, "late": 0, "ahead": 0,
+        "last_received": until,
+    }  # fmt: skip
+    batch = SignalBatch(
+        samples=SAMPLE_SCHEMA.empty_table(),
+        events=EVENT_SCHEMA.empty_table(),
+        accounts=pa.Table.from_pylist([account], schema=ACCOUNT_SCHEMA),
+        rejections=REJECTION_SCHEMA.empty_table(),
+    )
+    spans.write_signals(batch, batch_id=until.isoformat())
+
+
+def test_without_data_a_budget_is_not_calm(spans: DuckDbSpanStore, alerts: AlertRepository) -> None:
+    """Ingest stops: the silence is told, the burn stays; when it is heard again the burn clears."""
+    burn = Burn(RULES[0], 20 * USD, USD)
+    burning = msgspec.structs.replace(_budget(40), burns=(burn,))
+
+    def look(minutes: int, budget: WatchedBudget) -> dict[str, str]:
+        at = NOW + timedelta(minutes=minutes)
+        sources = Sources(spans, spans.signals)
+        watch_round(sources, [budget], alerts, receivers=[], ids=SequentialIds(), now=at)
+        return {one.labels["alertname"]: one.state for one in alerts.alerts()}
+
+    _heard(spans, received=600, until=NOW)
+    assert {"BudgetBurn": "firing"} == look(1, burning)
+    assert {"BudgetBurn": "firing"} == look(2, _budget(40))  # calm, and heard: one round of three
+    for minutes in range(3, 16):
+        assert {"BudgetBurn": "firing"} == look(minutes, _budget(40))
+    assert {"BudgetBurn": "firing", "SourceSilent": "firing"} == look(16, _budget(40))
+    _heard(spans, received=100, until=NOW + timedelta(minutes=20))
+    assert "firing" == look(20, _budget(40))["BudgetBurn"]
+    assert {"BudgetBurn": "resolved", "SourceSilent": "firing"} == look(21, _budget(40))
+    assert "resolved" == look(22, _budget(40))["SourceSilent"]
 
 
 def _ids(offset: int) -> SequentialIds:
@@ -202,7 +259,14 @@ class Script(Receiver):
 
 
 def _one_message(spans: DuckDbSpanStore, alerts: AlertRepository) -> None:
-    watch_round(spans, [_budget(50)], alerts, receivers=["hook"], ids=SequentialIds(), now=NOW)
+    watch_round(
+        Sources(spans, spans.signals),
+        [_budget(50)],
+        alerts,
+        receivers=["hook"],
+        ids=SequentialIds(),
+        now=NOW,
+    )
 
 
 def test_a_message_is_tried_with_one_id_until_it_is_taken(
@@ -244,7 +308,14 @@ def test_a_message_nobody_can_take_ends_as_dead(
     _one_message(spans, alerts)
     assert 0 == deliver_round(alerts, {}, now=NOW)
     assert [] == alerts.due(now=NOW + timedelta(days=30), limit=10)
-    watch_round(spans, [_budget(80)], alerts, receivers=["hook"], ids=_ids(1), now=NOW)
+    watch_round(
+        Sources(spans, spans.signals),
+        [_budget(80)],
+        alerts,
+        receivers=["hook"],
+        ids=_ids(1),
+        now=NOW,
+    )
     script = Script(*[Verdict.RETRY] * 20)
     for day in range(20):
         deliver_round(alerts, {"hook": script}, now=NOW + timedelta(days=2 * day))
@@ -253,7 +324,14 @@ def test_a_message_nobody_can_take_ends_as_dead(
 
 def test_what_fires_is_kept_alive(spans: DuckDbSpanStore, alerts: AlertRepository) -> None:
     """Alertmanager forgets what it no longer hears of."""
-    firing = watch_round(spans, [_budget(100)], alerts, receivers=[], ids=SequentialIds(), now=NOW)
+    firing = watch_round(
+        Sources(spans, spans.signals),
+        [_budget(100)],
+        alerts,
+        receivers=[],
+        ids=SequentialIds(),
+        now=NOW,
+    )
     script = Script(Verdict.DELIVERED)
     assert keep_alive([], script, now=NOW, new_id=lambda: "m") is None
     assert keep_alive(firing, script, now=NOW, new_id=lambda: "m") == Delivery(Verdict.DELIVERED)
@@ -276,7 +354,9 @@ def test_the_first_call_without_a_price_is_a_finding_of_the_next_round(
     ]
     spans.write(_spans(rows), batch_id="u")
     settle_tick(spans, now=NOW, ledger=None)
-    firing = watch_round(spans, [], alerts, receivers=[], ids=SequentialIds(), now=NOW)
+    firing = watch_round(
+        Sources(spans, spans.signals), [], alerts, receivers=[], ids=SequentialIds(), now=NOW
+    )
     (found,) = [alert for alert in firing if alert.labels["alertname"] == "UnpricedUsage"]
     assert ("mystery", "unknown_model", "openai") == (
         found.labels["model"],

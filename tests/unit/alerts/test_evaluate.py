@@ -56,6 +56,18 @@ def test_annotations_follow_the_newest_round_and_the_start_stays() -> None:
     assert START == alerts[0].starts_at
 
 
+def test_what_may_be_unseen_for_want_of_data_stays_as_it_is() -> None:
+    """Its calm rounds are not counted; heard again, it needs all of them."""
+    alerts, _ = _play("xx..")
+    for minute in range(10, 20):
+        at = START + timedelta(minutes=minute)
+        alerts = evaluate(alerts, [], now=at, is_unheard=lambda _: True).alerts
+    assert AlertState.FIRING is alerts[0].state
+    assert 2 == alerts[0].clear_rounds
+    done = evaluate(alerts, [], now=START + timedelta(minutes=20))
+    assert [AlertState.RESOLVED] == [alert.state for alert in done.changed]
+
+
 def test_replaying_a_round_gives_the_same_answer() -> None:
     """Evaluation is pure: a crash between evaluate and save loses nothing."""
     before, _ = _play("xx.")
