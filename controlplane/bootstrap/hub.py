@@ -58,7 +58,6 @@ from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import SettleOutcome, settle_tick
 from controlplane.pipelines.sync import SyncTools, sweep
-from controlplane.pipelines.watch import Sources
 from controlplane.policy.rollout import RolloutTerms
 from controlplane.pricing.price import repin, reprice
 from controlplane.settings import Settings
@@ -339,12 +338,7 @@ def build_rounds(
             seconds=CANARY_SECONDS,
         ),
         *watch_rounds(
-            settings,
-            Sources(stores.spans, stores.spans.signals),
-            stores.budgets,
-            alerts=stores.alerts,
-            clock=CLOCK,
-            ids=IDS,
+            settings, stores.spans, stores.budgets, alerts=stores.alerts, clock=CLOCK, ids=IDS
         ),
     ]
 

@@ -22,6 +22,7 @@ from controlplane.pipelines.watched import WatchedBudget
 from controlplane.policy.units import BudgetUnit
 from controlplane.settings import Settings
 from controlplane.store.metadata.budgets import BudgetRepository
+from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.workers.rounds import Rounds
 
 DELIVER_SECONDS = 1.0
@@ -45,7 +46,7 @@ def receivers_of(settings: Settings) -> dict[str, Receiver]:
 
 def watch_rounds(
     settings: Settings,
-    sources: Sources,
+    spans: DuckDbSpanStore,
     budgets: BudgetRepository,
     *,
     alerts: AlertStore,
@@ -60,7 +61,7 @@ def watch_rounds(
     def watch() -> None:
         now = clock.now()
         firing = watch_round(
-            sources,
+            Sources(spans, spans.signals),
             watched_budgets(budgets, now, days=days),
             alerts,
             receivers=list(receivers),
