@@ -2,7 +2,8 @@
 
 The mapping is protobuf's JSON mapping with OTLP's exceptions (opentelemetry-proto,
 docs/specification "JSON Protobuf Encoding"): ids are hex, 64-bit integers may be strings, enums
-are numbers (names are accepted too), keys are lowerCamelCase, unknown keys are ignored.
+are numbers (names are accepted too), keys are lowerCamelCase, unknown keys are ignored. A value
+that can not be read loses itself, never its span.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,8 +16,11 @@ from controlplane.ingest import otlp_pb2 as pb
 from controlplane.ingest.json_scalars import (
     as_bool,
     as_double,
-    as_integer,
+    as_enum,
+    as_id,
+    as_int64,
     as_uint64,
+    member,
     objects_of,
 )
 from controlplane.ingest.limits import Limits
@@ -77,17 +81,17 @@ def _span_or_malformed(span: Mapping[str, Any], *, limits: Limits) -> bytes:
 
 def _span(span: Mapping[str, Any], *, limits: Limits) -> bytes:
     message = pb.Span(
-        trace_id=bytes.fromhex(span.get("traceId") or ""),
-        span_id=bytes.fromhex(span.get("spanId") or ""),
-        parent_span_id=bytes.fromhex(span.get("parentSpanId") or ""),
+        trace_id=as_id(member(span, "traceId"), 16),
+        span_id=as_id(member(span, "spanId"), 8),
+        parent_span_id=as_id(member(span, "parentSpanId"), 8),
         name=_text(span.get("name")),
-        kind=_enum(span.get("kind"), _SPAN_KINDS),
-        start_time_unix_nano=as_uint64(span.get("startTimeUnixNano")),
-        end_time_unix_nano=as_uint64(span.get("endTimeUnixNano")),
+        kind=as_enum(span.get("kind"), _SPAN_KINDS, prefix="SPAN_KIND_"),
+        start_time_unix_nano=as_uint64(member(span, "startTimeUnixNano")),
+        end_time_unix_nano=as_uint64(member(span, "endTimeUnixNano")),
         attributes=_attributes(span, depth=limits.max_nesting),
         events=[
             pb.Event(
-                time_unix_nano=as_uint64(event.get("timeUnixNano")),
+                time_unix_nano=as_uint64(member(event, "timeUnixNano")),
                 name=_text(event.get("name")),
                 attributes=[
                     pair.SerializeToString()
@@ -99,7 +103,7 @@ def _span(span: Mapping[str, Any], *, limits: Limits) -> bytes:
     )
     status = span.get("status")
     if isinstance(status, dict):
-        message.status.code = _enum(status.get("code"), _STATUS_CODES)
+        message.status.code = as_enum(status.get("code"), _STATUS_CODES, prefix="STATUS_CODE_")
         message.status.message = _text(status.get("message"))
     return bytes(message.SerializeToString())
 
@@ -130,22 +134,25 @@ def _any_value(value: object, *, depth: int) -> pb.AnyValue:
     """Write one value; what is unknown, or nested deeper than `depth`, is an empty value."""
     if not isinstance(value, dict) or depth == 0:
         return pb.AnyValue()
-    for name, read in _SCALARS.items():
-        if name in value:
-            return read(value[name])
-    if "arrayValue" in value:
-        items = [_any_value(v, depth=depth - 1) for v in objects_of(value["arrayValue"], "values")]
-        return pb.AnyValue(array_value=pb.ArrayValue(values=items).SerializeToString())
-    if "kvlistValue" in value:
-        pairs = [_pair(p, depth=depth - 1) for p in objects_of(value["kvlistValue"], "values")]
-        return pb.AnyValue(kvlist_value=pb.KeyValueList(values=pairs).SerializeToString())
+    try:
+        for name, read in _SCALARS.items():
+            if (scalar := member(value, name)) is not None:
+                return read(scalar)
+        if (array := member(value, "arrayValue")) is not None:
+            items = [_any_value(v, depth=depth - 1) for v in objects_of(array, "values")]
+            return pb.AnyValue(array_value=pb.ArrayValue(values=items).SerializeToString())
+        if (listed := member(value, "kvlistValue")) is not None:
+            pairs = [_pair(p, depth=depth - 1) for p in objects_of(listed, "values")]
+            return pb.AnyValue(kvlist_value=pb.KeyValueList(values=pairs).SerializeToString())
+    except (TypeError, ValueError, OverflowError):
+        return pb.AnyValue()
     return pb.AnyValue()
 
 
 _SCALARS: Final[dict[str, Callable[[object], pb.AnyValue]]] = {
     "stringValue": lambda v: pb.AnyValue(string_value=_text(v)),
     "boolValue": lambda v: pb.AnyValue(bool_value=as_bool(v)),
-    "intValue": lambda v: pb.AnyValue(int_value=as_integer(v)),
+    "intValue": lambda v: pb.AnyValue(int_value=as_int64(v)),
     "doubleValue": lambda v: pb.AnyValue(double_value=as_double(v)),
     "bytesValue": lambda _: pb.AnyValue(bytes_value=b""),  # never read, so never decoded
 }
@@ -158,12 +165,6 @@ def _text(value: object) -> str:
         msg = "a text is not a string"
         raise TypeError(msg)
     return value.encode("utf-8", "replace").decode()  # a lone surrogate is not text
-
-
-def _enum(value: object, names: Mapping[str, int]) -> int:
-    if isinstance(value, str) and value in names:
-        return names[value]
-    return 0 if value is None else as_integer(value)
 
 
 def _malformed(problem: str) -> PayloadError:

@@ -18,7 +18,7 @@ from controlplane.core.money import MAX_NUSD, NUSD_PER_USD
 from controlplane.ingest import otlp_pb2 as pb
 
 _INT64: Final = 2**63
-_DIGITS: Final = re.compile(r"[+-]?[0-9]{1,19}")
+_DIGITS: Final = re.compile(r"([+-]?[0-9]{1,19})(?:\.0{1,40})?")
 _DECIMAL: Final = re.compile(
     r"[+-]?([0-9]{1,30}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?"
 )
@@ -43,9 +43,10 @@ def as_integer(value: object) -> int | None:
             else None
         )
     if isinstance(value, str):
-        if not _DIGITS.fullmatch(value.strip()):
+        digits = _DIGITS.fullmatch(value.strip())
+        if digits is None:
             return None
-        value = int(value.strip())
+        value = int(digits[1])
     return value if isinstance(value, int) and -_INT64 <= value < _INT64 else None
 
 

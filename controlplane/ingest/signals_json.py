@@ -1,6 +1,6 @@
 """OTLP/JSON metrics and logs, read into the messages that protobuf requests are read into."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -8,7 +8,16 @@ import msgspec
 from controlplane.core.errors import PayloadError
 from controlplane.ingest import otlp_pb2 as pb
 from controlplane.ingest import otlp_signals_pb2 as sig
-from controlplane.ingest.json_scalars import as_bool, as_double, as_integer, as_uint64, objects_of
+from controlplane.ingest.json_scalars import (
+    as_bool,
+    as_double,
+    as_enum,
+    as_id,
+    as_int64,
+    as_uint64,
+    member,
+    objects_of,
+)
 
 _TEMPORALITIES: Final = {
     "AGGREGATION_TEMPORALITY_DELTA": 1,
@@ -88,15 +97,21 @@ def _pairs(holder: Mapping[str, Any]) -> list[pb.LooseKeyValue]:
 def _value(value: object) -> pb.LooseAnyValue:
     if not isinstance(value, dict):
         return pb.LooseAnyValue()
-    if "stringValue" in value:
-        return pb.LooseAnyValue(string_value=_bytes(value["stringValue"]))
-    if "boolValue" in value:
-        return pb.LooseAnyValue(bool_value=as_bool(value["boolValue"]))
-    if "intValue" in value:
-        return pb.LooseAnyValue(int_value=as_integer(value["intValue"]))
-    if "doubleValue" in value:
-        return pb.LooseAnyValue(double_value=as_double(value["doubleValue"]))
+    try:
+        for name, read in _SCALARS.items():
+            if (scalar := member(value, name)) is not None:
+                return read(scalar)
+    except (TypeError, ValueError, OverflowError):
+        return pb.LooseAnyValue()
     return pb.LooseAnyValue()
+
+
+_SCALARS: Final[dict[str, Callable[[object], pb.LooseAnyValue]]] = {
+    "stringValue": lambda v: pb.LooseAnyValue(string_value=_bytes(v)),
+    "boolValue": lambda v: pb.LooseAnyValue(bool_value=as_bool(v)),
+    "intValue": lambda v: pb.LooseAnyValue(int_value=as_int64(v)),
+    "doubleValue": lambda v: pb.LooseAnyValue(double_value=as_double(v)),
+}
 
 
 def _bytes(text: object) -> bytes:
@@ -116,12 +131,12 @@ def _metric(metric: Mapping[str, Any]) -> sig.Metric:
     elif (data := metric.get("sum")) is not None:
         made.sum.data_points.extend(_number(p) for p in objects_of(data, "dataPoints"))
         made.sum.aggregation_temporality = _temporality(data)
-        made.sum.is_monotonic = as_bool(data.get("isMonotonic", False))
+        made.sum.is_monotonic = as_bool(member(data, "isMonotonic") or False)
     elif (data := metric.get("histogram")) is not None:
         points = [sig.HistogramPoint(**_summed(p)) for p in objects_of(data, "dataPoints")]
         made.histogram.data_points.extend(points)
         made.histogram.aggregation_temporality = _temporality(data)
-    elif (data := metric.get("exponentialHistogram")) is not None:
+    elif (data := member(metric, "exponentialHistogram")) is not None:
         wide = [sig.ExponentialPoint(**_summed(p)) for p in objects_of(data, "dataPoints")]
         made.exponential_histogram.data_points.extend(wide)
         made.exponential_histogram.aggregation_temporality = _temporality(data)
@@ -133,10 +148,10 @@ def _metric(metric: Mapping[str, Any]) -> sig.Metric:
 
 def _number(point: Mapping[str, Any]) -> sig.NumberPoint:
     made = sig.NumberPoint(**_placed(point))
-    if "asInt" in point:
-        made.as_int = as_integer(point["asInt"])
-    elif "asDouble" in point:
-        made.as_double = as_double(point["asDouble"])
+    if (whole := member(point, "asInt")) is not None:
+        made.as_int = as_int64(whole)
+    elif (number := member(point, "asDouble")) is not None:
+        made.as_double = as_double(number)
     return made
 
 
@@ -151,27 +166,27 @@ def _summed(point: Mapping[str, Any]) -> dict[str, Any]:
 
 def _placed(point: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "start_time_unix_nano": as_uint64(point.get("startTimeUnixNano")),
-        "time_unix_nano": as_uint64(point.get("timeUnixNano")),
+        "start_time_unix_nano": as_uint64(member(point, "startTimeUnixNano")),
+        "time_unix_nano": as_uint64(member(point, "timeUnixNano")),
         "attributes": _pairs(point),
         "flags": as_uint64(point.get("flags")) & 1,
     }
 
 
 def _temporality(data: Mapping[str, Any]) -> int:
-    said = data.get("aggregationTemporality", 0)
-    return _TEMPORALITIES.get(said, 0) if isinstance(said, str) else as_integer(said)
+    said = member(data, "aggregationTemporality")
+    return as_enum(said, _TEMPORALITIES, prefix="AGGREGATION_TEMPORALITY_")
 
 
 def _log(record: Mapping[str, Any]) -> sig.LogRecord:
     return sig.LogRecord(
-        time_unix_nano=as_uint64(record.get("timeUnixNano")),
-        observed_time_unix_nano=as_uint64(record.get("observedTimeUnixNano")),
-        event_name=_bytes(record.get("eventName")),
+        time_unix_nano=as_uint64(member(record, "timeUnixNano")),
+        observed_time_unix_nano=as_uint64(member(record, "observedTimeUnixNano")),
+        event_name=_bytes(member(record, "eventName")),
         body=_value(record.get("body")),
         attributes=_pairs(record),
-        trace_id=bytes.fromhex(record.get("traceId") or ""),
-        span_id=bytes.fromhex(record.get("spanId") or ""),
+        trace_id=as_id(member(record, "traceId"), 16),
+        span_id=as_id(member(record, "spanId"), 8),
     )
 
 

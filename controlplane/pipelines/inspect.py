@@ -21,7 +21,6 @@ from controlplane.ingest.join_flags import with_join_flags
 from controlplane.ingest.limits import DEFAULT_LIMITS, Limits
 from controlplane.ingest.normalize import normalize
 from controlplane.ingest.otlp import decode_requests, split_payload
-from controlplane.ingest.ports import Payload
 from controlplane.ingest.settlement import EDGE_SCHEMA, Unsettled
 from controlplane.pipelines.inspect_metrics import (
     compare_tokens,
@@ -29,6 +28,7 @@ from controlplane.pipelines.inspect_metrics import (
     growth_of,
     read_metrics_file,
 )
+from controlplane.pipelines.payload_files import requests_of
 from controlplane.pricing.price import price, reprice
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.hex_ids import span_hex
@@ -170,14 +170,18 @@ def _read(path: Path, findings: list[Finding], *, limits: Limits) -> bytes | Non
 
 
 def _spans(path: Path, body: bytes, findings: list[Finding], *, limits: Limits) -> pa.Table | None:
-    payload = Payload(body, "json" if body.lstrip()[:1] == b"{" else "protobuf")
+    payloads = requests_of(body)
     try:
-        split_payload(payload, limits=limits)
+        for payload in payloads:
+            split_payload(payload, limits=limits)
     except (PayloadError, LimitExceededError) as error:
         findings.append(_about_file(_UNREADABLE, path, str(error)))
         return None
     decoded = decode_requests(
-        [payload], senders=[KEYLESS_SENDER], received_at=[_ARRIVAL], limits=limits
+        payloads,
+        senders=[KEYLESS_SENDER] * len(payloads),
+        received_at=[_ARRIVAL] * len(payloads),
+        limits=limits,
     )
     for reason, count in decoded.rejected.items():
         findings.append(_about_file(reason, path, f"{count} spans are not stored"))

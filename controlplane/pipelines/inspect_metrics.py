@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from controlplane.ingest.metrics import Samples, decode_metrics
-from controlplane.ingest.ports import Payload, SpoolEntry
+from controlplane.ingest.ports import SpoolEntry
+from controlplane.pipelines.payload_files import requests_of
 from controlplane.signals.meanings import Meaning
 from controlplane.signals.samples import SampleKind, Temporality
 from controlplane.signals.sender import KEYLESS_SENDER
@@ -18,8 +19,8 @@ Row = Mapping[str, Any]
 
 def read_metrics_file(body: bytes) -> Samples:
     """Decode a file as ingest would."""
-    payload = Payload(body, "json" if body.lstrip()[:1] == b"{" else "protobuf", "metrics")
-    return decode_metrics([SpoolEntry(payload, KEYLESS_SENDER, _ARRIVAL)])
+    payloads = requests_of(body, "metrics")
+    return decode_metrics([SpoolEntry(one, KEYLESS_SENDER, _ARRIVAL) for one in payloads])
 
 
 def growth_of(rows: Iterable[Row], *, since: datetime | None) -> list[dict[str, Any]]:

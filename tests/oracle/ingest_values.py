@@ -36,8 +36,8 @@ def attributes_of(pairs: Any) -> dict[str, Any]:
 
 def as_int(value: Any) -> int | None:
     # `int` itself strips less than `strip` does.
-    if isinstance(value, str) and re.fullmatch("[+-]?[0-9]{1,19}", value.strip()):
-        value = int(value.strip())
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,19}(\.0{1,40})?", value.strip()):
+        value = int(value.strip().partition(".")[0])
     if isinstance(value, float) and math.isfinite(value) and value == math.floor(value):
         value = int(value)
     is_integer = isinstance(value, int) and not isinstance(value, bool)

@@ -1,4 +1,6 @@
 import gzip
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,6 +67,27 @@ def test_gzip_and_json_are_read_as_they_are(inspect: Inspect, tmp_path: Path) ->
     packed.write_bytes(gzip.compress((CORPUS / "otel-openai-v2" / "chat.pb").read_bytes()))
     assert 1 == len(inspect(packed).calls)
     assert 1 == len(inspect(CORPUS / "vercel-ai-otel-json" / "chat.json").calls)
+
+
+@pytest.mark.parametrize("form", ["lines", "array", "with a byte order mark", "indented"])
+def test_json_requests_after_one_another_are_one_run(
+    inspect: Inspect, tmp_path: Path, form: str
+) -> None:
+    """A line each, as the Collector's file exporter writes them, or items of an array."""
+    document = json.loads((CORPUS / "vercel-ai-otel-json" / "chat.json").read_bytes())
+    lines = [json.dumps(document)]
+    lines.append(re.sub('"traceId": "[0-9a-f]', '"traceId": "f', lines[0]))
+    text = {
+        "lines": "\n".join(lines) + "\n",
+        "array": f"[{', '.join(lines)}]",
+        "with a byte order mark": "\ufeff" + lines[0],
+        "indented": json.dumps(document, indent=2),
+    }[form]
+    (tmp_path / "run.json").write_text(text)
+    report = inspect(tmp_path / "run.json")
+    once = inspect(CORPUS / "vercel-ai-otel-json" / "chat.json")
+    assert report.spans == once.spans * (2 if form in {"lines", "array"} else 1)
+    assert not [one for one in report.findings if one.code == "unreadable_file"]
 
 
 def test_metrics_are_recognised_by_name_or_by_signal(inspect: Inspect, tmp_path: Path) -> None:

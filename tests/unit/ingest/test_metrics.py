@@ -189,6 +189,18 @@ def test_no_two_families_claim_one_series() -> None:
     assert len(named) == len(set(named))
 
 
+def test_metrics_in_protobufs_own_json_are_read() -> None:
+    """Field names as in the .proto, enums by name; a label that can not be read is not said."""
+    request = _request(_counter("gen_ai.client.inference.usage.input_tokens", 7, delta=True))
+    body = MessageToJson(request, preserving_proto_field_name=True)
+    body = body.replace(
+        '"attributes": [', '"attributes": [{"key": "x", "value": {"intValue": []}},'
+    )
+    entry = SpoolEntry(Payload(body.encode(), "json", "metrics"), Sender(), AT)
+    (row,) = decode_metrics([entry]).rows.to_pylist()
+    assert ("counter", "delta", 7.0) == tuple(row[n] for n in ("kind", "temporality", "value"))
+
+
 def test_hostile_bodies_are_refused_alone() -> None:
     good = SpoolEntry(
         Payload(_request(_counter("c", 1)).SerializeToString(), "protobuf", "metrics"), Sender(), AT

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import xxhash
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, MessageToJson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -210,6 +210,45 @@ def test_json_enums_may_be_names_and_numbers_text(decode: Decode) -> None:
         row["duration_us"],
     )
     assert 0x0011223344556677 == row["trace_hi"]
+
+
+@pytest.mark.parametrize("as_in_proto", [True, False])
+def test_what_protobufs_own_json_writer_makes_is_read(
+    decode: Decode,
+    make_request: MakeRequest,
+    as_in_proto: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """Ids in base64, enums by name, and field names as in the .proto if asked for."""
+    request = make_request({"gen_ai.usage.input_tokens": 7, "list": ["a", "b"]}, kind=3)
+    body = MessageToJson(request, preserving_proto_field_name=as_in_proto).encode()
+    left = normalize(decode(request.SerializeToString())).drop_columns(["content_hash"])
+    assert left.equals(normalize(decode(body, json=True)).drop_columns(["content_hash"]))
+
+
+def test_a_json_value_that_can_not_be_read_loses_only_itself(decode: Decode) -> None:
+    values = {
+        "gen_ai.operation.name": {"stringValue": "chat"},
+        "gen_ai.usage.input_tokens": {"intValue": 12.0},
+        "gen_ai.usage.output_tokens": {"intValue": str(2**70)},
+        "gen_ai.request.stream": {"boolValue": "yes"},
+        "gen_ai.response.id": {"stringValue": 5},
+        "gen_ai.request.model": {"stringValue": None},
+        "gen_ai.provider.name": "openai",
+    }
+    span = {
+        "traceId": "0" * 31 + "1",
+        "spanId": "0" * 15 + "1",
+        "kind": "client",
+        "startTimeUnixNano": 1.79e18,
+        "attributes": [{"key": key, "value": value} for key, value in values.items()],
+    }
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
+    (row,) = normalize(decode(body, json=True)).to_pylist()
+    told = ("kind", "input_tokens", "usage_state", "usage_reason", "response_id", "request_model")
+    # 2**70 tokens are no number of tokens, and the report says so.
+    assert ["client", 12, "impossible", "quantity_out_of_range", None, None] == [
+        row[name] for name in told
+    ]
 
 
 @pytest.mark.parametrize("field", ["traceId", "startTimeUnixNano", "attributes", "kind", "status"])
