@@ -6,7 +6,7 @@ import msgspec
 
 AHEAD_SECONDS: Final = 2.0  # a lease is sized for this much of the recent rate
 SOON_SECONDS: Final = 1.0
-AHEAD_CALLS: Final = 192  # and for this many calls: slow callers need not ask for each
+AHEAD_CALLS: Final = 384  # and for this many calls: slow callers need not ask for each
 LOW_RATIO: Final = 0.25  # of a full lease; with less left it is time to ask
 SMOOTHING: Final = 0.5
 

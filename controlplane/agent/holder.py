@@ -11,7 +11,8 @@ import msgspec
 
 from controlplane.agent.clock import THIS_MACHINE, Machine
 from controlplane.agent.journal import Held, Journal, LeaseOpened, Record, Remains, replay
-from controlplane.agent.lease import Instant, LeaseBook
+from controlplane.agent.lease import Instant
+from controlplane.agent.lease_book import LeaseBook
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending, Hold, SettleQueue, unused
 from controlplane.agent.tally import Tally

@@ -1,7 +1,7 @@
 """One call that says everything: settles, wants, returns, ack or nack; leases come back."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -10,7 +10,8 @@ import msgspec
 
 from controlplane.agent.admit import Claim
 from controlplane.agent.holder import Holder
-from controlplane.agent.lease import Instant, Need
+from controlplane.agent.lease import Instant
+from controlplane.agent.lease_book import Need
 from controlplane.agent.log import say
 from controlplane.agent.puller import CAPABILITIES, Puller
 from controlplane.agent.recover import report_dead
@@ -202,30 +203,9 @@ class Syncer:
         """
         now = Instant.of(self._clock)
         waiting, needs = self._needs()
-        book, escrows = self._holder.book, _escrows(puller)
+        book = self._holder.book
         with self._holder.lock:
-            wants = book.wants(
-                needs,
-                elapsed_seconds=self._last.seconds_until(now),
-                now=now,
-                in_advance=not self._is_retired,
-            )
-            if not self._is_retired:
-                wants += book.escrow_wants(escrows, now, standings=self.standings)
-            self._last = now
-            largest = {
-                budget_id: max(need.held_nusd for need in waiting_here)
-                for budget_id, waiting_here in needs.items()
-            }
-            unwanted = {one.budget_id for one in book.leases} if self._is_retired else set()
-            closing = book.give_back(
-                largest,
-                now,
-                standings=self.standings,
-                recalled=self._recalled | unwanted,
-                is_asking=bool(wants),
-                escrows=escrows,
-            )
+            wants, closing = self._trade(puller, needs, now)
             returns = self._holder.returns(closing)
         try:
             reply = await self._say(puller, wants=wants, returns=returns)
@@ -253,6 +233,41 @@ class Syncer:
                 waiter.answered.set_result(True)
         await asyncio.to_thread(self._holder.journal.sync)
         return reply
+
+    def _trade(
+        self, puller: Puller, needs: Mapping[str, list[Need]], now: Instant
+    ) -> tuple[tuple[LeaseWant, ...], tuple[LeaseReturn, ...]]:
+        """Say what to ask for and what to give back, in one message where both are due."""
+        book, escrows = self._holder.book, _escrows(puller)
+        closing = book.give_back(
+            {key: max(need.held_nusd for need in waiting) for key, waiting in needs.items()},
+            now,
+            standings=self.standings,
+            recalled=self._recalled,
+            is_leaving=self._is_retired,
+            escrows=escrows,
+        )
+        wants = book.wants(  # after it: of what is given back something may be needed still
+            needs,
+            elapsed_seconds=self._last.seconds_until(now),
+            now=now,
+            in_advance=not self._is_retired,
+            recalled=self._recalled,
+            free=self._may_be_free(puller),
+        )
+        self._last = now
+        if not self._is_retired:
+            wants += book.escrow_wants(escrows, now, standings=self.standings)
+        if closing or wants:
+            closing += book.give_back_spent(now, standings=self.standings)
+        return wants, closing
+
+    def _may_be_free(self, puller: Puller) -> dict[str, int]:
+        """Return by budget what the server said is free, or else the whole limit."""
+        applied = puller.applied
+        budgets = applied.document.budgets if applied else ()
+        limits = {one.id: one.limit_nusd for one in budgets}
+        return {**limits, **{key: said.free_nusd for key, said in self.standings.items()}}
 
     async def _say(
         self, puller: Puller, *, wants: tuple[LeaseWant, ...], returns: tuple[LeaseReturn, ...]

@@ -3,7 +3,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.agent.lease import IDLE_SECONDS, Instant, LeaseBook, Need
+from controlplane.agent.lease import Instant
+from controlplane.agent.lease_book import IDLE_SECONDS, LeaseBook, Need
 from controlplane.core.clock import FakeClock
 from controlplane.policy.wire import Grant, Standing
 
@@ -157,6 +158,63 @@ def test_a_busy_budget_asks_before_it_runs_dry() -> None:
     assert book.hold({"b": 800}, AT)
     (want,) = book.wants({}, elapsed_seconds=1.0, now=_later(1))
     assert want.want_nusd >= 800
+
+
+def test_a_renewed_lease_is_given_back_and_asked_for_in_one_message() -> None:
+    """What is wanted is reckoned without what goes back."""
+    book, plenty = LeaseBook(), {"b": _standing(10_000)}
+    book.accept(_grant("l1", 1_000), AT)
+    assert book.hold({"b": 10}, AT)
+    assert () == book.give_back({}, _later(44), standings=plenty)
+    assert book.hold({"b": 10}, _later(44))
+    (returned,) = book.give_back({}, _later(46), standings=plenty)
+    assert 980 == returned.unspent_nusd
+    (want,) = book.wants({}, elapsed_seconds=1.0, now=_later(46))
+    assert want.want_nusd > 20
+
+
+def test_what_is_too_little_for_a_call_is_no_reason_to_speak() -> None:
+    """It goes with the next message that says something, or when its life ends."""
+    book = LeaseBook()
+    book.accept(_grant("l1", 100), AT)
+    assert book.hold({"b": 60}, AT)
+    plenty = {"b": _standing(1_000)}
+    assert () == book.give_back({}, _later(50), standings=plenty)
+    assert () == book.give_back_spent(_later(40), standings=plenty)
+    (returned,) = book.give_back_spent(_later(50), standings=plenty)
+    assert 40 == returned.unspent_nusd
+    book.accept(_grant("l2", 40), _later(50))
+    (returned,) = book.give_back({}, _later(111), standings=plenty)
+    assert ("l2", 40) == (returned.lease_id, returned.unspent_nusd)
+
+
+def test_the_first_lease_of_a_large_budget_is_a_part_of_it() -> None:
+    for free, expected in ((0, 160), (3_839, 160), (24_000, 1_000)):
+        (want,) = LeaseBook().wants(
+            {"b": [Need(10, 10)]}, elapsed_seconds=1.0, now=AT, free={"b": free}
+        )
+        assert (expected + 10, 10) == (want.want_nusd, want.need_nusd)
+
+
+def test_nothing_is_asked_in_advance_of_what_others_wait_for() -> None:
+    book = LeaseBook()
+    book.accept(_grant("l1", 1_000), AT)
+    assert book.hold({"b": 900}, AT)
+    assert () == book.wants({}, elapsed_seconds=1.0, now=_later(1), recalled=["b"])
+    (want,) = book.wants(
+        {"b": [Need(200, 200)]}, elapsed_seconds=1.0, now=_later(2), recalled=["b"]
+    )
+    assert 200 - 100 <= want.need_nusd <= 200
+
+
+def test_who_is_about_to_end_gives_back_what_it_does_not_use_for_a_second() -> None:
+    book = LeaseBook()
+    book.accept(_grant("l1", 1_000), AT)
+    plenty = {"b": _standing(10_000)}
+    assert () == book.give_back({}, _later(0.9), standings=plenty, is_leaving=True)
+    assert () == book.give_back({}, _later(1.1), standings=plenty)
+    (returned,) = book.give_back({}, _later(1.1), standings=plenty, is_leaving=True)
+    assert 1_000 == returned.unspent_nusd
 
 
 @given(

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from controlplane.agent.lease import Instant, LeaseBook, Need
+from controlplane.agent.lease import Instant
+from controlplane.agent.lease_book import LeaseBook, Need
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey

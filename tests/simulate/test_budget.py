@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from typing_extensions import override
 
-from controlplane.agent.lease import Instant, LeaseBook
+from controlplane.agent.lease import Instant
+from controlplane.agent.lease_book import LeaseBook
 from controlplane.agent.runtime import Agent
 from controlplane.bootstrap.simulation import memory_ledger, simulate_budgets
 from controlplane.budgets.budget import Budget
