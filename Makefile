@@ -15,8 +15,9 @@ CODE := controlplane collectors dashboard
 
 # Environments of programs that pin other libraries than ours.
 ENVIRONMENTS := $(addsuffix /.installed,$(LITELLM) $(FOCUS) $(ENVOY) $(CLIENTS) $(VERCEL))
-# Tests that measure no time and start no servers: two at once.
-PURE := $(addprefix tests/,unit oracle contract api pipelines conformance meta migrations fuzz)
+# Tests that neither measure nor fill the machine: two at once.
+SIDE_BY_SIDE := $(addprefix tests/,unit oracle contract api pipelines conformance meta migrations fuzz \
+  agent collectors dashboard simulate)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-peers lock fmt lint test prove up bench
@@ -98,8 +99,8 @@ lint: setup ## every static check
 
 test: lint $(ENVIRONMENTS) ## what CI runs: static checks, then every test at representative size
 	@sh tests/provide.sh
-	$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(PURE)
-	$(BIN)/pytest --durations=15 $(addprefix --ignore=,$(PURE))
+	$(BIN)/pytest -n 2 --dist worksteal --durations=10 $(SIDE_BY_SIDE)
+	$(BIN)/pytest --durations=15 $(addprefix --ignore=,$(SIDE_BY_SIDE))
 
 prove: setup $(ENVIRONMENTS) $(FUZZ)/.installed ## the same tests at full size; figures go to tests/proofs/
 	@sh tests/provide.sh

@@ -143,10 +143,10 @@ def spans() -> Iterator[DuckDbSpanStore]:
 class Api:
     """A running server and what stands behind it."""
 
-    def __init__(self, services: Services, *, app: Litestar, url: str) -> None:
+    def __init__(self, services: Services, *, schema: dict[str, Any], url: str) -> None:
         self.services = services
         self.url = url
-        self.schema: dict[str, Any] = app.openapi_schema.to_schema()
+        self.schema = schema
 
     def client(self, key: str | None = None, **headers: str) -> httpx.Client:
         """Return a client that sends `key`."""
@@ -392,8 +392,23 @@ def services(
     )
 
 
+@pytest.fixture(scope="session")
+def schema_of() -> Callable[[Litestar], dict[str, Any]]:
+    """Return the OpenAPI document of an app: made once, for it is of the routes alone."""
+    made: list[dict[str, Any]] = []
+
+    def schema(app: Litestar) -> dict[str, Any]:
+        if not made:
+            made.append(app.openapi_schema.to_schema())
+        return made[0]
+
+    return schema
+
+
 @pytest.fixture
-def serve(services: Services) -> Iterator[Callable[..., Api]]:
+def serve(
+    services: Services, schema_of: Callable[[Litestar], dict[str, Any]]
+) -> Iterator[Callable[..., Api]]:
     """Start a server over `services`, with some of them replaced."""
     running: list[ApiServer] = []
 
@@ -403,7 +418,7 @@ def serve(services: Services) -> Iterator[Callable[..., Api]]:
         server = ApiServer(app)
         running.append(server)
         server.start()
-        return Api(chosen, app=app, url=server.url)
+        return Api(chosen, schema=schema_of(app), url=server.url)
 
     yield start
     for server in running:

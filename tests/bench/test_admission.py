@@ -1,6 +1,7 @@
 """`controlplane bench admission` in the small: its shape, and that it measures what it says."""
 
 import platform
+from collections.abc import Callable
 
 import pytest
 
@@ -18,13 +19,23 @@ PRINTED = """
 """What the counter of glibc 2.36 printed for a program of Python."""
 
 
-def test_admission_is_local_and_a_refusal_is_the_cheapest_answer() -> None:
-    result = run(calls=2_000)
+PROMISED_MS = 0.3
+"""p99 of one admission (design section 14), in processor time: others may have the cores."""
+
+
+@pytest.mark.slow
+def test_admission_is_local_and_a_refusal_is_the_cheapest_answer(
+    full_size: bool,  # noqa: FBT001 - a fixture
+    write_proof: Callable[..., None],
+) -> None:
+    """2,000 calls in `make test`, 20,000 in `make prove`; only those are held to the target."""
+    result = run(calls=20_000 if full_size else 2_000)
+    is_within_limits = result["whole"]["admission_p99_ms"] <= PROMISED_MS
+    write_proof("admission", {"is_within_limits": is_within_limits, **result})
     assert {"stages", "whole", "peers", "load_average", "config"} == result.keys()
     assert {"read", "admit", "settle", "deny"} == result["stages"].keys()
     whole = result["whole"]
     assert 0 == whole["network_calls"]
-    assert whole["admission_p50_ms"] <= 0.3
     assert result["stages"]["deny"]["p50_ms"] < result["stages"]["admit"]["p50_ms"]
     # hold and settle are both written to the journal
     assert whole["journal_bytes_per_call"] > 200
@@ -36,6 +47,8 @@ def test_admission_is_local_and_a_refusal_is_the_cheapest_answer() -> None:
         assert 0 < found[0] < found[1] < whole["allocations_per_op"]
     else:
         assert [None, None] == found
+    if full_size:
+        assert is_within_limits
 
 
 @pytest.mark.parametrize(
