@@ -14,7 +14,6 @@ PALETTE: Final = (
 )  # fmt: skip
 OTHER: Final = "#9AA0A6"
 _HEIGHT: Final = 320
-_TIME_UNIT: Final[dict[str, Any]] = {"hour": "utcyearmonthdatehours", "month": "utcyearmonth"}
 
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -25,6 +24,7 @@ def spend(
     """Draw cost over time, stacked by series; a bucket that is not complete is paler."""
     base = alt.Chart(_values(points)).encode(
         x=_time_axis(granularity),
+        x2="until:T",  # months of a fiscal calendar are no time unit that a chart knows
         y=alt.Y("usd:Q", stack="zero", title="USD", axis=alt.Axis(format="$,.4~r", tickCount=5)),
         opacity=alt.condition("datum.partial", alt.value(0.45), alt.value(1.0)),
         order=alt.Order("rank:Q"),
@@ -40,7 +40,7 @@ def spend(
             alt.Tooltip("calls:Q", title=titles["calls"], format=","),
         ],
     )
-    bars = base.mark_bar(binSpacing=1).encode(color=_color(series))
+    bars = base.mark_bar(stroke="white", strokeWidth=1).encode(color=_color(series))
     return alt.layer(bars).properties(height=_HEIGHT)
 
 
@@ -145,10 +145,8 @@ def _values(points: Sequence[Point]) -> alt.InlineData:
 
 def _time_axis(granularity: str) -> alt.X:
     label = {"hour": "%d %b %H:%M", "month": "%b %Y"}.get(granularity, "%d %b")
-    unit = _TIME_UNIT.get(granularity, "utcyearmonthdate")
     return alt.X(
         "at:T",
-        timeUnit=unit,
         title=None,
         scale=alt.Scale(type="utc"),
         axis=alt.Axis(format=label, labelAngle=0, tickCount=8, labelOverlap=True, grid=False),

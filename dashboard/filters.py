@@ -29,7 +29,7 @@ GROUPS: Final = (
     "operation",
     "cost_state",
 )
-STEPS: Final = ("auto", "hour", "day", "month")
+STEPS: Final = ("auto", "hour", "day", "week", "month")
 _AUTO_STEP: Final = {"24h": "hour", "today": "hour"}
 CHOICES: Final = ("tenant", "team", "model")
 """Dimensions with a filter of their own; their values are asked for over CHOICES_RANGE."""

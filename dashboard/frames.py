@@ -1,7 +1,7 @@
 """Answers of the API in the shape that charts and tables draw. Nothing is added up here."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -18,14 +18,13 @@ GROUP_COLUMNS: Final = (
     "group", "cost", "calls", "errors", "input", "cached", "output", "unpriced",
 )  # fmt: skip
 _CHART_TITLES: Final = ("time", "group", "cost", "calls", "partial")
-_WIDTH: Final = {"quarter_hour": timedelta(minutes=15), "hour": timedelta(hours=1)}
-_OVER_A_MONTH: Final = timedelta(days=32)
 
 
 class Point(msgspec.Struct, frozen=True):
     """One mark of a chart; `usd` is a float because a pixel is, `cost` is what is read."""
 
     at: str
+    until: str
     usd: float
     cost: str
     series: str
@@ -39,34 +38,23 @@ def points(answer: Table, group_by: str, *, other: str, top: list[str]) -> list[
     zone = ZoneInfo(str(answer.meta["zone"]))
     through = answer.meta.get("data_through")
     through_at = spoken.parse(through) if through else None
-    granularity = str(answer.meta["granularity"])
     rank = {name: i for i, name in enumerate(top)}
     marks = []
     for row in answer.rows.to_pylist():
         series = _series(row, group_by, other=other, top=top)
-        ends = _ends(row["bucket_start"], granularity, zone)
         marks.append(
             Point(
                 at=wall(row["bucket_start"], zone),
+                until=wall(row["bucket_end"], zone),
                 usd=float(row["cost_usd"] or 0),
                 cost=cost_of(row),
                 series=series,
                 rank=rank.get(series, len(top)),
                 calls=row["calls"],
-                partial=through_at is None or ends > through_at,
+                partial=through_at is None or row["bucket_end"] > through_at,
             )
         )
     return marks
-
-
-def _ends(start: datetime, granularity: str, zone: ZoneInfo) -> datetime:
-    """Answer the end of a bucket; days and months end on the zone's own clock."""
-    if granularity in _WIDTH:
-        return start + _WIDTH[granularity]
-    day = start.astimezone(zone)
-    if granularity == "month":
-        return (day.replace(day=1) + _OVER_A_MONTH).replace(day=1)
-    return day + timedelta(days=1)  # wall time: a day of a zone has 23 to 25 hours
 
 
 def wall(at: datetime, zone: ZoneInfo) -> str:

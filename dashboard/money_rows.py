@@ -69,6 +69,19 @@ def steps(meta: Mapping[str, Any], say: Say) -> list[dict[str, Any]]:
     ]
 
 
+def known(usd: str, unpriced_calls: int) -> str:
+    """Write what is known of a cost: nothing, or at least so much, where calls have no price."""
+    written = spoken.money(usd)
+    if not unpriced_calls:
+        return written
+    return spoken.UNKNOWN if usd == "0" else f"≥ {written}"
+
+
+def _moved(row: Mapping[str, Any]) -> str:
+    is_known = row["change_usd"] != "0" or not (row["unpriced_before"] or row["unpriced_after"])
+    return signed(row["change_usd"]) if is_known else spoken.UNKNOWN
+
+
 def signed(usd: str) -> str:
     """Write an amount of money with its sign, also when it is a plus."""
     written = spoken.money(usd)
@@ -82,9 +95,9 @@ def change_rows(answer: Table, group_by: str, say: Say) -> pa.Table:
     named = {name: say(f"column_{name}") for name in CHANGE_COLUMNS}
     columns: dict[str, list[Any]] = {
         named["group"]: [row[group_by] or UNATTRIBUTED for row in rows],
-        named["before"]: [spoken.money(row["before_usd"]) for row in rows],
-        named["after"]: [spoken.money(row["after_usd"]) for row in rows],
-        named["change"]: [signed(row["change_usd"]) for row in rows],
+        named["before"]: [known(row["before_usd"], row["unpriced_before"]) for row in rows],
+        named["after"]: [known(row["after_usd"], row["unpriced_after"]) for row in rows],
+        named["change"]: [_moved(row) for row in rows],
     }
     for term in moved:
         shown = [signed(row[f"{term}_usd"]) if row[f"{term}_nusd"] else "" for row in rows]

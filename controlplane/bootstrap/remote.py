@@ -13,7 +13,6 @@ from controlplane.core.errors import (
     ConfigError,
     ControlPlaneError,
     InvalidInputError,
-    NotFoundError,
     PolicyError,
     UnavailableError,
 )
@@ -145,7 +144,7 @@ def _to_error(answer: httpx.Response) -> ControlPlaneError:
     if answer.status_code == _BAD_REQUEST and first:
         return InvalidInputError(first.field, first.problem, first.fix)
     if answer.status_code == _NOT_FOUND and first:
-        return NotFoundError(first.field, first.problem)
+        return RefusedRemotelyError(problem.detail)
     if answer.status_code >= _SERVER_ERROR:
         return UnavailableError(problem.detail)
     return RefusedRemotelyError(problem.detail)

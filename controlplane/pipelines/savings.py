@@ -1,7 +1,8 @@
 """Recorded calls → what routing has saved against the models that were asked for."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -34,12 +35,16 @@ class SavingsReport(msgspec.Struct, frozen=True, kw_only=True):
     assumptions: tuple[str, ...] = (
         "The counterfactual: the same tokens at the asked model's price at the time of the call.",
         "The other model would have used as many tokens, and its answer would have been as good.",
-        "Names that are priced alike (a version and its alias) count as rerouted with no saving.",
+        "A version of the asked model, or its alias, is no other model.",
         "Calls that were refused or whose output was capped are not in it.",
     )
 
 
-def savings(tables: Iterator[pa.Table], *, price: PriceCall) -> SavingsReport:
+IsSame = Callable[[str | None, str, str], bool]
+"""Whether two names of a provider mean one model of the price list."""
+
+
+def savings(tables: Iterator[pa.Table], *, price: PriceCall, is_same: IsSame) -> SavingsReport:
     """Compare what calls cost with what they would have on the model that was asked for."""
     found: dict[tuple[str | None, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     calls = unknown = rerouted = 0
@@ -47,17 +52,10 @@ def savings(tables: Iterator[pa.Table], *, price: PriceCall) -> SavingsReport:
         calls += table.num_rows
         for call in table.select(list(COLUMNS)).to_pylist():
             asked, served = call["request_model"], model_of(call)
-            if not asked or asked == served:
+            if not asked or asked == served or is_same(call["provider"], asked, served):
                 continue
             rerouted += 1
-            usage = {name: call[name] for name in BUCKET_NAMES if call[name]}
-            other = price(
-                provider=None,
-                model=asked,
-                at=call["start_time"],
-                usage=usage,
-                service_tier=call["service_tier"] or "",
-            )
+            other = _as_asked(call, price)
             if other is None or call["cost_nusd"] is None:
                 unknown += 1
                 continue
@@ -85,3 +83,19 @@ def savings(tables: Iterator[pa.Table], *, price: PriceCall) -> SavingsReport:
         unknown_calls=unknown,
         rows=tuple(rows),
     )
+
+
+def _as_asked(call: dict[str, Any], price: PriceCall) -> int | None:
+    """Price a call on the model it asked for, of its own provider where that has the model."""
+    usage = {name: call[name] for name in BUCKET_NAMES if call[name]}
+    for provider in (call["provider"], None):
+        found = price(
+            provider=provider,
+            model=call["request_model"],
+            at=call["start_time"],
+            usage=usage,
+            service_tier=call["service_tier"] or "",
+        )
+        if found is not None:
+            return found
+    return None

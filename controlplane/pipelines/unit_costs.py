@@ -1,8 +1,9 @@
 """A window of calls → what a request, a token, a user, a customer and an hour of GPU cost."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
+from itertools import pairwise
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -11,9 +12,12 @@ import pyarrow as pa
 
 from controlplane.core.calendar import Window
 from controlplane.core.fiscal import Dates
+from controlplane.pipelines.gpu_cost import GpuTools
+from controlplane.pricing.gpu_pool import GpuPool
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery, Granularity
-from controlplane.usage.dimensions import CALLS_ONLY, MAX_SCAN_DAYS
+from controlplane.signals.vocabulary import Status
+from controlplane.usage.dimensions import BUCKET_MINUTES, CALLS_ONLY, MAX_SCAN_DAYS
 from controlplane.usage.ports import BusinessMetrics
 from controlplane.usage.unit_cost import (
     SECONDS_PER_HOUR,
@@ -25,6 +29,7 @@ from controlplane.usage.unit_cost import (
     metric_total,
 )
 
+BUCKET_HOURS: Final = Fraction(BUCKET_MINUTES, 60)
 COUNTED: Final = (("active_user", "user"), ("customer", "customer"), ("feature", "feature"))
 """Figures whose denominator is how many values a dimension has; their cost is that of those."""
 
@@ -46,24 +51,31 @@ class UnitCosts(msgspec.Struct, frozen=True, kw_only=True):
     unpriced_tokens: int
 
 
-def unit_costs(reader: SpanReader, metrics: BusinessMetrics, query: CostQuery) -> UnitCosts:
+def unit_costs(
+    reader: SpanReader, metrics: BusinessMetrics, query: CostQuery, *, pools: GpuTools | None = None
+) -> UnitCosts:
     """Work out the figures of the query's window and filters.
+
+    Cost is what is known, so what it is divided by is of calls whose cost is known (I7). `pools`
+    is given where all that they are billed for is asked about.
 
     Raises:
         InvalidInputError: as `SpanReader.costs`.
     """
     asked = msgspec.structs.replace(
-        query, granularity=Granularity.TOTAL, group_by=(), buckets=("gpu_seconds",)
+        query, granularity=Granularity.TOTAL, group_by=("status",), buckets=("gpu_seconds",)
     )
-    sums = _sums(reader.costs(asked))
+    by_status = reader.costs(asked)
+    asked = msgspec.structs.replace(asked, group_by=())
+    sums = _sums(by_status)
     cost = sums["cost_nusd"]
-    tokens = sums["input_tokens"] + sums["output_tokens"]
-    succeeded = sums["calls"] - sums["errors"]
+    tokens = sums["input_tokens"] + sums["output_tokens"] - sums["unpriced_tokens"]
+    succeeded = sum(_known(row) for row in by_status.to_pylist() if row["status"] != Status.ERROR)
     figures = [
-        figure("request", cost, sums["calls"]),
+        figure("request", cost, _known(sums)),
         figure("million_tokens", cost, Fraction(tokens, TOKENS_PER_FIGURE)),
         figure("successful_outcome", cost, succeeded),
-        figure("gpu_hour", *_gpu(reader, asked)),
+        _of_pools(pools, query.window) or figure("gpu_hour", *_gpu(reader, asked)),
         *(_counted(reader, asked, name=name, dimension=dimension) for name, dimension in COUNTED),
     ]
     return UnitCosts(
@@ -72,6 +84,16 @@ def unit_costs(reader: SpanReader, metrics: BusinessMetrics, query: CostQuery) -
         unpriced_calls=sums["unpriced_calls"],
         unpriced_tokens=sums["unpriced_tokens"],
     )
+
+
+def _known(row: Mapping[str, int]) -> int:
+    """Return how many calls have a cost."""
+    return row["calls"] - row["unpriced_calls"]
+
+
+def is_known(row: Mapping[str, int]) -> bool:
+    """Whether anything is known of what a group cost: 0 beside unpriced calls is not."""
+    return bool(row["cost_nusd"]) or not row["unpriced_calls"]
 
 
 def _sums(table: pa.Table) -> dict[str, int]:
@@ -91,13 +113,35 @@ def _gpu(reader: SpanReader, query: CostQuery) -> tuple[int, Fraction]:
     return sum(row["cost_nusd"] for row in serving), Fraction(seconds, SECONDS_PER_HOUR)
 
 
+def _of_pools(tools: GpuTools | None, window: Window) -> Figure | None:
+    """Divide what pools are billed, idle time and all, by their nodes' hours; None without a bill."""
+    if tools is None:
+        return None
+    pools = {pool.name: pool for pool in tools.pools()}
+    cost, hours = 0, Fraction(0)
+    for part in _by_nodes(pools.values(), window):
+        for row in tools.store.bills(part).to_pylist():
+            if row["pool"] in pools:
+                cost += row["bill_nusd"]
+                hours += row["buckets"] * BUCKET_HOURS * pools[row["pool"]].nodes_at(part.start)
+    return figure("gpu_hour", cost, hours) if hours else None
+
+
+def _by_nodes(pools: Iterable[GpuPool], window: Window) -> list[Window]:
+    """Cut a window where the number of nodes of any pool may change."""
+    days = {change.effective_from for pool in pools for change in pool.changes}
+    cuts = {datetime.combine(day, time(), UTC) for day in days}
+    inside = sorted(cut for cut in cuts if window.start < cut < window.end)
+    return [Window(*both) for both in pairwise([window.start, *inside, window.end])]
+
+
 def _counted(reader: SpanReader, query: CostQuery, *, name: str, dimension: str) -> Figure:
     """Divide the cost of calls that name a value of the dimension by how many values there are."""
     if dimension == "user" and _width(query) > timedelta(days=MAX_SCAN_DAYS):
         return figure(name, 0, None, reason=f"users are counted over at most {MAX_SCAN_DAYS} days")
     groups = reader.costs(msgspec.structs.replace(query, group_by=(dimension,), buckets=()))
     named = [row for row in groups.to_pylist() if row[dimension] is not None]
-    present = sum(1 for row in named if row["calls"])  # a correction alone makes nobody active
+    present = sum(1 for row in named if _known(row) > 0)  # a correction makes nobody active
     return figure(name, sum(row["cost_nusd"] for row in named), present)
 
 
@@ -115,10 +159,25 @@ def _business(
         total = metric_total(days)
         if total is None:
             continue
-        own = msgspec.structs.replace(query, tenants=(tenant,), buckets=())
-        cost = _sums(reader.costs(own))["cost_nusd"]
-        found.append(BusinessFigure(tenant=tenant, figure=figure(name, cost, total), days=days))
+        own = msgspec.structs.replace(query, tenants=(tenant,))
+        cost = _cost_of_days(reader, own, {one.day for one in days if one.value is not None})
+        if query.window.start.astimezone(ZoneInfo(query.zone)).time() != time():
+            made = figure(name, cost, None, reason="a value is of a whole day; start at midnight")
+        else:
+            made = figure(name, cost, total)
+        found.append(BusinessFigure(tenant=tenant, figure=made, days=days))
     return found
+
+
+def _cost_of_days(reader: SpanReader, query: CostQuery, known: set[date]) -> int:
+    """Return what the days that have a value cost; a gap is in neither side of a figure."""
+    daily = msgspec.structs.replace(query, granularity=Granularity.DAY, buckets=())
+    zone = ZoneInfo(query.zone)
+    return sum(
+        row["cost_nusd"]
+        for row in reader.costs(daily).to_pylist()
+        if row["bucket_start"].astimezone(zone).date() in known
+    )
 
 
 def local_days(window: Window, zone: str) -> Dates:
@@ -131,7 +190,8 @@ def local_days(window: Window, zone: str) -> Dates:
 def group_costs(reader: SpanReader, query: CostQuery, dimension: str) -> Sequence[tuple[str, int]]:
     """Return what the calls of each value of a dimension cost, the dearest first.
 
-    The unattributed is left out, and corrections of closed periods are: they may be below zero.
+    The unattributed is left out, and so are groups of whose cost nothing is known. Corrections of
+    closed periods are, too: they may be below zero.
 
     Raises:
         InvalidInputError: as `SpanReader.costs`.
@@ -144,4 +204,5 @@ def group_costs(reader: SpanReader, query: CostQuery, dimension: str) -> Sequenc
         buckets=(),
     )
     rows = reader.costs(asked).to_pylist()
-    return [(row[dimension], row["cost_nusd"]) for row in rows if row[dimension] is not None]
+    named = (row for row in rows if row[dimension] is not None and is_known(row))
+    return [(row[dimension], row["cost_nusd"]) for row in named]

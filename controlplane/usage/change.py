@@ -64,13 +64,18 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One group's change; `terms` sums to `after_nusd - before_nusd`."""
+    """One group's change; `terms` sums to `after_nusd - before_nusd`.
+
+    Neither amount holds what the unpriced calls cost: nobody knows.
+    """
 
     group: Key
     before_nusd: int
     after_nusd: int
     calls_before: int
     calls_after: int
+    unpriced_before: int = 0
+    unpriced_after: int = 0
     terms: Mapping[str, int]
 
 
@@ -102,6 +107,7 @@ class _Side(msgspec.Struct):
     """A group in one window."""
 
     calls: int = 0
+    unpriced: int = 0
     total: int = 0
     retries: int = 0
     repeats: int = 0
@@ -111,6 +117,7 @@ class _Side(msgspec.Struct):
 
     def add(self, cell: Cell) -> None:
         self.calls += cell.calls
+        self.unpriced += cell.calls if cell.cost_state == CostState.UNPRICED else 0
         self.total += cell.cost_nusd
         if cell.is_correction:
             self.corrections += cell.cost_nusd
@@ -148,6 +155,8 @@ def total_of(changes: Sequence[Change]) -> Change:
         after_nusd=sum(change.after_nusd for change in changes),
         calls_before=sum(change.calls_before for change in changes),
         calls_after=sum(change.calls_after for change in changes),
+        unpriced_before=sum(change.unpriced_before for change in changes),
+        unpriced_after=sum(change.unpriced_after for change in changes),
         terms={term: sum(change.terms[term] for change in changes) for term in TERMS},
     )
 
@@ -178,6 +187,8 @@ def _explain(group: Key, old: _Side, new: _Side) -> Change:
         after_nusd=new.total,
         calls_before=old.calls,
         calls_after=new.calls,
+        unpriced_before=old.unpriced,
+        unpriced_after=new.unpriced,
         terms=terms,
     )
 

@@ -33,7 +33,10 @@ def _waterfall(asked: Filters, against: tuple[tuple[str, str], ...]) -> None:
         if not totals["calls_before"] and not totals["calls_after"]:
             empty(asked)
             return
-        before, after = spoken.money(totals["before_usd"]), spoken.money(totals["after_usd"])
+        before, after = (
+            money_rows.known(totals[f"{when}_usd"], totals[f"unpriced_{when}"])
+            for when in ("before", "after")
+        )
         times = ("start", "end", "before_start", "before_end")
         told = say(
             "change_total",

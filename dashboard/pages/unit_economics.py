@@ -8,7 +8,7 @@ from dashboard import data, filters, money_charts, money_rows, spoken, tables
 from dashboard.filters import Filters
 from dashboard.panel import Panel
 
-DIMENSIONS: Final = ("customer", "team", "feature", "api_key", "project", "model")
+DIMENSIONS: Final = ("customer", "user", "team", "feature", "api_key", "project", "model")
 
 
 def draw(asked: Filters) -> None:

@@ -40,6 +40,10 @@ def test_a_window_of_ones_own_and_groups_that_come_and_go(api: Any, acme: str) -
         body = client.get("/api/v1/costs/change", params=asked).json()
     found = {row["team"]: (row["new_usd"], row["vanished_usd"]) for row in body["rows"]}
     assert {"acme-team": ("1.500000001", "0"), None: ("0", "0")} == found
+    unpriced = {
+        row["team"]: (row["unpriced_before"], row["unpriced_after"]) for row in body["rows"]
+    }
+    assert {"acme-team": (0, 0), None: (1, 0)} == unpriced
     steps = body["meta"]["steps"]
     assert list(TERMS) == [step["term"] for step in steps]
     assert ("0", "1.500000001") == (steps[0]["start_usd"], steps[-1]["end_usd"])

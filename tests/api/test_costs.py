@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from controlplane.api.tables import ARROW, META_KEY
+from controlplane.core.fiscal import FiscalCalendar, Pattern
 from controlplane.signals.queries import CallQuery, CostQuery
 
 
@@ -176,3 +177,28 @@ def test_a_trace_that_is_not_there_or_no_trace_id(
 ) -> None:
     with api.client(acme) as client:
         assert status == client.get(f"/api/v1/traces/{trace_id}").status_code
+
+
+@pytest.mark.parametrize(
+    ("granularity", "zone", "start", "end"),
+    [
+        # 4-4-5 from Monday 2025-12-29: the fourth quarter from 28 September, its second month
+        ("month", "Asia/Kathmandu", "2026-10-25T18:15:00Z", "2026-11-22T18:15:00Z"),
+        # its year has 53 weeks: 1 January 2027 is a Friday, and 4 January the nearest Monday
+        ("quarter", "UTC", "2026-09-28T00:00:00Z", "2027-01-04T00:00:00Z"),
+        ("week", "America/New_York", "2026-11-16T05:00:00Z", "2026-11-23T05:00:00Z"),
+        ("day", "Australia/Lord_Howe", "2026-11-19T13:00:00Z", "2026-11-20T13:00:00Z"),
+    ],
+)
+def test_buckets_end_by_the_organisations_calendar(
+    serve: Any, acme: str, *, granularity: str, zone: str, start: str, end: str
+) -> None:
+    """What a chart needs to know whether a period is over; the ends are worked by hand."""
+    asked = {
+        "start": "2026-11-20T08:00:00Z", "end": "2026-11-20T10:00:00Z", "zone": zone,
+        "granularity": granularity,
+    }  # fmt: skip
+    calendar = FiscalCalendar(pattern=Pattern.W445)
+    with serve(calendar=calendar).client(acme) as client:
+        (row,) = client.get("/api/v1/costs", params=asked).json()["rows"]
+    assert (start, end) == (row["bucket_start"], row["bucket_end"])

@@ -13,6 +13,26 @@ POOL: dict[str, Any] = {
 }
 
 
+_HOUR = ("denominator", "unit_cost_usd")
+
+
+def _gpu_hour(client: Any, window: dict[str, str]) -> dict[str, Any]:
+    rows = client.get("/api/v1/unit-costs", params=window).json()["rows"]
+    found: dict[str, Any] = next(row for row in rows if row["figure"] == "gpu_hour")
+    return found
+
+
+def test_hours_of_gpus_follow_the_number_of_nodes(api: Any, admin: str) -> None:
+    """An hour of two nodes, then, from midnight, one of four: 24 + 48 USD over six hours."""
+    later = {"effective_from": "2026-11-20", "price": POOL["price"], "nodes": 4}
+    window = {"start": "2026-11-19T23:00:00Z", "end": "2026-11-20T01:00:00Z"}
+    with api.client(admin) as client:
+        client.put("/api/v1/gpu/pools/h100", json={**POOL, "changes": [later]})
+        client.post("/api/v1/gpu/rebuild", json=window)
+        hour = _gpu_hour(client, window)
+    assert ("72", "6", "12") == (hour["cost_usd"], hour["denominator"], hour["unit_cost_usd"])
+
+
 def test_a_pool_is_made_billed_and_removed(api: Any, admin: str, acme: str) -> None:
     with api.client(admin) as client:
         assert [] == client.get("/api/v1/gpu/pools").json()["rows"]
@@ -34,12 +54,15 @@ def test_a_pool_is_made_billed_and_removed(api: Any, admin: str, acme: str) -> N
         assert "48000000000" == meta["idle"]["cost_nusd"]
         both = Decimal(meta["totals"]["cost_usd"]) + 48
         assert both == Decimal(meta["idle"]["with_calls_usd"])
+        hour = _gpu_hour(client, window)  # two nodes for two hours
+        assert ("48", "4", "12") == (hour["cost_usd"], hour["denominator"], hour["unit_cost_usd"])
         filtered = {**window, "filter.team": "acme-team"}
         assert client.get("/api/v1/costs", params=filtered).json()["meta"]["idle"] is None
     with api.client(acme) as client:
         mine = client.get("/api/v1/gpu", params=window).json()
         assert ([], []) == (mine["rows"], mine["meta"]["bills"])
         assert "0" == client.get("/api/v1/costs", params=window).json()["meta"]["idle"]["cost_usd"]
+        assert ("0", None) == tuple(_gpu_hour(client, window)[k] for k in _HOUR)
         assert 403 == client.get("/api/v1/gpu/pools").status_code
     with api.client(admin) as client:
         assert 204 == client.delete("/api/v1/gpu/pools/h100").status_code

@@ -22,17 +22,17 @@ def _figures(client: Any, **params: str) -> dict[str, dict[str, Any]]:
 
 
 def test_figures_show_both_sides(api: Any, acme: str) -> None:
-    """Five calls at 1.500000001 and one unpriced; 30 tokens each; one team, no users."""
+    """Five calls at 1.500000001, 30 tokens each; what the unpriced one used divides nothing (I7)."""
     with api.client(acme) as client:
         found = _figures(client)
         meta = client.get("/api/v1/unit-costs", params=DAY).json()["meta"]
     request = found["request"]
-    assert ("7.500000005", "6", "1.250000001") == (
+    assert ("7.500000005", "5", "1.500000001") == (
         request["cost_usd"],
         request["denominator"],
         request["unit_cost_usd"],
     )
-    assert "41666.666694444" == found["million_tokens"]["unit_cost_usd"]  # 7.500000005 / 180 tokens
+    assert "50000.000033333" == found["million_tokens"]["unit_cost_usd"]  # 7.500000005 / 150 tokens
     assert ("0", None) == (found["gpu_hour"]["denominator"], found["gpu_hour"]["unit_cost_usd"])
     assert ("0", None) == (
         found["active_user"]["denominator"],

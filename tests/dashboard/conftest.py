@@ -195,6 +195,9 @@ class FakeApi:
         keys = sorted(sums, key=lambda k: (k[0] if step != "total" else 0, -sums[k][-1]))
         names = [*(["bucket_start"] if step != "total" else []), *group]
         table: dict[str, Any] = {n: [k[i] for k in keys] for i, n in enumerate(names)}
+        if step != "total":
+            lasts = timedelta(hours={"hour": 1, "day": 24}[step])
+            table["bucket_end"] = [k[0] + lasts for k in keys]
         table |= {m: [sums[k][i] for k in keys] for i, m in enumerate(MEASURES)}
         table["cost_usd"] = [usd(v) for v in table["cost_nusd"]]
         totals: dict[str, Any] = {m: sum(int(r[m]) for r in kept) for m in MEASURES}

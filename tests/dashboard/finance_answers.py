@@ -86,7 +86,7 @@ def _change(asked: list[tuple[str, str]]) -> tuple[pa.Table, dict[str, Any]]:
     for term in TERMS:
         row[f"{term}_usd"] = MOVED.get(term, "0")
         row[f"{term}_nusd"] = int(float(row[f"{term}_usd"]) * 10**9)
-    row |= {"calls_before": 1000, "calls_after": 1300}
+    row |= {"calls_before": 1000, "calls_after": 1300, "unpriced_before": 0, "unpriced_after": 2}
     group = dict(asked).get("group_by")
     rows = [{group: "support", **row}, {group: None, **row}] if group else [row]
     steps = [

@@ -19,7 +19,7 @@ def test_the_change_and_its_terms_are_the_apis(open_page: OpenPage) -> None:
     """Only terms that moved have a column; what has no group is named so."""
     app = open_page("changes", group="team")
     assert not app.exception
-    assert "From $400.00 to $530.00: +$130.00" in words(app)
+    assert "From $400.00 to ≥ $530.00: +$130.00" in words(app)
     shown = app.dataframe[0].value
     assert ["support", "unattributed"] == list(shown["Group"])
     assert ["+$120.00", "-$30.50", "-$12.00", "+$48.00", "+$4.50"] == [
@@ -64,7 +64,7 @@ def test_a_kept_report_shows_its_residuals(open_page: OpenPage) -> None:
 
 def test_finance_pages_speak_spanish(open_page: OpenPage) -> None:
     assert "Facturas frente al libro" in words(open_page("reconciliation", lang="es"))
-    assert "De $400.00 a $530.00" in words(open_page("changes", lang="es"))
+    assert "De $400.00 a ≥ $530.00" in words(open_page("changes", lang="es"))
 
 
 def test_commitments_say_what_is_used_left_and_owed(open_page: OpenPage) -> None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from dashboard import frames, tracing
 from dashboard.client import Table
+from dashboard.money_rows import known
+from dashboard.spoken import UNKNOWN
 
 AT = datetime(2026, 11, 20, 23, 0, tzinfo=UTC)
 KINDS = {kind: kind for kind in ("billed", "unpriced", "suppressed", "other")}
@@ -22,6 +24,7 @@ def answer(rows: list[dict[str, Any]], **meta: Any) -> Table:
 def row(at: datetime, team: str | None, usd: str, *, unpriced: int = 0) -> dict[str, Any]:
     return {
         "bucket_start": at,
+        "bucket_end": at + timedelta(days=1),
         "team": team,
         "cost_usd": usd,
         "calls": 2,
@@ -38,21 +41,17 @@ def test_a_bucket_that_ends_after_the_data_is_partial() -> None:
     assert [mark.partial for mark in marks] == [False, True]
 
 
-def test_months_and_days_end_on_the_zones_own_clock() -> None:
-    """In Madrid the day of 25 October 2026 has 25 hours and November starts at 23:00 UTC."""
-    day = datetime(2026, 10, 24, 22, tzinfo=UTC)
-    month = datetime(2026, 9, 30, 22, tzinfo=UTC)
-    for granularity, start, end in (
-        ("day", day, datetime(2026, 10, 25, 23, tzinfo=UTC)),
-        ("month", month, datetime(2026, 10, 31, 23, tzinfo=UTC)),
-    ):
-        for seconds, partial in ((-1, True), (0, False)):
-            through = (end + timedelta(seconds=seconds)).isoformat()
-            asked = answer(
-                [row(start, "a", "1")],
-                zone="Europe/Madrid", granularity=granularity, data_through=through,
-            )  # fmt: skip
-            assert frames.points(asked, "team", other="", top=[])[0].partial is partial
+def test_a_bucket_is_complete_from_its_end_on_whatever_its_width() -> None:
+    """A fiscal month of five weeks: the API says where it ends."""
+    start = datetime(2026, 10, 26, tzinfo=UTC)
+    end = start + timedelta(weeks=5)
+    for seconds, partial in ((-1, True), (0, False)):
+        asked = answer(
+            [{**row(start, "a", "1"), "bucket_end": end}],
+            granularity="month", data_through=(end + timedelta(seconds=seconds)).isoformat(),
+        )  # fmt: skip
+        (mark,) = frames.points(asked, "team", other="", top=[])
+        assert (partial, "2026-11-30T00:00:00.000000Z") == (mark.partial, mark.until)
 
 
 def test_charts_show_the_organisations_wall_time() -> None:
@@ -124,3 +123,12 @@ def test_idle_time_is_said_with_the_sum_of_both_or_not_at_all() -> None:
     assert frames.idle({"idle": {**said, "cost_nusd": "0"}}) is None
     assert frames.idle({"idle": None}) is None
     assert frames.idle({}) is None
+
+
+@pytest.mark.parametrize(
+    ("usd", "unpriced", "shown"),
+    [("12.5", 0, "$12.50"), ("0", 0, "$0.00"), ("12.5", 3, "≥ $12.50"), ("0", 3, UNKNOWN)],
+)
+def test_a_cost_that_leaves_calls_out_says_so(usd: str, unpriced: int, shown: str) -> None:
+    """Unpriced is never $0.00 (UX-C07)."""
+    assert shown == known(usd, unpriced)

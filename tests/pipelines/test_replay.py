@@ -202,14 +202,19 @@ def test_proposed_prices_rate_every_call_again() -> None:
 
 
 def test_savings_are_against_the_model_that_was_asked_for() -> None:
-    """6,000 on big, 600 on small: 5,400 saved; without a price nothing is claimed."""
+    """6,000 on big, 600 on small: 5,400 saved; without a price nothing is claimed.
+
+    `big-2026` is a version of `big`: nothing was rerouted.
+    """
     rows = [
         call(0, billing_model="small", cost_nusd=600),
         call(1, billing_model="small", cost_nusd=600, request_model="mystery"),
         call(2),
+        call(3, billing_model="big-2026"),
     ]
-    found = savings(iter([table(rows)]), price=price)
-    assert (3, 2, 5_400, 1) == (
+    same = {("house", "big", "big-2026")}
+    found = savings(iter([table(rows)]), price=price, is_same=lambda *names: names in same)
+    assert (4, 2, 5_400, 1) == (
         found.calls,
         found.rerouted_calls,
         found.saved_nusd,

@@ -45,8 +45,8 @@ class ChangeController(Controller):
     def change(self, request: ApiRequest, services: Injected) -> Response[bytes]:
         """Explain the change of cost against another window, per group.
 
-        Rows have the group-by columns, `before`, `after`, `change`, calls of both windows, and the
-        terms, which sum to the change to the nano-dollar; `meta.totals` sums all rows and
+        Rows have the group-by columns, `before`, `after`, `change`, calls of both windows (of them
+        unpriced: their cost is in no amount), and the terms, which sum to the change to the nano-dollar; `meta.totals` sums all rows and
         `meta.steps` is the walk over its terms. Groups are in the order of their change. Duplicates are looked for in windows of at most 31 days.
         """
         given = p.read(request.query_params.multi_items(), params=PARAMS, dimensions=tuple(BY_NAME))
@@ -97,6 +97,8 @@ def _row(change: Change) -> dict[str, int]:
         **{f"{term}_nusd": change.terms[term] for term in TERMS},
         "calls_before": change.calls_before,
         "calls_after": change.calls_after,
+        "unpriced_before": change.unpriced_before,
+        "unpriced_after": change.unpriced_after,
     }
 
 

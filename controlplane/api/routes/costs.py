@@ -15,7 +15,7 @@ from controlplane.api.ranges import QUARTER_HOUR, align_up
 from controlplane.api.services import Services
 from controlplane.api.tables import respond, rfc3339
 from controlplane.auth.roles import Scope
-from controlplane.core.calendar import Window
+from controlplane.core.calendar import Period, Window, window_at
 from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.core.fiscal import month_name
 from controlplane.core.money import divide_half_even, format_usd
@@ -69,8 +69,8 @@ class CostController(Controller):
     def costs(self, request: ApiRequest, services: Injected) -> Response[bytes]:
         """Answer cost and usage of a window, grouped and filtered by dimensions.
 
-        Rows have `bucket_start` (unless granularity is total), the group-by columns (null is
-        unattributed) and the measures; `meta.totals` sums them over the whole answer and
+        Rows have `bucket_start` and `bucket_end` (unless granularity is total), the group-by columns
+        (null is unattributed) and the measures; `meta.totals` sums them over the whole answer and
         `cost_usd` excludes `unpriced_calls`. `meta.idle` is the idle time of GPU pools that no call
         carries, and both together; null where a filter is asked for. List prices, USD.
         Cost that was booked in the window about a closed period is in all sums: rows grouped by
@@ -82,6 +82,7 @@ class CostController(Controller):
         table = services.reader.costs(query)
         if table.num_rows > MAX_CHART_ROWS:
             raise LimitExceededError("rows of a cost answer", MAX_CHART_ROWS, table.num_rows)
+        table = _with_ends(table, query)
         meta = _meta(query, table, services.reader.data_through(tenants))
         everyone = request.user.all_tenants and "tenant" not in given
         meta["idle"] = _idle(query, services, meta["totals"], everyone=everyone)
@@ -134,6 +135,23 @@ def check_window(window: Window, granularity: Granularity, *, prefix: str = "") 
             f"{granularity.value} serves at most {most} days",
             "Use a coarser one or a shorter window",
         )
+
+
+def _with_ends(table: pa.Table, query: CostQuery) -> pa.Table:
+    """Say where each bucket ends, whole: only the organisation's calendar and zone can tell."""
+    if query.granularity is Granularity.TOTAL:
+        return table
+    starts: list[Any] = table["bucket_start"].to_pylist()
+    ends = {start: _bucket_end(start, query) for start in set(starts)}
+    column = pa.array([ends[start] for start in starts], table["bucket_start"].type)
+    return table.add_column(1, "bucket_end", column)
+
+
+def _bucket_end(start: datetime, query: CostQuery) -> datetime:
+    if query.granularity is Granularity.QUARTER_HOUR:
+        return start + QUARTER_HOUR
+    period = Period(query.granularity.value)
+    return window_at(period, start, zone=query.zone, calendar=query.calendar).end
 
 
 def corrections_of(reader: SpanReader, query: CostQuery) -> list[dict[str, str]]:

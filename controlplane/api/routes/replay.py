@@ -1,6 +1,6 @@
 """What would have been, and what was: replays, shadow rules, experiments, savings."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -161,7 +161,11 @@ class ReplayController(Controller):
         zone = p.zone(given, services.zone)
         window = p.window(given, now=services.clock.now(), in_zone=zone)
         tenants = tenants_of(request, services, wanted=given.get("tenant", ()))
-        report = savings(_calls(services, tenants, window), price=pricer(services.prices))
+        report = savings(
+            _calls(services, tenants, window),
+            price=pricer(services.prices),
+            is_same=same_model(services.prices),
+        )
         answer: dict[str, Any] = _money_as_text(msgspec.to_builtins(report))
         return answer
 
@@ -205,6 +209,19 @@ def pricer(book: Finder) -> PriceCall:
         return answer.total_nusd
 
     return price
+
+
+def same_model(book: Finder) -> Callable[[str | None, str, str], bool]:
+    """Return what tells whether two names of a provider are one model of the price list."""
+
+    def is_same(provider: str | None, one: str, other: str) -> bool:
+        found = book.find(provider, one), book.find(provider, other)
+        first, second = (
+            None if isinstance(each, NotFound) else (each.provider, each.model) for each in found
+        )
+        return first is not None and first == second
+
+    return is_same
 
 
 def _play(

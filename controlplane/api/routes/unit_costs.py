@@ -80,10 +80,16 @@ class UnitCostController(Controller):
 
         And per unit of every uploaded business metric. Each row has its numerator (`cost`), its
         `denominator` (a decimal as text) and `unit_cost`, null where the denominator is 0 or not
-        known (`reason`). A metric's `gap_days` are days without a value; nothing is interpolated.
+        known (`reason`). Both are of calls whose cost is known. `gpu_hour` is of the nodes of pools
+        where all of them are asked about, else of calls that are priced by GPU time. A metric's
+        `gap_days` are days without a value, which are in neither side; nothing is interpolated.
         """
-        query = _query(request, services, p.WINDOW)
-        found = unit_costs(services.reader, services.metrics, query)
+        given = _given(request, p.WINDOW)
+        query = _asked(request, services, given)
+        whole = request.user.all_tenants and "tenant" not in given and not query.filters
+        found = unit_costs(
+            services.reader, services.metrics, query, pools=services.gpu if whole else None
+        )
         rows = [_row(one) for one in found.figures]
         rows += [_business_row(one) for one in found.business]
         meta = {
@@ -191,10 +197,6 @@ def _given(request: ApiRequest, params: Sequence[p.Param]) -> p.Given:
 def _asked(request: ApiRequest, services: Injected, given: p.Given) -> CostQuery:
     tenants = tenants_of(request, services, wanted=given.get("tenant", ()))
     return cost_query(given, tenants=tenants, now=services.clock.now(), services=services)
-
-
-def _query(request: ApiRequest, services: Injected, params: Sequence[p.Param]) -> CostQuery:
-    return _asked(request, services, _given(request, params))
 
 
 def _window(query: CostQuery) -> dict[str, Any]:

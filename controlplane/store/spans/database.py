@@ -44,6 +44,11 @@ _HARDENING: Final = (
     "SET lock_configuration = true",
 )
 _USE: Final = "USE spans"
+_LOCKED: Final = "Conflicting lock"
+_IN_USE: Final = (
+    "another process has it open. Stop the hub first, or ask the running one over its API"
+    " (POST /api/v1/exports, /api/v1/reconciliations)"
+)
 _PACKAGE: Final = resources.files("controlplane.store.spans")
 
 IN_MEMORY: Final = ":memory:"
@@ -81,6 +86,8 @@ class SpanDatabase:
                 self._root.execute(statement)
             _migrate(self._root)
         except duckdb.Error as error:
+            if _LOCKED in str(error):
+                raise StoreUnavailableError(f"can not open {path}: {_IN_USE}") from error
             raise StoreUnavailableError(f"can not open {path}: {error}") from error
 
     def connect(self) -> duckdb.DuckDBPyConnection:
