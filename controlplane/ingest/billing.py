@@ -23,10 +23,16 @@ def is_agent(report: Report) -> bool:
     return report.layer == Layer.AGENT and report.key_role == KeyRole.AGENT
 
 
-def rank(members: Sequence[Report]) -> list[Report]:
-    """Order a call's reports: the one that bills, then the others as they may enrich it."""
-    ranked = sorted(members, key=_billing_order)
-    billing = _dearest_equal(ranked)
+def rank(members: Sequence[Report], *, wrappers: frozenset[Identity] = frozenset()) -> list[Report]:
+    """Order a call's reports: the one that bills, then the others as they may enrich it.
+
+    `wrappers` are spans around several requests: what they say is a sum or the last one's, and
+    bills only where nothing else is said of the call.
+    """
+    inner = sorted((one for one in members if one.identity not in wrappers), key=_billing_order)
+    outer = sorted((one for one in members if one.identity in wrappers), key=_billing_order)
+    ranked = [*inner, *outer]
+    billing = _dearest_equal(inner or outer)
     return [billing, *(report for report in ranked if report is not billing)]
 
 

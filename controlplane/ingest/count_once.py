@@ -135,12 +135,14 @@ def count_once(reports: Iterable[Report], parents: Parents) -> list[CountedCall]
         calls = _join(spans, _inside_traces(edges, too_large), requests)
     _join_gateways(spans, calls, requests)
     attempts = Attempts(spans, above, calls)
+    wrappers = _wrappers(spans, above, calls)
     homes = {min(members): members for members in calls.values()}
     return [
         _call(
             [spans[identity] for identity in sorted(homes[home])],
             requests,
             attempts,
+            wrappers=wrappers,
             was_split=home in too_large,
         )
         for home in sorted(homes)
@@ -272,6 +274,22 @@ def _joins_by_ancestry(ancestor: Report, report: Report) -> bool:
     )
 
 
+def _wrappers(
+    spans: Mapping[Identity, Report], above: Mapping[Identity, Report], calls: Calls
+) -> frozenset[Identity]:
+    """Find the client spans that several calls are made below, each reported from there, too."""
+    below: defaultdict[Identity, set[Identity]] = defaultdict(set)
+    for identity, outer in above.items():
+        inner = spans[identity]
+        if (
+            inner.usage_state == UsageState.EXACT
+            and inner.layer == outer.layer
+            and wraps(outer.scope, inner.scope, layer=inner.layer)
+        ):
+            below[outer.identity].add(min(calls[identity]))
+    return frozenset(outer for outer, made in below.items() if len(made) > 1)
+
+
 def _beside_edges(reports: Iterable[Report]) -> Iterator[_Edge]:
     """An SDK's own span and its instrumentor's, one inside the other in time, without ids.
 
@@ -330,10 +348,15 @@ def _edge(one: Report, other: Report, *, strength: Strength) -> _Edge:
 
 
 def _call(
-    members: Sequence[Report], requests: _Requests, attempts: Attempts, *, was_split: bool
+    members: Sequence[Report],
+    requests: _Requests,
+    attempts: Attempts,
+    *,
+    wrappers: frozenset[Identity],
+    was_split: bool,
 ) -> CountedCall:
     """Describe one call; `members` are in order of identity."""
-    billing, *others = rank(members)
+    billing, *others = rank(members, wrappers=wrappers)
     request = requests.of(billing.identity)
     return CountedCall(
         members=(billing.row, *(report.row for report in others)),

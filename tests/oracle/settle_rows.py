@@ -255,6 +255,22 @@ def overstates(row: Row, sdk: Row) -> bool:
     )
 
 
+def is_around_several(
+    row: Row, rows: list[Row], reports: list[Row], calls: list[list[Row]]
+) -> bool:
+    """Whether calls of lower libraries, two at least, were made inside this client's span."""
+    made = [
+        number
+        for number, call in enumerate(calls)
+        for one in call
+        if one["usage_state"] == "exact"
+        and {row["layer"], one["layer"]} == {"client"}
+        and DEPTH[row["scope_name"]] > DEPTH[one["scope_name"]]
+        and nearest_report_above(one, rows, reports) is row
+    ]
+    return len(set(made)) > 1
+
+
 def billing_report(call: list[Row]) -> Row:
     def order(row: Row) -> tuple[Any, ...]:
         known = row["key_role"] != "unknown"
@@ -385,6 +401,9 @@ def reference(rows: list[Row]) -> set[tuple[tuple[Any, ...], frozenset[tuple[Any
         theirs = call_of(proxy)
         calls.remove(theirs)
         call_of(client).extend(theirs)
-    return {
-        (identity(billing_report(call)), frozenset(identity(row) for row in call)) for call in calls
-    }
+
+    def bills(call: list[Row]) -> Row:
+        inner = [row for row in call if not is_around_several(row, rows, reports, calls)]
+        return billing_report(inner or call)
+
+    return {(identity(bills(call)), frozenset(identity(row) for row in call)) for call in calls}

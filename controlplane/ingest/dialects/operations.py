@@ -73,12 +73,15 @@ _AGGREGATES: Final = frozenset(
         "execute_event_loop_cycle",
         "execute_task",
         "execute_tool",
+        "fetch_response",  # of a call that was made before
         "guardrail",
         "invocation",
         "invoke_agent",
         "invoke_workflow",
         "parser",
+        "plan",
         "prompt",
+        "retrieval",
         "retriever",
         "span",
         "step",
@@ -88,6 +91,14 @@ _AGGREGATES: Final = frozenset(
         "workflow",
     }
 )
+_PARTS_OF_AGGREGATES: Final = frozenset(
+    {
+        *("agent", "agents", "chain", "crew", "graph", "handoff", "memory", "pipeline", "step"),
+        *("task", "tool", "tools", "workflow"),
+    }
+)
+"""Words in the name of an operation that nobody wrote down: what is named so calls models, if any."""
+_WORD: Final = re.compile(r"[a-z]+")
 _CANONICAL: Final = {
     spelling: name for name, others in _CALLS.items() for spelling in (name, *others)
 }
@@ -163,4 +174,5 @@ def kind_of_operation(operation: str) -> ReportKind | None:
     """Answer what a span of a canonical operation is; None where the name is not known."""
     if operation in _CALLS:
         return ReportKind.CALL
-    return ReportKind.AGGREGATE if operation in _AGGREGATES else None
+    is_made_of_calls = not _PARTS_OF_AGGREGATES.isdisjoint(_WORD.findall(operation))
+    return ReportKind.AGGREGATE if operation in _AGGREGATES or is_made_of_calls else None

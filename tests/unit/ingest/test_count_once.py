@@ -176,6 +176,20 @@ def test_an_engine_that_hangs_below_the_client_joins_by_id() -> None:
     assert [(1, 0, 2)] == groups(calls)
 
 
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("said", [200, 100], ids=["the sum", "the last one"])
+def test_a_span_around_several_calls_bills_none_of_them(order: tuple[int, ...], said: int) -> None:
+    """Whatever a framework calls it, and whichever of its inner calls it repeats."""
+    instrumentor = "openinference.instrumentation.openai"
+    told = [
+        report(0, span_id=10, scope="acme.flows", tokens=said, cost_nusd=said, details=9),
+        report(1, span_id=11, scope=instrumentor, tokens=100, cost_nusd=100),
+        report(2, span_id=12, scope=instrumentor, tokens=100, start_us=AT + 5 * SECOND),
+    ]
+    calls = count_once([told[at] for at in order], parents((11, 10), (12, 10)))
+    assert [(1,), (2, 0)] == sorted(groups(calls))
+
+
 def test_a_framework_over_an_instrumentor_is_one_client_call() -> None:
     framework = "openinference.instrumentation.langchain"
     instrumentor = "openinference.instrumentation.openai"

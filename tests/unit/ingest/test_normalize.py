@@ -292,3 +292,23 @@ def test_what_a_rule_reads_is_kept_however_many_attributes_a_span_has(
     assert "squad.name" not in plain
     assert "s1" == kept["squad.name"]
     assert DEFAULT_LIMITS.max_tail_attributes + 1 == len(kept)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        *(
+            (name, "aggregate")
+            for name in ("run_workflow", "crew.kickoff", "tool_call", "agent-turn")
+        ),
+        *((name, "aggregate") for name in ("retrieval", "fetch_response", "search_memory")),
+        *((name, "call") for name in ("generate", "response", "realtime", "Chat", "toolkit_chat")),
+    ],
+)
+def test_an_operation_that_nobody_wrote_down_is_taken_by_its_words(
+    normalized: Normalized, make_request: MakeRequest, operation: str, kind: str
+) -> None:
+    """Agents, chains, workflows, tools and steps never bill, whoever names them."""
+    said = {"gen_ai.operation.name": operation, "gen_ai.usage.input_tokens": 3}
+    row = normalized(make_request(said))
+    assert kind == row["report_kind"]
