@@ -11,6 +11,21 @@ from dashboard.charts import OTHER, AnyChart
 from dashboard.ledger import amount
 
 EDIT_COLUMNS: Final = ("edited_at", "edited_by", "edit", "edited_fields")
+REFUSED_COLUMNS: Final = ("refused_by", "refused_code", "refused_calls", "refused_last")
+REFUSED_CODES: Final = frozenset(
+    {
+        "budget_exhausted",
+        "budget_no_output_limit",
+        "budget_recovering",
+        "budget_unattributed_request",
+        "budget_unbounded_request",
+        "budget_unpriced_model",
+        "policy_denied",
+        "policy_stale",
+        "rate_limited",
+    }
+)
+"""Reasons that have words; another is shown as agents write it."""
 ALERT_COLUMNS: Final = ("told_since", "told_state", "told_what")
 LINES: Final = {"left": "#0072B2", "expected": "#E69F00", "ideal": OTHER}
 _DASHES: Final = ([1, 0], [6, 4], [2, 3])
@@ -145,5 +160,37 @@ def alert_rows(
         "told_what": [
             row["annotations"].get("summary", row["labels"].get("alertname", "")) for row in rows
         ],
+    }
+    return pa.table({names[key]: values for key, values in shown.items()})
+
+
+def refused_rows(
+    rows: Sequence[dict[str, Any]],
+    names: Mapping[str, str],
+    *,
+    budgets: Mapping[str, str],
+    say: Callable[..., str],
+    zone: str,
+) -> pa.Table:
+    """List which budget or rule refused how many calls, why, and when last.
+
+    Args:
+        rows: the API's.
+        names: of the columns.
+        budgets: id → name; one that was stopped is shown by its id.
+        say: the words.
+        zone: of the times.
+    """
+    shown: dict[str, list[Any]] = {
+        "refused_by": [
+            budgets.get(row["budget_id"], row["budget_id"]) or row["rule"] or spoken.UNKNOWN
+            for row in rows
+        ],
+        "refused_code": [
+            say(f"refused_{row['code']}") if row["code"] in REFUSED_CODES else row["code"]
+            for row in rows
+        ],
+        "refused_calls": [row["calls"] for row in rows],
+        "refused_last": [spoken.moment(row["last_at"], zone=zone) for row in rows],
     }
     return pa.table({names[key]: values for key, values in shown.items()})

@@ -75,7 +75,7 @@ class Admission:
         with self._holder.lock:
             consulted = self._consult(request)
             try:
-                consulted = self._fresh_enough(consulted)
+                consulted = self._fresh_enough(consulted, request)
                 wanted = self._claim(request, consulted)
             except RefusedError:
                 self.desk.take_back(consulted, request)
@@ -132,7 +132,8 @@ class Admission:
                         now=self._clock.now(),
                         may_free=self._holder.queue.is_busy,
                         recovering_until=self._syncer.recovering_until,
-                    )
+                    ),
+                    request,
                 )
 
     def _consult(self, request: Request) -> Consulted:
@@ -141,14 +142,15 @@ class Admission:
             if self._settings.without_policy == "allow":
                 return Consulted.nothing()
             raise self.refused(
-                Refusal(code="policy_missing", reason="no policy was ever received", status=503)
+                Refusal(code="policy_missing", reason="no policy was ever received", status=503),
+                request,
             )
         consulted = self.desk.consult(applied.document, request, standings=self._syncer.standings)
         if consulted.refusal:
-            raise self.refused(consulted.refusal)
+            raise self.refused(consulted.refusal, request)
         return consulted
 
-    def _fresh_enough(self, consulted: Consulted) -> Consulted:
+    def _fresh_enough(self, consulted: Consulted, request: Request) -> Consulted:
         """Apply what each budget says about a policy that is too old."""
         applied = self._puller.applied
         if applied is None:
@@ -170,7 +172,8 @@ class Admission:
                     f"budget {hard.name!r} is not spent blindly",
                     status=503,
                     budget=hard,
-                )
+                ),
+                request,
             )
         held = tuple(one for one in consulted.budgets if does[one.id] != "allow")
         decision = msgspec.structs.replace(consulted.decision, budgets=held)
@@ -194,7 +197,7 @@ class Admission:
             cap_tokens=consulted.cap_tokens,
         )
         if isinstance(wanted, Refusal):
-            raise self.refused(wanted)
+            raise self.refused(wanted, request)
         return wanted
 
     def _hold(self, request: Request, wanted: Claim) -> Hold | Free | None:
@@ -225,7 +228,7 @@ class Admission:
         except OSError as wrong:  # what is not written down can not be proven after a crash
             reason = f"the agent's journal can not be written ({wrong.strerror})"
             raise self.refused(
-                Refusal(code="journal_unwritable", reason=reason, status=503)
+                Refusal(code="journal_unwritable", reason=reason, status=503), request
             ) from wrong
         return hold
 
@@ -278,10 +281,12 @@ class Admission:
             notes=decision.rules,
         )
 
-    def refused(self, refusal: Refusal) -> RefusedError:
+    def refused(self, refusal: Refusal, request: Request) -> RefusedError:
         """Count a refusal, and add what is known of its budget."""
-        self._holder.tally.refused += 1
-        self.desk.refusals[refusal.code] = self.desk.refusals.get(refusal.code, 0) + 1
+        tenant = request.facts.get("tenant", "")
+        with self._holder.lock:
+            self._holder.tally.refuse(refusal, tenant=tenant, now=self._clock.now())
+            self.desk.refusals[refusal.code] = self.desk.refusals.get(refusal.code, 0) + 1
         if refusal.budget and refusal.standing is None:
             standing = self._syncer.standings.get(refusal.budget.id)
             refusal = msgspec.structs.replace(refusal, standing=standing)

@@ -279,6 +279,8 @@ class Syncer:
             applied_ago_seconds=puller.applied_ago_seconds,
         )
         reply = await self._post(request)
+        with self._holder.lock:
+            self._holder.tally.said(request.refused)
         puller.acknowledged(*state)
         return reply
 
@@ -292,6 +294,7 @@ class Syncer:
         with self._holder.lock:
             settle, open_holds = self._holder.queue.batch(), self._holder.queue.open_nusd()
             seq, known = self._holder.next_seq(), self._holder.known_leases()
+            refused = self._holder.tally.unsaid()
         return SyncRequest(
             node=self._settings.node,
             boot_id=self._holder.name,
@@ -300,6 +303,7 @@ class Syncer:
             counts=self._holder.tally.counts(),
             nack=state[1],
             capabilities=CAPABILITIES,
+            refused=refused,
             settle=settle,
             want=wants,
             returns=returns,
@@ -365,7 +369,8 @@ class Syncer:
             httpx.HTTPError: the server was not reached; the journal keeps it for the next start.
         """
         returns = self._holder.returns(self._holder.book.give_back_all())
-        if not returns and not self._holder.queue.pending:
+        unsaid = self._holder.tally.unsaid()
+        if not returns and not self._holder.queue.pending and not unsaid:
             return
         response = httpx.post(
             f"{self._settings.server_url}/api/v1/sync",

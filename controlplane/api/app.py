@@ -44,6 +44,7 @@ from controlplane.api.routes.price_imports import PriceImportController
 from controlplane.api.routes.prices import PriceController
 from controlplane.api.routes.quality import QualityController
 from controlplane.api.routes.reconciliations import ReconciliationController
+from controlplane.api.routes.refusals import RefusalController
 from controlplane.api.routes.replay import ReplayController
 from controlplane.api.routes.rerates import RerateController
 from controlplane.api.routes.scores import ScoreController
@@ -59,6 +60,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     AlertController,
     AttributionController,
     BudgetController,
+    RefusalController,
     CompletenessController,
     CallController,
     ChangeController,

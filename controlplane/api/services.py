@@ -1,6 +1,6 @@
 """Everything a request may reach, handed in once; the API opens nothing by itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from controlplane.auth.api_key import KeyText
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import Scope
 from controlplane.budgets.ports import Budgets
+from controlplane.core.calendar import Window
 from controlplane.core.clock import Clock
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.ids import IdFactory
@@ -23,6 +24,7 @@ from controlplane.pipelines.ports import SubjectStore
 from controlplane.pipelines.publish import PublishTools
 from controlplane.pipelines.reconcile import ReconciliationReport
 from controlplane.pipelines.sync import SyncTools
+from controlplane.policy.wire import RefusedCalls
 from controlplane.pricing.currency import ExchangeRates
 from controlplane.pricing.gpu_pool import GpuPool
 from controlplane.pricing.gpu_ports import GpuPools
@@ -54,7 +56,11 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BudgetStore(Budgets, SpentByBudget, Protocol):
-    """Budgets, and what was spent of them by when."""
+    """Budgets, what was spent of them by when, and what was refused for them."""
+
+    def refusals(self, tenants: Collection[str], span: Window) -> list[RefusedCalls]:
+        """Return the refused calls of the hours that begin in a span, by reason, most first."""
+        ...
 
 
 class KeyDirectory(Protocol):

@@ -13,7 +13,7 @@ from controlplane.budgets.ledger import Amounts, Entry, WindowKey
 from controlplane.budgets.posting import WaitingCall
 from controlplane.core.calendar import Window
 from controlplane.policy.history import NodeReport
-from controlplane.policy.wire import Generation
+from controlplane.policy.wire import Generation, RefusedCalls
 
 
 class LedgerTransaction(Protocol):
@@ -124,6 +124,10 @@ class LedgerTransaction(Protocol):
 
     def see_node(self, report: NodeReport, *, now: datetime) -> None:
         """Note that a node was heard of, and what it applied or refused."""
+        ...
+
+    def count_refused(self, counts: Sequence[RefusedCalls], *, holder: str) -> None:
+        """Keep the highest count that a holder told of each hour and reason."""
         ...
 
     def generation(self, scope: str) -> Generation:

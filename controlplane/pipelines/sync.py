@@ -25,6 +25,7 @@ from controlplane.pipelines.sync_checks import (
     check_request,
     check_tenants,
     named_budgets,
+    told_refusals,
 )
 from controlplane.policy.history import NodeReport
 from controlplane.policy.units import NOTHING, Amount, used_tokens
@@ -151,6 +152,9 @@ def _answer(
     """Do what a checked call says."""
     request, now = call.request, call.now
     ledger.see_node(_node_report(request), now=now)
+    if request.refused:
+        told = told_refusals(request, call.caller, budgets)
+        ledger.count_refused(told, holder=request.boot_id)
     book = _open_book(ledger, request, budgets, terms=tools.terms, now=now)
     ids = {settle.hold_id for settle in request.settle}
     for settle in _first_of_each(request.settle, ledger.known_holds(ids)):

@@ -4,16 +4,19 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
+
 from controlplane.auth.principal import Principal
 from controlplane.budgets.budget import Budget
 from controlplane.core.errors import ForbiddenError, InvalidInputError, LimitExceededError
-from controlplane.policy.wire import MAX_SYNC_ITEMS, Settle, SyncRequest
+from controlplane.policy.wire import MAX_SYNC_ITEMS, RefusedCalls, Settle, SyncRequest
 
 MAX_GENERATION: Final = 2**31 - 1
 """Largest number that the generation columns hold."""
 MAX_HOLD_NUSD: Final = 10**15
 """A million USD: no call costs more, and thousands of them still fit a balance."""
 MAX_HOLD_ID: Final = 200
+MAX_CALLS: Final = 2**53
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
 LATEST: Final = datetime(2500, 1, 1, tzinfo=UTC)
@@ -27,7 +30,7 @@ def check_request(request: SyncRequest) -> None:
         LimitExceededError: too many items.
         InvalidInputError: a value that no node can mean.
     """
-    for name in ("settle", "want", "returns", "open_holds_nusd", "leases"):
+    for name in ("settle", "want", "returns", "open_holds_nusd", "leases", "refused"):
         size = len(getattr(request, name) or ())
         if size > MAX_SYNC_ITEMS:
             raise LimitExceededError(f"{name} of a sync", MAX_SYNC_ITEMS, size)
@@ -42,6 +45,35 @@ def check_request(request: SyncRequest) -> None:
         raise InvalidInputError("counts", "has a negative number")
     for settle in request.settle:
         _check_settle(settle)
+    for refused in request.refused:
+        _check_refused(refused)
+
+
+def _check_refused(refused: RefusedCalls) -> None:
+    names = (refused.code, refused.budget_id, refused.rule, refused.tenant)
+    if not 0 < refused.calls < MAX_CALLS or max(map(len, names)) > MAX_HOLD_ID:
+        raise InvalidInputError(
+            "refused", f"is not 1 to {MAX_CALLS} calls, or has a name of over {MAX_HOLD_ID}"
+        )
+    for at in (refused.hour, refused.last_at):
+        if at.tzinfo is None or not EARLIEST <= at < LATEST:
+            raise InvalidInputError("refused", "has no offset, or is no time of a call")
+
+
+def told_refusals(
+    request: SyncRequest, caller: Principal, budgets: dict[str, Budget]
+) -> list[RefusedCalls]:
+    """Return the refusals that the caller may tell of, each with whose calls they were.
+
+    A budget that is stopped, and a tenant that is another's or not said, are left out.
+    """
+    told = []
+    for one in request.refused:
+        budget = budgets.get(one.budget_id)
+        tenant = budget.tenant if budget else "" if one.budget_id else one.tenant
+        if tenant and caller.may_see(tenant):
+            told.append(msgspec.structs.replace(one, tenant=tenant))
+    return told
 
 
 def _check_settle(settle: Settle) -> None:

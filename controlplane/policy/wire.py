@@ -88,6 +88,19 @@ class CallCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Of the admitted, those that ended with an error."""
 
 
+class RefusedCalls(msgspec.Struct, frozen=True, kw_only=True):
+    """How many calls one holder refused within an hour for one reason; a later count is higher."""
+
+    hour: datetime
+    code: str
+    budget_id: str = ""
+    rule: str = ""
+    tenant: str = ""
+    """Whose calls they were, where a rule refused them; of a budget its own tenant is taken."""
+    calls: int
+    last_at: datetime
+
+
 class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One round of everything a node has to say."""
 
@@ -102,6 +115,8 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     nack: Nack | None = None
     capabilities: tuple[str, ...] = ()
     counts: CallCounts = CallCounts()
+    refused: tuple[RefusedCalls, ...] = ()
+    """The counts that changed since they were last acknowledged: twice is once."""
     settle: tuple[Settle, ...] = ()
     want: tuple[LeaseWant, ...] = ()
     returns: tuple[LeaseReturn, ...] = ()

@@ -25,6 +25,7 @@ def draw(asked: Filters) -> None:
     st.markdown(asked.say("budget_sentence"))
     _budgets(asked)
     _course(asked)
+    _refused(asked)
     left, right = st.columns([2, 3])
     with left:
         _rollout(asked)
@@ -118,6 +119,30 @@ def _told(asked: Filters, budget_id: str, *, zone: str) -> None:
     names = {key: asked.say(f"column_{key}") for key in course.ALERT_COLUMNS}
     shown = course.alert_rows(found, names, say=asked.say, zone=zone)
     st.dataframe(shown, hide_index=True, alt=asked.say("told"))
+
+
+@st.fragment(run_every="60s")
+def _refused(asked: Filters) -> None:
+    with Panel(asked.say("refused"), asked, key="refused", help_text=asked.say("refused_help")):
+        found = data.document("refusals", asked.window_params())["rows"]
+        if not found:
+            st.caption(asked.say("no_refused"))
+            return
+        budgets = data.document("budgets", _tenants(asked))["rows"]
+        names = {key: asked.say(f"column_{key}") for key in course.REFUSED_COLUMNS}
+        shown = course.refused_rows(
+            found,
+            names,
+            budgets={budget["id"]: budget["name"] for budget in budgets},
+            say=asked.say,
+            zone=data.document("version")["zone"],
+        )
+        st.dataframe(
+            shown,
+            hide_index=True,
+            column_config=tables.whole_numbers(shown),
+            alt=asked.say("refused"),
+        )
 
 
 @st.fragment(run_every="10s")

@@ -38,6 +38,11 @@ class ControlPlane(msgspec.Struct):
         clause = {"id": "b1", "name": "team a", "owner": "ana", "match": {"tenant": ["a"]}}
         return {**clause, "limit_nusd": 1_000_000_000, **WINDOW, **changes}
 
+    def refused(self) -> set[tuple[str, str, str, int]]:
+        """Return the refusals told so far: budget, rule, reason and calls."""
+        told = [one for said in self.state()["requests"] for one in said["refused"]]
+        return {(one["budget_id"], one["rule"], one["code"], one["calls"]) for one in told}
+
     def state(self) -> dict[str, Any]:
         """Return the ledger and every sync request so far."""
         state: dict[str, Any] = httpx.get(f"{self.url}/_state").json()

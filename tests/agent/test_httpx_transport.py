@@ -193,6 +193,11 @@ def test_a_refusal_names_the_budget_and_is_not_retried(
     left = datetime(2036, 1, 1, tzinfo=UTC) - datetime.now(UTC)  # nothing runs: the window's end
     assert abs(left.total_seconds() - seconds) < 60
     assert before == len(_bills(upstream))
+    deadline = time.monotonic() + 10
+    while not (said := control_plane.refused()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert {("b1", "", "budget_exhausted", 1)} == said
 
 
 def test_a_stream_that_is_left_or_breaks_is_charged_in_full(

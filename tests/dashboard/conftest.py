@@ -59,6 +59,19 @@ COURSE: Final[dict[str, Any]] = {
     ],
     "exhausted_at": "2026-11-22T06:00:00Z", "thresholds_crossed": [50, 80],
 }  # fmt: skip
+REFUSALS: Any = {
+    "rows": [
+        {
+            "tenant": "acme", "budget_id": "search monthly", "rule": None, "calls": 1_234,
+            "code": "budget_exhausted", "last_at": "2026-11-20T09:30:00Z",
+        },
+        {
+            "tenant": "acme", "budget_id": None, "rule": "no-gpt-5", "calls": 7,
+            "code": "policy_denied", "last_at": "2026-11-20T08:00:00Z",
+        },
+    ],
+    "meta": {},
+}  # fmt: skip
 EDITS: Final[dict[str, Any]] = {"rows": [
     {"at": "2026-11-12T09:00:00Z", "kind": "changed", "author": "dana",
      "fields": [{"field": "limit", "before": "100", "after": "120"}]},
@@ -174,6 +187,7 @@ class FakeApi:
             "shadow": self.shadow,
             "policy/nodes": {"rows": [NODE]},
             "policy/rollout": self.rollout,
+            "refusals": REFUSALS,
             "savings": SAVINGS,
             "experiments": {"rows": [EXPERIMENT]},
         }

@@ -231,6 +231,14 @@ def test_a_budget_shows_where_it_goes_and_who_edited_it(open_page: OpenPage, api
     assert ("budgets/search%20monthly/course", []) in api.asked  # the fake's ids are names
 
 
+def test_refused_calls_name_the_budget_or_the_rule(open_page: OpenPage) -> None:
+    _edits, refused, *_ = open_page("budgets_policy").dataframe
+    assert ["search monthly", "no-gpt-5"] == list(refused.value["Refused by"])
+    assert ["no room left", "denied by a rule"] == list(refused.value["Why"])
+    assert [1_234, 7] == list(refused.value["Calls"])
+    assert ["2026-11-20 09:30:00", "2026-11-20 08:00:00"] == list(refused.value["Last"])
+
+
 def test_a_budget_shows_what_was_told_of_it_alone(open_page: OpenPage, api: Any) -> None:
     assert "No alert of this budget is known." in words(open_page("budgets_policy"))
     st.cache_data.clear()
@@ -282,7 +290,7 @@ def test_overview_counts_budgets_near_their_limit_and_shows_alerts(open_page: Op
 
 
 def test_a_node_that_refused_a_generation_says_why(open_page: OpenPage) -> None:
-    _edits, generations, nodes, *_ = open_page("budgets_policy").dataframe
+    _edits, _refused, generations, nodes, *_ = open_page("budgets_policy").dataframe
     assert list(generations.value["Generation"]) == ["1.4"]
     assert list(nodes.value["State"]) == ["refused"]
     assert list(nodes.value["Expected"]) == ["1.4"]

@@ -12,7 +12,7 @@ from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import Role, scopes_of
 from controlplane.budgets.book import LeaseTerms
 from controlplane.budgets.budget import Budget
-from controlplane.core.calendar import Period
+from controlplane.core.calendar import Period, Window
 from controlplane.core.errors import (
     ForbiddenError,
     InvalidInputError,
@@ -381,6 +381,46 @@ def test_negative_hold_is_refused(tools: SyncTools) -> None:
     """It would put money back that was never there."""
     with pytest.raises(InvalidInputError):
         say(tools, settle=(settle("h", "l", held_nusd=-1),))
+
+
+def test_refused_calls_are_counted_once(
+    tools: SyncTools, make_budget: Callable[..., Budget], metadata_engine: Engine
+) -> None:
+    """A count that is told again or overtaken counts once; holders and hours add up."""
+    make_budget()
+    make_budget(id="of others", tenant="globex")
+
+    def tell(calls: int, *, holder: str = "h1", hour: int = 10, **more: str) -> None:
+        at = NOW.replace(hour=hour)
+        said = {"budget_id": "b", "code": "budget_exhausted", **more}
+        last = at + timedelta(minutes=calls)
+        say(tools, holder=holder, refused=[{**said, "hour": at, "calls": calls, "last_at": last}])
+
+    tell(3)
+    tell(3)
+    tell(5)
+    tell(4)  # overtaken on its way
+    tell(2, holder="h2", hour=11)
+    tell(7, budget_id="", rule="no-x", tenant="acme", code="policy_denied")
+    tell(8, budget_id="of others")
+    tell(9, budget_id="", rule="no-x", tenant="globex", code="policy_denied")
+    read = BudgetRepository(metadata_engine).refusals
+    day = Window(NOW.replace(hour=0), NOW.replace(hour=23))
+    assert [
+        ("b", "", "budget_exhausted", 7, NOW.replace(hour=11, minute=2)),
+        ("", "no-x", "policy_denied", 7, NOW.replace(minute=7)),
+    ] == sorted(
+        (
+            (one.budget_id, one.rule, one.code, one.calls, one.last_at)
+            for one in read(["acme"], day)
+        ),
+        reverse=True,
+    )
+    assert [] == read(["globex"], day)
+    (first, _) = read(["acme"], Window(NOW, NOW.replace(hour=11)))
+    assert 7 == first.calls
+    with pytest.raises(InvalidInputError):
+        tell(-1)
 
 
 def test_node_state_is_the_last_word(tools: SyncTools, metadata_engine: Engine) -> None:

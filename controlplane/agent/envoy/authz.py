@@ -83,7 +83,7 @@ class Authorization:
         refusal = Refusal(
             code="policy_change_needed", reason=instead, status=UNPROCESSABLE, rule=None
         )
-        raise agent.admission.refused(refusal)
+        raise agent.admission.refused(refusal, asked)
 
 
 def _instead(ticket: Ticket, call: HttpCall) -> str | None:

@@ -19,7 +19,7 @@ from controlplane.budgets.ports import LedgerTransaction
 from controlplane.budgets.posting import WaitingCall
 from controlplane.core.errors import ConflictError
 from controlplane.policy.history import NodeReport
-from controlplane.policy.wire import Generation
+from controlplane.policy.wire import Generation, RefusedCalls
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -268,6 +268,9 @@ class MemoryLedgerTransaction:
     def see_node(self, report: NodeReport, *, now: datetime) -> None:  # noqa: ARG002 - the same
         """Note that a node was heard of, and what it applied or refused."""
         self._put(self._state.nodes, (report.scope, report.node), report)
+
+    def count_refused(self, counts: Sequence[RefusedCalls], *, holder: str) -> None:
+        """Refusals are read from a database only; simulations count their own."""
 
     def generation(self, scope: str) -> Generation:  # noqa: ARG002 - the port has scopes
         """Return the newest generation of a scope; (0, 0): policies are kept elsewhere."""

@@ -27,7 +27,9 @@ from controlplane.budgets.edit import Edit, Editor
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
 from controlplane.core.calendar import Window
 from controlplane.core.errors import NotFoundError
+from controlplane.policy.wire import RefusedCalls
 from controlplane.store.metadata.engine import LEDGER_LOCK, reading, writing
+from controlplane.store.metadata.refusals import read_refused
 from controlplane.store.metadata.tables import budget, budget_edit, ledger_balance, ledger_entry
 from controlplane.store.metadata.timeline import TimelineRepository
 
@@ -171,6 +173,10 @@ class BudgetRepository:
                 )
                 for row in connection.execute(query.order_by(budget_edit.c.seq.desc()).limit(limit))
             ]
+
+    def refusals(self, tenants: Collection[str], span: Window) -> list[RefusedCalls]:
+        """Return the calls that agents refused in the hours that begin in a span, most first."""
+        return read_refused(self._engine, tenants, span)
 
     def entries(self, budget_id: str, span: Window, *, limit: int) -> list[Entry]:
         """Return entries of a budget's windows that start in `span`, newest first."""

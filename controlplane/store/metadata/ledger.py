@@ -14,7 +14,7 @@ from controlplane.budgets.ledger import Amounts, Entry, WindowKey, within_range
 from controlplane.budgets.ports import LedgerTransaction
 from controlplane.budgets.posting import WaitingCall
 from controlplane.policy.history import NodeReport
-from controlplane.policy.wire import Generation
+from controlplane.policy.wire import Generation, RefusedCalls
 from controlplane.store.metadata.budgets import amounts_between, amounts_of, read_budgets
 from controlplane.store.metadata.engine import LEDGER_LOCK, writing
 from controlplane.store.metadata.ledger_rows import (
@@ -32,6 +32,7 @@ from controlplane.store.metadata.ledger_rows import (
     waiting_row,
 )
 from controlplane.store.metadata.policies import newest_generation, write_node
+from controlplane.store.metadata.refusals import write_refused
 from controlplane.store.metadata.tables import (
     UtcMicros,
     call_posting,
@@ -293,6 +294,10 @@ class SqlLedgerTransaction:
     def see_node(self, report: NodeReport, *, now: datetime) -> None:
         """Note that a node was heard of, and what it applied or refused."""
         write_node(self._connection, report, now=now)
+
+    def count_refused(self, counts: Sequence[RefusedCalls], *, holder: str) -> None:
+        """See `LedgerTransaction.count_refused`."""
+        write_refused(self._connection, counts, holder=holder)
 
     def generation(self, scope: str) -> Generation:
         """Return the newest generation of a scope; (0, 0) when it has none."""

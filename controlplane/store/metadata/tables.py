@@ -254,6 +254,19 @@ node_state: Final = Table(
     Column("counts", Text, nullable=False, server_default="{}"),
 )
 
+refused_calls: Final = Table(
+    "refused_calls",
+    metadata,
+    Column("hour", UtcMicros, primary_key=True),
+    Column("tenant", Text, primary_key=True),
+    Column("budget_id", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),
+    Column("code", Text, primary_key=True),
+    Column("boot_id", Text, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("last_at", UtcMicros, nullable=False),
+)
+
 policy_rollout: Final = Table(
     "policy_rollout",
     metadata,
