@@ -205,9 +205,10 @@ def plan(
 
 
 def restatements(frame: pl.DataFrame, budgets: Sequence[Budget], *, now: datetime) -> list[Entry]:
-    """Say what re-rated calls move in each budget window: one entry a version and window.
+    """Say what re-rated and corrected calls move in each budget window: one entry a version and window.
 
-    Held and loose calls alike: a hold was settled at the price known then, and stays as it was.
+    Held and loose calls alike: a hold was settled at the price known then, and stays as it was. A
+    price moves money only; a late report moves tokens and requests too.
 
     Args:
         frame: `changes_frame` of adjustments, each call before (-1) and after (+1).
@@ -216,9 +217,8 @@ def restatements(frame: pl.DataFrame, budgets: Sequence[Budget], *, now: datetim
     """
     moved: dict[tuple[WindowKey, int], int] = {}
     for budget in budgets:
-        if budget.unit is not BudgetUnit.USD:
-            continue  # a price moves money only
-        rows = counted(frame, budget).with_columns(amount=pl.col("cost_nusd"))
+        rows = counted_with_children(frame, budget, budgets)
+        rows = rows.with_columns(amount=pl.col(AMOUNTS[budget.unit]))
         window_of = _window_starts(budget)
         for version, minute, nusd in _sums(rows):
             key = (window_of(minute), version)

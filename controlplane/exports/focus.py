@@ -23,6 +23,7 @@ from controlplane.core.money import NUSD_PER_USD
 from controlplane.exports.charges import Charges
 from controlplane.exports.focus_schema import FOCUS_SCHEMA
 from controlplane.exports.vendors import BLOCKS, METERS, UNITS, pricing_unit, service, vendor
+from controlplane.pricing.itemize import WHOLE_CALL
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.providers import price_provider
 
@@ -44,6 +45,9 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True):
     owners: Mapping[str, str | None]
     sku: Mapping[str, str | None]
     reason: str
+    bucket: str = WHOLE_CALL
+    quantity: int = 0
+    """How many units of the bucket it moved; a re-rate moves none."""
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +115,9 @@ def commitment_of(name: str, *, quantity: Decimal, status: str | None) -> dict[s
 def correction_rows(
     corrections: Iterable[Correction], layout: Layout, book: PriceBook
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row a correction: charged when it was booked, without quantity or unit price."""
+    """Yield a row a correction: charged when it was booked, without a unit price."""
     for one in corrections:
-        facts = {**dict.fromkeys(_FACTS), **one.owners, **one.sku, "bucket": "call"}
+        facts = {**dict.fromkeys(_FACTS), **one.owners, **one.sku, "bucket": one.bucket}
         period = next(p for p in layout.periods if p.contains(one.booked_at))
         cost = usd(one.delta_nusd)
         yield {
@@ -127,8 +131,18 @@ def correction_rows(
             "x_CorrectsPeriodStart": one.corrects,
             "x_RoundingCost": Decimal(0),
             # Of neither is anything said in a correction.
-            **dict.fromkeys(("PricingUnit", "PricingCategory", "x_UsageBucket")),
+            **dict.fromkeys(("PricingUnit", "PricingCategory")),
+            **_moved(one),
         }
+
+
+def _moved(one: Correction) -> dict[str, Any]:
+    """Return the meter of a correction, and how much of it was used more, or less."""
+    if one.bucket == WHOLE_CALL:
+        return {"x_UsageBucket": None}
+    if not one.quantity:
+        return {}
+    return {"ConsumedQuantity": Decimal(one.quantity), "ConsumedUnit": UNITS[one.bucket]}
 
 
 def to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -23,6 +23,7 @@ from controlplane.core.money import format_usd, split_largest_remainder
 from controlplane.exports.charges import OWNERS
 from controlplane.exports.statement_currency import Billing, Cell, Conversion, bill, in_currency
 from controlplane.exports.vendors import METERS, vendor
+from controlplane.pricing.itemize import WHOLE_CALL
 from controlplane.pricing.providers import price_provider
 
 BY: Final = tuple(name for name in OWNERS if name != "tenant")
@@ -114,7 +115,7 @@ def statements_of(
     """Make a statement for every owner that has cost or usage, by name; the ownerless last.
 
     `previous` is what each owner's own calls cost in the period before; `corrections` are
-    CORRECTION_SCHEMA rows that were booked in the period about closed ones. With a `conversion` the
+    `corrected_buckets` that were booked in the period about closed ones. With a `conversion` the
     statements are in its currency, too.
 
     Raises:
@@ -188,28 +189,32 @@ def _line(row: Mapping[str, Any]) -> StatementLine:
 def _corrected(
     corrections: Iterable[Mapping[str, Any]], plan: StatementPlan
 ) -> Iterator[tuple[str | None, _Drawn]]:
-    """Yield a line an owner, model and closed month whose cost was booked now."""
+    """Yield a line an owner, model, closed month and meter whose cost was booked now."""
     tz = ZoneInfo(plan.zone)
-    sums: dict[tuple[str | None, str | None, str | None, str], dict[date, int]] = {}
+    sums: dict[tuple[str | None, ...], dict[date, tuple[int, int]]] = {}
     for row in corrections:
         month = month_name(row["day"].date(), plan.calendar)
-        booked = sums.setdefault((row[plan.by], row["provider"], row["billing_model"], month), {})
+        what = (row[plan.by], row["provider"], row["billing_model"], month, row["bucket"])
+        booked = sums.setdefault(what, {})
         day = row["applied_at"].astimezone(tz).date()
-        booked[day] = booked.get(day, 0) + row["delta_nusd"]
+        quantity, nusd = booked.get(day, (0, 0))
+        booked[day] = (quantity + int(row["quantity"]), nusd + int(row["cost_nusd"]))
     for key, booked in sorted(
         sums.items(), key=lambda item: [(k is None, k or "") for k in item[0]]
     ):
-        owner, provider, model, month = key
-        if nusd := sum(booked.values()):
+        owner, provider, model, closed, bucket = key
+        quantity, nusd = (sum(part) for part in zip(*booked.values(), strict=True))
+        if quantity or nusd:
             line = StatementLine(
                 provider=vendor(price_provider(provider) if provider else None),
                 model=model or "unknown model",
-                meter=f"correction of {month}",
-                quantity=0,
+                meter=f"{METERS[bucket or WHOLE_CALL]}, correction of {closed}",
+                quantity=quantity,
                 calls=0,
                 cost_nusd=nusd,
             )
-            yield owner, _Drawn(line, tuple(Cell(day, 0, 0, booked[day]) for day in sorted(booked)))
+            cells = (Cell(day, booked[day][0], 0, booked[day][1]) for day in sorted(booked))
+            yield owner, _Drawn(line, tuple(cells))
 
 
 def _weights(lines: Mapping[str | None, list[StatementLine]], rule: SharedRule) -> dict[str, int]:

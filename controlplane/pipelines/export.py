@@ -15,6 +15,7 @@ from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.money import NUSD_PER_USD
 from controlplane.exports import focus_schema
 from controlplane.exports.charges import OWNERS, SKU, UNPRICED_KEYS, Charges, charges_of
+from controlplane.exports.corrections import corrected_buckets
 from controlplane.exports.focus import (
     Correction,
     Layout,
@@ -267,14 +268,17 @@ def _correction_parts(
     layout: Layout, request: ExportRequest, sources: ExportSources
 ) -> Iterator[Part]:
     """Yield what was booked in the window about closed periods; no file where that is nothing."""
-    booked = sources.reader.corrections((request.tenant,), request.window).to_pylist()
+    sides = sources.reader.correction_sides((request.tenant,), request.window)
+    booked = list(corrected_buckets(sides, sources.book))
     if not booked:
         return
     corrections = [
         Correction(
             booked_at=row["applied_at"],
             corrects=layout.closed_period(row["day"]).start,
-            delta_nusd=row["delta_nusd"],
+            delta_nusd=int(row["cost_nusd"]),
+            bucket=row["bucket"],
+            quantity=int(row["quantity"]),
             owners={name: row[name] for name in OWNERS},
             sku={name: row[name] for name in SKU if name in row},
             reason=_why(row["run_id"], row["price_version"]),

@@ -11,6 +11,7 @@ import msgspec
 from controlplane.core.calendar import Period, Window, period_name, window_at, windows
 from controlplane.core.fiscal import FiscalCalendar
 from controlplane.exports.charges import charges_of
+from controlplane.exports.corrections import corrected_buckets
 from controlplane.exports.statement import (
     UNATTRIBUTED,
     Statement,
@@ -66,7 +67,7 @@ def make_statements(
     asked = CostQuery(tenants=(plan.tenant,), window=before, group_by=(plan.by,))
     previous = reader.costs(asked)
     costs = {row[plan.by]: row["cost_nusd"] for row in previous.to_pylist()}
-    corrections = reader.corrections((plan.tenant,), window).to_pylist()
+    corrections = corrected_buckets(reader.correction_sides((plan.tenant,), window), book)
     conversion = None
     if request.currency != USD:
         conversion = _conversion(reader, request, asked, days=days, rates=rates)

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
+from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.signals.schema import CALL_SCHEMA
 
 LATE: Final = "late"
@@ -27,7 +28,14 @@ ADJUSTED_COLUMNS: Final = (
 )
 """Of a call what an adjustment keeps: what budgets select by and reports group by."""
 
+OWNED_BY: Final = tuple(
+    name for name in ADJUSTED_COLUMNS if name not in {"call_id", "start_time", "enforced"}
+)
+"""Whose money it is and for what: a call that changes one of these moves from there to here."""
+
 PRICE_COLUMNS: Final = ("cost_nusd", "cost_state", "cost_reason", "price_id")
+USAGE_COLUMNS: Final = ("input_tokens", "cached_input_tokens", "output_tokens", *BUCKET_NAMES)
+"""Totals as reported, and every bucket."""
 _FIELDS: Final = [
     *(CALL_SCHEMA.field(name) for name in ADJUSTED_COLUMNS),
     *(
@@ -40,6 +48,17 @@ ADJUSTMENT_SCHEMA: Final = pa.schema(
     [*_FIELDS, pa.field("is_correction", pa.bool_(), nullable=False)]
 )
 """One call whose price changed; NULL old or new columns where it did not exist before or after."""
+CORRECTED_SCHEMA: Final = pa.schema(
+    [
+        *ADJUSTMENT_SCHEMA,
+        *(
+            pa.field(f"{age}_{name}", pa.int64())
+            for age in ("old", "new")
+            for name in USAGE_COLUMNS
+        ),
+    ]
+)
+"""The same of a closed call, with all its usage before and after."""
 
 
 class RerateOrder(msgspec.Struct, frozen=True, kw_only=True):

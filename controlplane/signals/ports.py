@@ -83,6 +83,13 @@ class SpanReader(Protocol):
         """Answer CORRECTION_SCHEMA rows that were booked in a window, in one fixed order."""
         ...
 
+    def correction_sides(self, tenants: tuple[str, ...], window: Window) -> Iterator[pa.Table]:
+        """Yield what was booked in a window call by call, as CORRECTION_SIDE_SCHEMA tables.
+
+        In one fixed order, from one moment of the store; as `call_batches` where it fails.
+        """
+        ...
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """Answer SPAN_SCHEMA rows plus `call_id` and `suppressed_reason` (NULL if neither)."""
         ...

@@ -134,9 +134,22 @@ CORRECTION: Final[list["pa.Field[Any]"]] = [
     ],
     pa.field("calls", pa.int64(), nullable=False),
     pa.field("delta_nusd", pa.int64(), nullable=False),  # new less old; unknown counts as 0
+    *[pa.field(bucket, pa.int64(), nullable=False) for bucket in BUCKET_NAMES],  # new less old
 ]
 CORRECTION_SCHEMA: Final = pa.schema(CORRECTION)
-"""What re-rates changed about calls of closed periods, which stay as they were."""
+"""What re-rates and late reports changed about calls of closed periods, which stay as they were."""
+
+_CORRECTION_SIDE: Final[list["pa.Field[Any]"]] = [
+    *CORRECTION[: [field.name for field in CORRECTION].index("calls")],
+    pa.field("call_id", pa.string(), nullable=False),
+    pa.field("start_time", TIMESTAMP, nullable=False),  # of the call
+    pa.field("side_price_id", pa.string()),  # what this side was priced with
+    pa.field("cost_nusd", pa.int64(), nullable=False),
+    *[pa.field(bucket, pa.int64()) for bucket in BUCKET_NAMES],
+    pa.field("sign", pa.int8(), nullable=False),
+]
+CORRECTION_SIDE_SCHEMA: Final = pa.schema(_CORRECTION_SIDE)
+"""A corrected call whose cost is known, as it was booked before (-1) or as it is booked now (+1)."""
 
 SUPPRESSED: Final[list["pa.Field[Any]"]] = [
     pa.field("call_id", pa.string(), nullable=False),

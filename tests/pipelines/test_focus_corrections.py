@@ -1,5 +1,6 @@
 """A closed month stays as it was; what a re-rate finds wrong in it is a correction row of now."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -83,3 +84,65 @@ def test_a_closed_month_is_the_same_bytes_and_its_correction_a_row_of_now(
     assert OCTOBER.start == row["x_CorrectsPeriodStart"]
     assert {None} == {row[name] for name in ("PricingQuantity", "ListUnitPrice", "ConsumedUnit")}
     assert '{"team":"search"}' == row["Tags"]
+
+
+Meters = dict[tuple[str, str | None], tuple[Decimal, Decimal]]
+
+
+def _by_meter(folder: Path) -> Meters:
+    """Quantity and cost by meter and team, over all FOCUS files of an export."""
+    sums: Meters = {}
+    for path in folder.glob("focus-*.parquet"):
+        for row in pq.read_table(path).to_pylist():
+            key = (row["SkuMeter"], json.loads(row["Tags"] or "{}").get("team"))
+            quantity, cost = sums.get(key, (Decimal(0), Decimal(0)))
+            more = row["ConsumedQuantity"] or Decimal(0)
+            sums[key] = (quantity + more, cost + row["BilledCost"])
+    return {key: value for key, value in sums.items() if any(value)}
+
+
+def test_what_is_late_is_told_by_meter_and_owner_as_if_it_had_been_in_time(
+    span_rows: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    """October as it was closed and its corrections are October of a store that closed nothing."""
+    names = ("input_uncached", "cache_read", "cache_write_1h", "output_reasoning", "web_searches")
+    own = [{"provider": "openai", "model": "gpt-4o",
+            "usd": {name: str(2 + number) for number, name in enumerate(names)}}]  # fmt: skip
+    book = PriceBook("book", [], overrides=compile_overrides(own))
+    plain = {
+        "tenant": "acme", "billing_model": "gpt-4o", "start_time": OCTOBER.end - timedelta(days=3),
+        "output_tokens": None, "response_id": "chatcmpl-0123456789abcdef", "trace_lo": 1,
+    }  # fmt: skip
+    first = {**plain, "span_id": 1, "team": "search", "input_uncached": 900, "web_searches": 3}
+    proxy = {**plain, "span_id": 2, "layer": "proxy", "key_role": "proxy", "team": "answers",
+             "input_uncached": 700, "cache_read": 150, "cache_write_1h": 50, "output_reasoning": 40,
+             "web_searches": 4}  # fmt: skip
+    fresh = {**plain, "span_id": 3, "trace_lo": 3, "response_id": None, "input_uncached": 77}
+
+    def told(name: str, *, closes: bool) -> Meters:
+        store = DuckDbSpanStore(None)
+        store.write(priced(span_rows, [first], book), batch_id="b1")
+        if closes:
+            store.close_before(OCTOBER.end, zone="UTC", now=NOW)
+        settle_tick(store, now=NOW, ledger=None)
+        store.write(priced(span_rows, [proxy, fresh], book), batch_id="b2")
+        settle_tick(store, now=NOW, ledger=None)
+        both = Window(OCTOBER.start, NOVEMBER.end)
+        manifest = _export(store, book, tmp_path / name, both)
+        request = ExportRequest(tenant="acme", window=both, kind="statement")
+        said = write_export(
+            ExportSources(store, book), request, tmp_path / f"{name}-s", key=KEY, stamp=STAMP
+        )
+        assert manifest.total_nusd == said.total_nusd
+        store.close()
+        return _by_meter(tmp_path / name)
+
+    late, in_time = told("late", closes=True), told("in time", closes=False)
+    assert in_time == late
+    # 50 tokens written for an hour, at 4 USD a million.
+    assert (Decimal(50), Decimal("0.0002")) == late["Cache write tokens, 1 hour", "answers"]
+    assert not any(team == "search" for _, team in late), "all of it is the other team's"
+    (statement,) = [
+        path.read_text() for path in (tmp_path / "late-s").glob("statement-*-answers.csv")
+    ]
+    assert "Reasoning tokens, correction of 2026-10" in statement

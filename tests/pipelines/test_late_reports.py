@@ -9,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from controlplane.core.calendar import Window
+from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.pipelines.rerate import post_adjustments
 from controlplane.pipelines.settle import settle_tick
+from controlplane.pricing.rerate import RerateOrder
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity, TraceQuery
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
@@ -75,6 +77,16 @@ def _costs(store: DuckDbSpanStore, window: Window) -> tuple[int, int, int]:
     query = CostQuery(tenants=("a",), window=window, granularity=Granularity.TOTAL)
     rows = store.costs(query).to_pylist()
     return tuple(sum(row[n] for row in rows) for n in ("calls", "input_tokens", "cost_nusd"))
+
+
+def _by(store: DuckDbSpanStore, dimension: str, window: Window) -> dict[str | None, list[int]]:
+    """Cost and every bucket, by the value of a dimension; what came to nothing left out."""
+    query = CostQuery(
+        tenants=("a", "b"), window=window, group_by=(dimension,), buckets=BUCKET_NAMES,
+        granularity=Granularity.TOTAL,
+    )  # fmt: skip
+    rows = store.costs(query).to_pylist()
+    return {row[dimension]: [row[name] for name in ("cost_nusd", *BUCKET_NAMES)] for row in rows}
 
 
 def _calls(store: DuckDbSpanStore, window: Window = OCTOBER) -> list[dict[str, Any]]:
@@ -189,3 +201,93 @@ def test_a_tick_that_fails_books_nothing_and_the_next_books_all(
     assert 0 == posting
     assert ((1, 100, 100), (0, 40, 40)) == (_costs(store, OCTOBER), _costs(store, NOVEMBER))
     store.close()
+
+
+def test_a_late_report_moves_every_bucket(store: DuckDbSpanStore, span_rows: Rows) -> None:
+    """Bucket by bucket, the closed month and what was booked later are the revised call."""
+    ledger = Ledger()
+    first = {bucket: 1_000 + number for number, bucket in enumerate(BUCKET_NAMES)}
+    revised = {bucket: 3_000 + number**2 for number, bucket in enumerate(BUCKET_NAMES)}
+    fresh = {bucket: 7 * (number + 1) for number, bucket in enumerate(BUCKET_NAMES)}
+    ids = {"response_id": "chatcmpl-0123456789abcdef"}
+    store.write(span_rows(_report(1, 100, **first, **ids)), batch_id="b1")
+    _close(store)
+    _tick(store, ledger)
+    late = _report(1, 130, layer="proxy", key_role="proxy", span_id=11, **revised, **ids)
+    store.write(span_rows(late, _report(2, 0, cost_state="free", **fresh)), batch_id="b2")
+    for _ in range(2):
+        _tick(store, ledger)
+        assert {None: [100, *first.values()]} == _by(store, "team", OCTOBER)
+        moved = [revised[b] - first[b] + fresh[b] for b in BUCKET_NAMES]
+        assert {None: [30, *moved]} == _by(store, "team", NOVEMBER)
+        store.roll_up(now=NOW + timedelta(hours=1))  # then the cube says the same
+
+
+@pytest.mark.parametrize(
+    ("dimension", "cost"), [("team", 100), ("customer", 130), ("user", 100), ("model", 130)]
+)
+def test_a_late_report_that_names_another_owner_moves_the_money(
+    store: DuckDbSpanStore, span_rows: Rows, dimension: str, cost: int
+) -> None:
+    """Away from the old owner and to the new one, in the open month; twice is once, back is back."""
+    ledger = Ledger()
+    column = {"user": "user_id", "model": "billing_model"}.get(dimension, dimension)
+    ids = {"response_id": "chatcmpl-0123456789abcdef"}
+    store.write(span_rows(_report(1, 100, **ids, input_audio=5, **{column: "old"})), batch_id="b1")
+    _close(store)
+    _tick(store, ledger)
+    names = {**ids, "layer": "proxy", "key_role": "proxy", "span_id": 11, "input_audio": 5}
+    store.write(span_rows(_report(1, cost, **names, **{column: "new"})), batch_id="b2")
+    _tick(store, ledger)
+    audio = BUCKET_NAMES.index("input_audio") + 1
+    closed = _by(store, dimension, OCTOBER)
+    assert {"old": (100, 5)} == {k: (v[0], v[audio]) for k, v in closed.items()}
+    for _ in range(2):
+        booked = _by(store, dimension, NOVEMBER)
+        assert {"old": (-100, -5), "new": (cost, 5)} == {
+            k: (v[0], v[audio]) for k, v in booked.items()
+        }
+        store.write(span_rows(_report(1, cost, **names, **{column: "new"})), batch_id="again")
+        _tick(store, ledger)
+    assert cost - 100 == ledger.total(NOVEMBER)
+    later = _report(1, cost, **names, **{column: "old"}, content_hash=2**63)
+    store.write(span_rows({**later, "duration_us": 10**9}), batch_id="b3")  # the later end wins
+    _tick(store, ledger)
+    back = _by(store, dimension, NOVEMBER)
+    assert {"old": cost - 100} == {k: v[0] for k, v in back.items()} or not (back or cost > 100)
+    posting, _rows = store.rerates.unposted()
+    assert 0 == posting
+
+
+def test_money_moves_between_tenants_and_with_what_was_re_rated(
+    store: DuckDbSpanStore, span_rows: Rows
+) -> None:
+    """What was booked of a call last is what the old owner gives back, a re-rate included."""
+    ledger, ids = Ledger(), {"response_id": "chatcmpl-0123456789abcdef"}
+    store.write(span_rows(_report(1, 100, **ids, team="x")), batch_id="b1")
+    _close(store)
+    _tick(store, ledger)
+
+    def dearer(rows: pa.Table, nusd: int) -> pa.Table:
+        at = rows.schema.get_field_index("cost_nusd")
+        return rows.set_column(at, "cost_nusd", pa.array([nusd] * rows.num_rows, pa.int64()))
+
+    def re_rate(nusd: int) -> None:
+        order = RerateOrder(
+            run_id=f"r{nusd}", window=OCTOBER, price_version="v", closed_before=CLOSED
+        )
+        for day in store.rerates.days(OCTOBER):
+            store.rerates.apply(order, day, lambda rows: dearer(rows, nusd), now=NOW)
+        post_adjustments(store.rerates, ledger, now=NOW)
+
+    re_rate(150)
+    assert {"x": 50} == {k: v[0] for k, v in _by(store, "team", NOVEMBER).items()}
+    names = {**ids, "layer": "proxy", "key_role": "proxy", "span_id": 11, "tenant": "b"}
+    store.write(span_rows(_report(1, 180, **names, team="y")), batch_id="b2")
+    _tick(store, ledger)
+    assert {"x": -100, "y": 180} == {k: v[0] for k, v in _by(store, "team", NOVEMBER).items()}
+    assert {"a": -100, "b": 180} == {k: v[0] for k, v in _by(store, "tenant", NOVEMBER).items()}
+    re_rate(200)
+    assert {"x": -100, "y": 200} == {k: v[0] for k, v in _by(store, "team", NOVEMBER).items()}
+    assert {"a": 100} == {k: v[0] for k, v in _by(store, "tenant", OCTOBER).items()}
+    assert 100 == ledger.total(NOVEMBER)

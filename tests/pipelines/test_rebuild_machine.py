@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from typing_extensions import override
 
 from controlplane.core.calendar import Window
+from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.ingest.subjects import Subject
 from controlplane.pipelines.rerate import apply_rerate, post_adjustments, preview_rerate
 from controlplane.pipelines.settle import rebuild, settle_tick
@@ -48,7 +49,10 @@ SIZE = settings(max_examples=200 if FULL else 6, stateful_step_count=30 if FULL 
 
 
 def _listed(nusd: int, models: tuple[str, ...]) -> list[ListedProvider]:
-    rates = {name: Rate(nusd, 1) for name in ("input_uncached", "output_text")}
+    rates = {
+        name: Rate(nusd, 1)
+        for name in ("input_uncached", "cache_read", "web_searches", "output_text")
+    }
     rows = [
         ListedModel(
             model=name,
@@ -66,7 +70,7 @@ BOOKS = [PriceBook(f"v{n}", _listed(*said)) for n, said in enumerate(VERSIONS)]
 
 def _span(dice: random.Random, number: int, *, prompts: bool) -> dict[str, Any]:
     """A report that may share ids and traces with others, or be a revision of one."""
-    tokens = dice.choice([10, 20])
+    tokens, cached = dice.choice([10, 20]), dice.choice([0, 4])
     ids = [None, f"chatcmpl-{dice.randrange(20):08d}"]
     return {
         "trace_lo": dice.randrange(1, 20),
@@ -84,10 +88,13 @@ def _span(dice: random.Random, number: int, *, prompts: bool) -> dict[str, Any]:
         "billing_model": dice.choice(["m", "m", "m", "fresh", "unknown"]),
         "input_tokens": tokens,
         "output_tokens": 5,
-        "input_uncached": tokens,
+        "input_uncached": tokens - cached,
+        "cache_read": cached,
+        "cached_input_tokens": cached,
         "output_text": 5,
+        "web_searches": dice.choice([None, 2]),
         "tenant": dice.choice(TENANTS),
-        "team": dice.choice([None, "x"]),
+        "team": dice.choice([None, "x", "y"]),
         "user_id": dice.choice(USERS),
     }  # fmt: skip
 
@@ -255,7 +262,8 @@ class StoreMachine(RuleBasedStateMachine):
 class ClosingMachine(StoreMachine):
     """The same while periods are closed, beside a twin that closes none and is sent the same.
 
-    Closed calls stay to the byte, and with the corrections both cost the same. Requests that several
+    Closed calls stay to the byte, and with the corrections both cost and used the same, bucket by
+    bucket and whoever's it is: late reports name other owners. Requests that several
     spans report are left out: they are priced when they are added up, and what a closed one cost
     before its window was re-rated is in no span that a rebuild could read.
     """
@@ -316,6 +324,8 @@ class ClosingMachine(StoreMachine):
         self.settle_twin()
         assert self.frozen == self.closed_calls()
         assert _sums(self.twin) == _sums(self.store)
+        for dimension in ("tenant", "team", "model"):
+            assert _sums_by(self.twin, dimension) == _sums_by(self.store, dimension)
 
     @override
     def teardown(self) -> None:
@@ -328,6 +338,14 @@ def _sums(store: DuckDbSpanStore) -> list[int]:
     (row,) = store.costs(CostQuery(tenants=TENANTS, window=EVER)).to_pylist() or [{}]
     names = ("cost_nusd", "input_tokens", "cached_input_tokens", "output_tokens")
     return [row.get(name, 0) for name in names]
+
+
+def _sums_by(store: DuckDbSpanStore, dimension: str) -> list[tuple[str, list[int]]]:
+    """Cost and every bucket by the value of a dimension; what comes to nothing left out."""
+    names = ("cost_nusd", "input_tokens", "cached_input_tokens", "output_tokens", *BUCKET_NAMES)
+    query = CostQuery(tenants=TENANTS, window=EVER, group_by=(dimension,), buckets=BUCKET_NAMES)
+    rows = [(str(r[dimension]), [r[n] for n in names]) for r in store.costs(query).to_pylist()]
+    return sorted(row for row in rows if any(row[1]))
 
 
 def _answers(store: DuckDbSpanStore) -> list[Any]:

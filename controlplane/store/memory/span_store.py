@@ -248,6 +248,11 @@ class MemorySpanStore:
         del tenants, window
         return CORRECTION_SCHEMA.empty_table()
 
+    def correction_sides(self, tenants: tuple[str, ...], window: Window) -> Iterator[pa.Table]:
+        """See `SpanReader.correction_sides`: nothing is re-rated here."""
+        del tenants, window
+        return iter(())
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""
         call_of = {_identity(row): row["call_id"] for row in self._calls.values()}

@@ -13,7 +13,8 @@ import polars as pl
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
-from controlplane.pricing.rerate import ADJUSTED_COLUMNS, ADJUSTMENT_SCHEMA
+from controlplane.pricing.rerate import CORRECTED_SCHEMA
+from controlplane.store.spans.correction_sql import DUE_CORRECTIONS
 from controlplane.store.spans.database import load, read_sql
 
 _MARK: Final = (
@@ -22,7 +23,6 @@ _MARK: Final = (
     " WHERE is_correction AND posting > (SELECT posted FROM adjustment_state)"
 )
 """The buckets that corrections are charged in have changed."""
-_DUE: Final = read_sql("due_corrections").format(columns=", ".join(ADJUSTED_COLUMNS))
 
 
 class Booking(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ def due_corrections(
     *,
     tenants: tuple[str, ...] = (),
 ) -> pa.Table:
-    """Turn a closed day's ADJUSTMENT_SCHEMA rows into corrections of what was booked last.
+    """Turn a closed day's ADJUSTMENT_SCHEMA rows into CORRECTED_SCHEMA rows against what was booked last.
 
     Args:
         connection: reads the adjustments there are.
@@ -52,8 +52,8 @@ def due_corrections(
     """
     load(connection, adjusted=adjustments)
     asked: dict[str, Any] = {"start": day.start, "end": day.end, "tenants": list(tenants)}
-    found = connection.execute(_DUE, asked).to_arrow_table()
-    return found.select(ADJUSTMENT_SCHEMA.names).cast(ADJUSTMENT_SCHEMA)
+    found = connection.execute(DUE_CORRECTIONS, asked).to_arrow_table()
+    return found.select(CORRECTED_SCHEMA.names).cast(CORRECTED_SCHEMA)
 
 
 def book_adjustments(
@@ -90,6 +90,17 @@ def take_adjustments(
     connection.execute(
         f"CREATE OR REPLACE SEQUENCE adjustment_posting START {int(last[0]) + 1 if last else 1}"
     )
+
+
+def repost_adjustments(connection: duckdb.DuckDBPyConnection, *, after: int) -> None:
+    """Answer every posting as unposted again, to a ledger that has calls up to a version.
+
+    It knows the postings that it has. A re-rate of an open call that comes whole again is left out:
+    the call comes at its present price. In the caller's transaction.
+    """
+    connection.execute("DELETE FROM adjustment_left_out")
+    connection.execute(read_sql("left_out"), {"after": after})
+    connection.execute("UPDATE adjustment_state SET posted = 0")
 
 
 def _with_days(adjustments: pa.Table, zone: str) -> pa.Table:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from controlplane.core.calendar import Window
 from controlplane.signals.queries import CostQuery, Granularity
 from controlplane.signals.schema import TIMESTAMP
-from controlplane.store.spans.cube import call_sums, cube_sums, value_of
+from controlplane.store.spans.cube import BOOKED_SQL, call_sums, cube_sums, value_of
 from controlplane.store.spans.database import load, read_sql
 from controlplane.store.spans.filters import filter_sql
 from controlplane.usage.cost_plan import BUCKET, CostPlan
@@ -61,7 +61,7 @@ def repeated_answer(
         groups=_named(plan),
         sums=call_sums(plan.measures),
         filters=filter_sql(plan.filters, parameters, of_booked=True),
-        booked=read_sql("booked"),
+        booked=BOOKED_SQL,
     )
     found = connection.execute(sql, parameters).to_arrow_table()
     rows = found.filter(
@@ -119,7 +119,7 @@ def _from_calls(
         groups=_named(plan),
         sums=call_sums(plan.measures),
         filters=filter_sql(plan.filters, parameters, of_booked=True),
-        booked=read_sql("booked"),
+        booked=BOOKED_SQL,
     )
     return connection.execute(sql, parameters).to_arrow_table()
 
@@ -159,11 +159,13 @@ def _fold_sql(query: CostQuery, plan: CostPlan) -> str:
         source = "part ASOF JOIN period ON part.bucket >= period.period_start"
     order = [*(["bucket_start"] if bucket else []), "cost_nusd DESC", *names]
     groups = "".join(f"{name}, " for name in names)
+    # A correction is no call and may cost nothing: it can move usage alone.
+    said = " OR ".join(f"sum({measure}) <> 0" for measure in plan.measures)
     return " ".join(
         [
             f"SELECT {bucket}{groups}{cube_sums(plan.measures)}",
             f"FROM {source}",
-            "GROUP BY ALL HAVING sum(calls) > 0 OR sum(cost_nusd) <> 0",
+            f"GROUP BY ALL HAVING {said}",
             f"ORDER BY {', '.join(order)}",
         ]
     )

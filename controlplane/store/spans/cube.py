@@ -5,8 +5,16 @@ from typing import Final
 
 from controlplane.core.money import MAX_NUSD
 from controlplane.core.tokens import BUCKET_NAMES
+from controlplane.pricing.rerate import USAGE_COLUMNS
+from controlplane.store.spans.database import read_sql
 from controlplane.usage.dimensions import CUBE_DIMENSIONS, MEASURES, Dimension
 
+BOOKED_SQL: Final = read_sql("booked").format(
+    usage=", ".join(
+        f"coalesce(new_{name}, 0) - coalesce(old_{name}, 0) AS {name}" for name in USAGE_COLUMNS
+    )
+)
+"""Calls and corrections, where they are charged."""
 _MEASURE_SQL: Final = {
     "calls": "coalesce(sum(counted), 0)",
     "errors": "count(*) FILTER (status = 'error')",

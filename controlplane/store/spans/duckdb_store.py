@@ -100,6 +100,10 @@ class DuckDbSpanStore:
         """See `SpanReader.corrections`."""
         return self._reader.corrections(tenants, window)
 
+    def correction_sides(self, tenants: tuple[str, ...], window: Window) -> Iterator[pa.Table]:
+        """See `SpanReader.correction_sides`."""
+        return self._reader.correction_sides(tenants, window)
+
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""
         return self._reader.trace(query)

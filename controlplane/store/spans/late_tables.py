@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 
 from controlplane.ingest.settlement import IDENTITY_NAMES, Settled
 from controlplane.ingest.span_hash import call_ids
-from controlplane.pricing.rerate import ADJUSTED_COLUMNS, LATE
+from controlplane.pricing.rerate import LATE
 from controlplane.store.spans.adjustments import Booking, book_adjustments
 from controlplane.store.spans.closings import ClosedPeriods
+from controlplane.store.spans.correction_sql import LATE_CORRECTIONS
 from controlplane.store.spans.database import load, read_sql
 
 _DAY: Final = timedelta(days=1)
@@ -24,15 +25,6 @@ _SIDE: Final = ("call_id", *IDENTITY_NAMES)
 _FIRST: Final = (
     "SELECT min(start_time) FROM span_fact"
     " WHERE batch_seq > $after AND batch_seq <= $through AND start_time < $closed"
-)
-_CORRECTIONS: Final = read_sql("late_corrections").format(
-    columns=", ".join(ADJUSTED_COLUMNS),
-    named="call_id, "
-    + ", ".join(
-        f"if(booked.start_time IS NULL, settled.{name}, booked.{name}) AS {name}"
-        for name in ADJUSTED_COLUMNS
-        if name != "call_id"
-    ),
 )
 
 
@@ -86,7 +78,8 @@ class LateTables:
         self._connection.execute(read_sql("late_names"), bounds)
         if self._is_booked(settled.through):
             return
-        made = self._connection.execute(_CORRECTIONS, bounds).to_arrow_table()
+        asked = {"start": bounds["start"], "end": closed.before}
+        made = self._connection.execute(LATE_CORRECTIONS, asked).to_arrow_table()
         book_adjustments(
             self._connection,
             made,

@@ -13,11 +13,13 @@ from controlplane.signals.queries import MAX_BATCH_ROWS, CallQuery, CostQuery, T
 from controlplane.signals.schema import (
     CALL_SCHEMA,
     CORRECTION_SCHEMA,
+    CORRECTION_SIDE_SCHEMA,
     DUPLICATES_SCHEMA,
     SPAN_SCHEMA,
     SUPPRESSED_SCHEMA,
     TIMESTAMP,
 )
+from controlplane.store.spans.correction_sql import CORRECTION_SIDES, CORRECTIONS
 from controlplane.store.spans.cost_answer import cost_answer, repeated_answer
 from controlplane.store.spans.database import SpanDatabase, read_sql
 from controlplane.store.spans.filters import filter_sql
@@ -130,7 +132,16 @@ class SpanTableReader:
         """See `SpanReader.corrections`."""
         asked = {"tenants": list(tenants), "start": window.start, "end": window.end}
         with self._database.reading() as connection:
-            return _table(connection.execute(read_sql("corrections"), asked), CORRECTION_SCHEMA)
+            return _table(connection.execute(CORRECTIONS, asked), CORRECTION_SCHEMA)
+
+    def correction_sides(self, tenants: tuple[str, ...], window: Window) -> Iterator[pa.Table]:
+        """See `SpanReader.correction_sides`."""
+        asked = {"tenants": list(tenants), "start": window.start, "end": window.end}
+        with self._database.reading() as connection:
+            found = connection.execute(CORRECTION_SIDES, asked)
+            for batch in found.to_arrow_reader(MAX_BATCH_ROWS):
+                if batch.num_rows:
+                    yield pa.Table.from_batches([batch]).cast(CORRECTION_SIDE_SCHEMA)
 
     def adjustments(self) -> pa.Table:
         """See `SpanSource.adjustments`."""

@@ -56,14 +56,7 @@ _BOOKED: Final = {
     "start_time": "CASE WHEN is_correction THEN applied_at ELSE start_time END AS start_time",
     "duration_us": "0::BIGINT AS duration_us",
 }
-_UNSAID: Final = (
-    "cost_reason",
-    "response_id",
-    "gateway_call_id",
-    "input_tokens",
-    "cached_input_tokens",
-    "output_tokens",
-)
+_UNSAID: Final = ("response_id", "gateway_call_id")
 _UNPOSTED: Final = read_sql("unposted_adjustments").format(
     columns=", ".join(
         _BOOKED.get(name, f"NULL AS {name}" if name in _UNSAID else name)

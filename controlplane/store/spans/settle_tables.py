@@ -11,8 +11,9 @@ from controlplane.core.calendar import Window
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.settlement import CHANGE_SCHEMA, Settled, Unsettled, empty_unsettled
+from controlplane.store.spans.adjustments import repost_adjustments
 from controlplane.store.spans.closings import ClosedPeriods, Closings
-from controlplane.store.spans.cube import CALL_DIMENSIONS_SQL, CALL_MEASURES_SQL
+from controlplane.store.spans.cube import BOOKED_SQL, CALL_DIMENSIONS_SQL, CALL_MEASURES_SQL
 from controlplane.store.spans.database import (
     SpanDatabase,
     load,
@@ -35,7 +36,7 @@ _DAY: Final = timedelta(days=1)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FILL_CUBE: Final = read_sql("fill_cube").format(
-    dimensions=CALL_DIMENSIONS_SQL, measures=CALL_MEASURES_SQL, booked=read_sql("booked")
+    dimensions=CALL_DIMENSIONS_SQL, measures=CALL_MEASURES_SQL, booked=BOOKED_SQL
 )
 _UNPOSTED: Final = read_sql("unposted").format(columns=", ".join(CHANGE_SCHEMA.names))
 
@@ -119,7 +120,7 @@ class SettleTables:
         """
         after, _ = self._batches()
         self._execute("new_lone", after=after, through=after)  # none
-        self._replace_calls(settled, self.closings.at(after))
+        self._replace_calls(settled, self.closings.at(after), is_known=True)
         self._execute("mark_dirty", now=now)
         self._execute("count_calls")
         self._connection.execute(
@@ -174,11 +175,13 @@ class SettleTables:
     def repost(self, after: int) -> None:
         """Answer every change after a version as unposted again: the ledger has lost them.
 
-        What was replaced since and is forgotten is not taken back: too much is posted, never too
-        little.
+        Adjustments too, whose postings the ledger knows; calls that it is told of whole again have
+        their new price already. What was replaced since and is forgotten is not taken back: too
+        much is posted, never too little.
         """
         with transaction(self._connection):
             self._connection.execute("UPDATE settle_state SET posted = least(posted, ?)", [after])
+            repost_adjustments(self._connection, after=after)
 
     def _fold_accounts(self) -> None:
         """Replace many additions to the emitters' accounts by their sums."""
@@ -204,8 +207,13 @@ class SettleTables:
             through, spans = int(batch_seq), spans + stored
         return after, through
 
-    def _replace_calls(self, settled: Settled, closed: ClosedPeriods | None) -> int:
-        """Put the calls settled in the place of what their reports were; count the changes."""
+    def _replace_calls(
+        self, settled: Settled, closed: ClosedPeriods | None, *, is_known: bool = False
+    ) -> int:
+        """Put the calls settled in the place of what their reports were; count the changes.
+
+        Calls that the ledger knows keep the version that it knows them by.
+        """
         if closed is not None:
             settled = open_side(settled, closed)
         if not settled.examined.num_rows:
@@ -214,6 +222,8 @@ class SettleTables:
         self._has_groups = True
         bounds = _bounds(settled.examined, closed)
         self._compare_calls(settled, bounds)
+        if is_known:
+            self._execute("keep_versions")
         for name in ("delete_calls", "delete_members", "flag_grouped"):
             self._execute(name, **bounds)
         self._connection.execute("INSERT INTO call_member BY NAME FROM suppressed")

@@ -1,5 +1,5 @@
 -- What a cost answer adds up: calls where they started, corrections of closed periods where they were
--- booked. A correction is no call. It moves cost, and tokens if a late report does.
+-- booked. A correction is no call. It moves cost, and usage if a late report does.
 SELECT *, NULL::VARCHAR AS corrects, 1 AS counted
 FROM call
 UNION ALL BY NAME
@@ -14,9 +14,6 @@ SELECT
     coalesce(new_cost_state, old_cost_state) AS cost_state,
     coalesce(new_cost_reason, old_cost_reason) AS cost_reason,
     coalesce(new_cost_nusd, 0) - coalesce(old_cost_nusd, 0) AS cost_nusd,
-    coalesce(new_input_tokens, 0) - coalesce(old_input_tokens, 0) AS input_tokens,
-    coalesce(new_cached_input_tokens, 0) - coalesce(old_cached_input_tokens, 0)
-        AS cached_input_tokens,
-    coalesce(new_output_tokens, 0) - coalesce(old_output_tokens, 0) AS output_tokens
+    {usage}
 FROM adjustment
 WHERE is_correction

@@ -9,7 +9,8 @@ SELECT
     coalesce(billing_model, response_model, request_model) AS billing_model, operation,
     new_price_id AS price_id, new_cost_state AS cost_state,
     count(*) AS calls,
-    sum(coalesce(new_cost_nusd, 0)::HUGEINT - coalesce(old_cost_nusd, 0))::BIGINT AS delta_nusd
+    sum(coalesce(new_cost_nusd, 0)::HUGEINT - coalesce(old_cost_nusd, 0))::BIGINT AS delta_nusd,
+    {moved}
 FROM adjustment
 WHERE is_correction AND tenant = ANY($tenants) AND applied_at >= $start AND applied_at < $end
 GROUP BY ALL

@@ -1,16 +1,18 @@
 -- A closed day's calls as they should have cost, against what was booked of each last: its price, or
 -- the correction after it. A call that costs again what it did first takes its correction back.
+-- Whose it is and what it used is as it was booked: a price moves neither.
 WITH corrected AS (
-    SELECT
-        call_id,
-        arg_max_null(new_cost_nusd, posting) AS cost_nusd,
-        arg_max_null(new_cost_state, posting) AS cost_state,
-        arg_max_null(new_cost_reason, posting) AS cost_reason,
-        arg_max_null(new_price_id, posting) AS price_id
-    FROM adjustment
-    WHERE is_correction AND start_time >= $start AND start_time < $end
-        AND (len($tenants) = 0 OR tenant = ANY($tenants))
-    GROUP BY call_id
+    FROM ({last_booked})
+    WHERE len($tenants) = 0 OR tenant = ANY($tenants)
+),
+
+stored AS (
+    SELECT {whole}
+    FROM call
+    WHERE start_time >= $start AND start_time < $end
+        AND (
+            call_id IN (SELECT call_id FROM corrected) OR call_id IN (SELECT call_id FROM adjusted)
+        )
 ),
 
 rated AS (
@@ -22,24 +24,16 @@ rated AS (
         cost_reason AS old_cost_reason, price_id AS old_price_id,
         cost_nusd AS new_cost_nusd, cost_state AS new_cost_state,
         cost_reason AS new_cost_reason, price_id AS new_price_id
-    FROM call
-    WHERE start_time >= $start AND start_time < $end
-        AND call_id IN (SELECT call_id FROM corrected)
+    FROM stored
+    WHERE call_id IN (SELECT call_id FROM corrected)
         AND call_id NOT IN (SELECT call_id FROM adjusted)
 ),
 
 booked AS (
-    SELECT
-        rated.* REPLACE (
-            if(corrected.call_id IS NULL, old_cost_nusd, corrected.cost_nusd) AS old_cost_nusd,
-            if(corrected.call_id IS NULL, old_cost_state, corrected.cost_state) AS old_cost_state,
-            if(corrected.call_id IS NULL, old_cost_reason, corrected.cost_reason)
-                AS old_cost_reason,
-            if(corrected.call_id IS NULL, old_price_id, corrected.price_id) AS old_price_id
-        ),
-        true AS is_correction
+    SELECT {owned}, {old_price}, {new_price}, {old_usage}, {new_usage}, true AS is_correction
     FROM rated
     LEFT JOIN corrected ON rated.call_id = corrected.call_id
+    LEFT JOIN stored ON rated.call_id = stored.call_id
 )
 
 SELECT *
