@@ -290,7 +290,7 @@ class Admission:
         if refusal.budget and refusal.standing is None:
             standing = self._syncer.standings.get(refusal.budget.id)
             refusal = msgspec.structs.replace(refusal, standing=standing)
-        return RefusedError(refusal, self.policy)
+        return RefusedError(refusal, self.policy, request_id=request.request_id)
 
 
 def _with_tools(features: tuple[str, ...]) -> tuple[str, ...]:

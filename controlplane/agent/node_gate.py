@@ -231,6 +231,7 @@ def _ticket(answer: httpx.Response) -> Ticket:
             said=error,
         ),
         policy,
+        request_id=str(error.get("request_id", "")),
     )
 
 

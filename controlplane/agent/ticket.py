@@ -47,9 +47,19 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefusedError(Exception):
-    """The call must not be sent."""
+    """The call must not be sent.
 
-    def __init__(self, refusal: Refusal, policy: str) -> None:
+    `body` is what HTTP fronts answer: code, message, request_id, policy_generation, rule and the
+    budget with its owner, what is spent, the limit and when it resets.
+    """
+
+    def __init__(self, refusal: Refusal, policy: str, *, request_id: str = "") -> None:
         self.refusal = refusal
         self.policy = policy
+        self.request_id = request_id
         super().__init__(refusal.reason)
+
+    @property
+    def body(self) -> dict[str, object]:
+        """The machine-readable answer."""
+        return self.refusal.body(request_id=self.request_id, policy=self.policy)

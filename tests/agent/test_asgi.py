@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -101,6 +102,34 @@ def test_a_refused_request_does_not_reach_the_application(gate: EmbeddedAgent) -
     order = {"model": "m", "messages": SAY, "user": "b", "headers": {"x-team": "x"}}
     (refused,) = _ask(gate, order)
     assert (429, "d") == (refused.status_code, refused.json()["error"]["rule"])
+
+
+def test_a_refusal_names_the_budget_at_every_front(gate: EmbeddedAgent, control_plane: Any) -> None:
+    control_plane.publish(rate_card=CARD, budgets=[control_plane.budget(limit_nusd=5)])
+    deadline = time.monotonic() + 10
+    while gate.policy != "1.2":
+        assert time.monotonic() < deadline
+        gate.ready()
+        time.sleep(0.02)
+    order = {"model": "m", "messages": SAY, "user": "a", "max_tokens": 9}
+    (answer,) = _ask(gate, {**order, "headers": {"x-request-id": "mine"}})
+    assert (429, "mine") == (answer.status_code, answer.json()["error"]["request_id"])
+
+    def create(**request: Any) -> Any:
+        raise AssertionError(request)
+
+    decorated = governed(create, provider="self-hosted", gate=gate)
+    with pytest.raises(RefusedError) as refused:
+        decorated(**order)
+    assert str(refused.value.body["request_id"]).startswith("req_")
+    told: Any = refused.value.body
+    for body in (answer.json()["error"], told):
+        budget = body["budget"]
+        assert "budget_exhausted" == body["code"]
+        assert ("b1", "team a", "ana", "0.000000005", "0") == tuple(
+            budget[key] for key in ("id", "name", "owner", "limit_usd", "spent_usd")
+        )
+        assert "2036-01-01T00:00:00+00:00" == budget["resets_at"]
 
 
 def test_other_paths_pass(gate: EmbeddedAgent) -> None:

@@ -128,6 +128,15 @@ def test_admit_settle_and_what_is_said(control_plane: Any, start_node: Start) ->
     assert "controlplane_agent_unsettled_holds 0" in node.client.get("/metrics").text
     health = node.client.get("/health").json()
     assert ("healthy", "1.1", 0) == (health["status"], health["policy"], health["unsettled_holds"])
+    unbounded = node.admit(request_id="other", body={**BODY, "nobody_knows": 1})
+    told = unbounded.json()["error"]
+    assert (429, "budget_unbounded_request", "other") == (
+        unbounded.status_code,
+        told["code"],
+        told["request_id"],
+    )
+    assert {"name": "team a", "owner": "ana", "limit_usd": "1"}.items() <= told["budget"].items()
+    assert {"spent_usd", "resets_at"} <= told["budget"].keys()
     policy = node.client.get("/v1/policy").json()
     assert ("1.1", {"tenant": "user"}) == (policy["policy"], policy["dimension_map"])
 
