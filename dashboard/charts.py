@@ -22,12 +22,16 @@ def spend(
     points: Sequence[Point], *, series: list[str], titles: dict[str, str], granularity: str
 ) -> AnyChart:
     """Draw cost over time, stacked by series; a bucket that is not complete is paler."""
-    base = alt.Chart(_values(points)).encode(
+    # Rectangles, not bars: months of a fiscal calendar are no time unit that a chart knows.
+    stacked = alt.Chart(_values(points)).transform_stack(
+        stack="usd", as_=["low", "high"], groupby=["at"], sort=[alt.SortField("rank")]
+    )
+    base = stacked.encode(
         x=_time_axis(granularity),
-        x2="until:T",  # months of a fiscal calendar are no time unit that a chart knows
-        y=alt.Y("usd:Q", stack="zero", title="USD", axis=alt.Axis(format="$,.4~r", tickCount=5)),
+        x2="until:T",
+        y=alt.Y("low:Q", title="USD", axis=alt.Axis(format="$,.4~r", tickCount=5)),
+        y2="high:Q",
         opacity=alt.condition("datum.partial", alt.value(0.45), alt.value(1.0)),
-        order=alt.Order("rank:Q"),
         tooltip=[
             alt.Tooltip(
                 "at:T",
@@ -40,7 +44,7 @@ def spend(
             alt.Tooltip("calls:Q", title=titles["calls"], format=","),
         ],
     )
-    bars = base.mark_bar(stroke="white", strokeWidth=1).encode(color=_color(series))
+    bars = base.mark_rect(stroke="white", strokeWidth=1).encode(color=_color(series))
     return alt.layer(bars).properties(height=_HEIGHT)
 
 
@@ -145,11 +149,12 @@ def _values(points: Sequence[Point]) -> alt.InlineData:
 
 def _time_axis(granularity: str) -> alt.X:
     label = {"hour": "%d %b %H:%M", "month": "%b %Y"}.get(granularity, "%d %b")
+    ticks: Any = "month" if granularity == "month" else 8  # no month is named twice
     return alt.X(
         "at:T",
         title=None,
         scale=alt.Scale(type="utc"),
-        axis=alt.Axis(format=label, labelAngle=0, tickCount=8, labelOverlap=True, grid=False),
+        axis=alt.Axis(format=label, labelAngle=0, tickCount=ticks, labelOverlap=True, grid=False),
     )
 
 

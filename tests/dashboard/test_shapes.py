@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import frames, tracing
+from dashboard import charts, frames, tracing
 from dashboard.client import Table
 from dashboard.money_rows import known
 from dashboard.spoken import UNKNOWN
@@ -132,3 +132,25 @@ def test_idle_time_is_said_with_the_sum_of_both_or_not_at_all() -> None:
 def test_a_cost_that_leaves_calls_out_says_so(usd: str, unpriced: int, shown: str) -> None:
     """Unpriced is never $0.00 (UX-C07)."""
     assert shown == known(usd, unpriced)
+
+
+def test_spend_is_stacked_and_as_wide_as_its_periods() -> None:
+    """Two groups of one fiscal month, and the month after it: 4-4-5 has two starts in a month."""
+    january, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 29, tzinfo=UTC)
+    rows = [row(january, "a", "1"), row(january, "b", "2"), row(end, "a", "4")]
+    asked = answer([{**one, "bucket_end": one["bucket_start"] + timedelta(28)} for one in rows])
+    marks = frames.points(asked, "team", other="", top=["a", "b"])
+    drawn = charts.spend(
+        marks,
+        series=["a", "b"],
+        titles=dict.fromkeys(("time", "group", "cost", "calls", "partial"), ""),
+        granularity="month",
+    ).to_dict()
+    (layer,) = drawn["layer"]
+    assert "rect" == layer["mark"]["type"]
+    fields = {name: layer["encoding"][name]["field"] for name in ("x", "x2", "y", "y2")}
+    assert {"x": "at", "x2": "until", "y": "low", "y2": "high"} == fields
+    (stack,) = layer["transform"]
+    assert ("usd", ["at"], ["low", "high"]) == (stack["stack"], stack["groupby"], stack["as"])
+    assert "timeUnit" not in layer["encoding"]["x"]
+    assert [marks[0].until] * 2 == [marks[1].until, marks[2].at]
