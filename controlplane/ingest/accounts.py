@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from controlplane.ingest.columns import Column, Int64s, contiguous
-from controlplane.ingest.emitters import Emitter
+from controlplane.ingest.emitters import Emitter, instances_of
 from controlplane.ingest.otlp import Decoded
 from controlplane.ingest.ports import Signal, SpoolEntry
-from controlplane.signals.samples import ACCOUNT_SCHEMA, REJECTION_SCHEMA
+from controlplane.signals.samples import ACCOUNT_SCHEMA, INSTANCE_SCHEMA, REJECTION_SCHEMA
 
 LATE: Final = timedelta(hours=1)
 AHEAD: Final = timedelta(minutes=5)
@@ -36,6 +36,7 @@ class Accounts:
         self._late: Counter[_Emitter] = Counter()
         self._ahead: Counter[_Emitter] = Counter()
         self._rejected: Counter[tuple[_Emitter, str]] = Counter()
+        self._instances: Counter[tuple[Emitter, str]] = Counter()
 
     def add_spans(self, decoded: Decoded, spans: pa.Table, entries: Sequence[SpoolEntry]) -> None:
         """Count a batch's spans; `spans` are the attributed ones, `entries` what was decoded.
@@ -48,6 +49,7 @@ class Accounts:
         late = starts < arrived - LATE // _US
         ahead = starts > arrived + AHEAD // _US
         emitters, of_row = _emitters(spans)
+        self._add_instances(decoded, emitters, of_row)
         counts, late_counts, ahead_counts = (
             np.bincount(of_row[rows], minlength=len(emitters)).tolist()
             for rows in (np.ones_like(late), late, ahead)
@@ -65,6 +67,16 @@ class Accounts:
             self._received[emitter] += count
             self._rejected[emitter, reason] += count
 
+    def _add_instances(self, decoded: Decoded, emitters: list[Emitter], of_row: Int64s) -> None:
+        names = instances_of(decoded.resources)
+        if not any(names):
+            return
+        resources = np.asarray(decoded.spans.column("resource").to_numpy(), dtype=np.int64)
+        codes, counts = np.unique(of_row * len(names) + resources, return_counts=True)
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+            if name := names[code % len(names)]:
+                self._instances[emitters[code // len(names)], name] += count
+
     def add(
         self,
         signal: Signal,
@@ -77,6 +89,19 @@ class Accounts:
             self._received[*emitter, signal] += count
         for (emitter, reason), count in rejected.items():
             self._rejected[(*emitter, signal), reason] += count
+
+    def instances(self) -> pa.Table:
+        """Answer the replicas that sent spans as INSTANCE_SCHEMA rows."""
+        rows = [
+            {
+                **emitter._asdict(),
+                "instance": name,
+                "received": count,
+                "last_received": self._arrived,
+            }
+            for (emitter, name), count in self._instances.items()
+        ]
+        return pa.Table.from_pylist(rows, schema=INSTANCE_SCHEMA)
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """Answer the batch as ACCOUNT_SCHEMA and REJECTION_SCHEMA rows."""

@@ -13,6 +13,7 @@ def measure_completeness(
     """Read the meter over a window; all of it is of the tenants named."""
     return read_meter(
         emitters=reader.emitters(tenants, window).to_pylist(),
+        instances=reader.instances(tenants, window).to_pylist(),
         rejections=reader.rejections(tenants, window).to_pylist(),
         growth=reader.growth(tenants, window).to_pylist(),
         calls=reader.counted_calls(tenants, window).to_pylist(),

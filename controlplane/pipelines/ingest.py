@@ -114,5 +114,6 @@ def _signals(
         events=pa.concat_tables([events, logs.rows]),
         accounts=received,
         rejections=rejections,
+        instances=accounts.instances(),
         contents=contents,
     )

@@ -117,6 +117,18 @@ ACCOUNT_SCHEMA: Final = pa.schema(
     ]
 )
 """Of one batch, per emitter and hour; the store adds what became of it."""
+_INSTANCE: Final[list["pa.Field[Any]"]] = [
+    pa.field("tenant", pa.string(), nullable=False),
+    pa.field("key_id", pa.string(), nullable=False),
+    pa.field("service_name", pa.string(), nullable=False),
+    pa.field("instance", pa.string(), nullable=False),  # service.instance.id, else pod or host
+    pa.field("received", pa.int64(), nullable=False),
+    pa.field("last_received", TIMESTAMP, nullable=False),
+]
+INSTANCE_SCHEMA: Final = pa.schema(_INSTANCE)
+"""Of one batch, per emitter of spans and replica of it; those that say no instance are none."""
+MAX_INSTANCES: Final = 64
+"""Replicas of one emitter that are known at a time: programs that live for a request have thousands."""
 REJECTION_SCHEMA: Final = pa.schema(
     [
         *_EMITTER,

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from controlplane.core.calendar import Window
 from controlplane.signals.content import CONTENT_SCHEMA
+from controlplane.signals.samples import INSTANCE_SCHEMA
 
 
 class SignalBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +22,8 @@ class SignalBatch(msgspec.Struct, frozen=True, kw_only=True):
     """ACCOUNT_SCHEMA."""
     rejections: pa.Table
     """REJECTION_SCHEMA."""
+    instances: pa.Table = msgspec.field(default_factory=INSTANCE_SCHEMA.empty_table)
+    """INSTANCE_SCHEMA."""
     contents: pa.Table = msgspec.field(default_factory=CONTENT_SCHEMA.empty_table)
     """CONTENT_SCHEMA; empty unless an installation records content."""
 
@@ -70,7 +73,16 @@ class SignalReader(Protocol):
     def emitters(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """Answer per tenant, key_id, service_name and signal what arrived in the window.
 
-        Columns: received, stored, duplicates, rejected, late, ahead, first_hour, last_received.
+        Columns: received, stored, duplicates, rejected, late, ahead, first_hour, last_received;
+        last_heard, when the program last sent anything, for whichever tenant.
+        """
+        ...
+
+    def instances(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """Answer the replicas of emitters of spans that sent in the window.
+
+        Columns: tenant, key_id, service_name, instance, received (ever), first_received,
+        last_received. At most MAX_INSTANCES of an emitter are known.
         """
         ...
 

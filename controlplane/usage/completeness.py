@@ -14,6 +14,7 @@ import msgspec
 from controlplane.core.money import format_usd
 from controlplane.signals.families.registry import known
 from controlplane.signals.meanings import Meaning
+from controlplane.signals.samples import MAX_INSTANCES
 
 Row = Mapping[str, Any]
 
@@ -90,6 +91,7 @@ class Completeness(msgspec.Struct, frozen=True):
 def read_meter(
     *,
     emitters: Iterable[Row],
+    instances: Iterable[Row],
     rejections: Iterable[Row],
     growth: Iterable[Row],
     calls: Sequence[Row],
@@ -103,6 +105,7 @@ def read_meter(
     counters = tuple(_counters(growth, calls))
     findings = (
         *(found for account in accounts for found in _of_account(account, calls, now=now)),
+        *_of_instances(accounts, instances, calls, now=now),
         *(found for check in counters if (found := _of_counter(check)) is not None),
         *_of_reported_costs(calls),
     )
@@ -152,7 +155,8 @@ def _is_overdue(row: Row, *, now: datetime, least: timedelta) -> bool:
         return False
     gap = (row["last_received"] - row["first_hour"]) / row["received"]
     allowed = min(max(least, GAPS * gap), MAX_SILENCE)
-    return bool(now - row["last_received"] > allowed)
+    heard = max(row["last_received"], row.get("last_heard") or row["last_received"])
+    return bool(now - heard > allowed)
 
 
 def _of_account(
@@ -178,6 +182,54 @@ def _of_account(
     if account.late:
         late = f"{account.late} of {account.stored} stored spans came an hour late or more"
         yield found("late_arrivals", late, severity="info")
+
+
+def _of_instances(
+    accounts: Sequence[Account], instances: Iterable[Row], calls: Sequence[Row], *, now: datetime
+) -> Iterable[QualityFinding]:
+    """Tell of replicas that fell silent while others of their emitter go on."""
+    of_emitter: dict[tuple[str, ...], list[Row]] = {}
+    for row in instances:
+        name = (row["tenant"], row["key_id"], row["service_name"])
+        of_emitter.setdefault(name, []).append(row)
+    for account in accounts:
+        found = of_emitter.get((account.tenant, account.key_id, account.service_name), [])
+        if account.signal != "traces" or account.is_silent or len(found) >= MAX_INSTANCES:
+            continue  # more than are known: they live for a moment each
+        for row in lost_instances(found, now=now):
+            silence = now - row["last_received"]
+            silent = msgspec.structs.replace(account, last_received=row["last_received"])
+            whole = _silent_nusd(silent, calls, now=now)
+            every = sum(one["received"] for one in found)
+            yield QualityFinding(
+                code="silent_instance",
+                severity="warning",
+                tenant=account.tenant,
+                emitter=account.service_name or account.key_id,
+                message=(
+                    f"instance {row['instance']}: nothing for {silence // timedelta(minutes=1)}"
+                    " minutes while others send, and no new one took its place"
+                ),
+                missing_nusd=None if whole is None else whole * row["received"] // every,
+            )
+
+
+def lost_instances(instances: Sequence[Row], *, now: datetime) -> list[Row]:
+    """Choose the replicas that are silent and were not replaced: each new one replaces one."""
+
+    def fell_silent(row: Row) -> bool:
+        return is_silent({**row, "first_hour": row["first_received"]}, now=now)
+
+    fresh = sorted(one["first_received"] for one in instances if not fell_silent(one))
+    lost = []
+    for row in sorted(filter(fell_silent, instances), key=lambda one: one["last_received"]):
+        # A new one begins before the old one ends, where a service is rolled out.
+        successor = next((at for at in fresh if at >= row["last_received"] - MIN_SILENCE), None)
+        if successor is None:
+            lost.append(row)
+        else:
+            fresh.remove(successor)
+    return lost
 
 
 def _silent_nusd(account: Account, calls: Sequence[Row], *, now: datetime) -> int | None:

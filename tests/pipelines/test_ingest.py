@@ -266,6 +266,21 @@ def test_events_and_accounts_follow_the_tenants_of_a_shared_key(
         assert {"acme": [(0,)], "beta": [(0,)], "platform": every} == told
 
 
+def test_the_replicas_of_an_emitter_are_told_apart(ingest: Ingest, store: DuckDbSpanStore) -> None:
+    """By service.instance.id, else by the pod, else by the host."""
+    bodies = []
+    for said in ({"service.instance.id": "i-1", "host.name": "h"}, {"k8s.pod.name": "pod-2"}, {}):
+        request = ExportTraceServiceRequest.FromString(Calls(2).body)
+        for key, text in said.items():
+            request.resource_spans[0].resource.attributes.add(key=key).value.string_value = text
+        bodies.append(request.SerializeToString())
+    ingest(_batch("b1", *bodies, bodies[1]))
+    window = Window(NOW - timedelta(hours=2), NOW + timedelta(hours=2))
+    found = store.signals.instances(("default",), window).to_pylist()
+    assert {"i-1": 2, "pod-2": 4} == {row["instance"]: row["received"] for row in found}
+    assert [] == store.signals.instances(("other",), window).to_pylist()
+
+
 def test_events_on_spans_and_guardrail_spans_are_kept_for_their_call(
     ingest: Ingest, store: DuckDbSpanStore
 ) -> None:

@@ -29,6 +29,10 @@ class SignalTableReader:
         """See `SignalReader.emitters`; whole hours of arrival that the window touches."""
         return self._timed("emitters", tenants, _whole_hours(window))
 
+    def instances(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
+        """See `SignalReader.instances`."""
+        return self._timed("instances", tenants, window)
+
     def rejections(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """See `SignalReader.rejections`."""
         return self._timed("rejections", tenants, _whole_hours(window))

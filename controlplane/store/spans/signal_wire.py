@@ -16,6 +16,7 @@ class SignalMessage(msgspec.Struct, frozen=True, kw_only=True):
     events: bytes
     accounts: bytes
     rejections: bytes
+    instances: bytes
     contents: bytes
 
 

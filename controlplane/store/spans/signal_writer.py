@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from controlplane.core.errors import StoreUnavailableError
+from controlplane.signals.samples import MAX_INSTANCES
 from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
 from controlplane.store.spans.content_tables import insert_content
 from controlplane.store.spans.database import SpanDatabase, load, read_sql, transaction
@@ -73,6 +74,10 @@ class SignalTableWriter:
         self._connection.execute(read_sql("stored_of_batch"), {"batch_id": batch_id})
         self._connection.execute(read_sql("add_account"))
         self._connection.execute(read_sql("add_rejections"))
+        if batch.instances.num_rows:
+            load(self._connection, batch_instance=batch.instances)
+            self._connection.execute(read_sql("forget_instances"))
+            self._connection.execute(read_sql("add_instances"), {"most": MAX_INSTANCES})
 
 
 def _written(counts: tuple[Any, ...], *, replayed: bool) -> SignalsWritten:

@@ -37,7 +37,8 @@ def _growth(meaning: str, increase: float, **said: Any) -> dict[str, Any]:
 
 
 def _read(**said: Any) -> Completeness:
-    rows: dict[str, Any] = {"emitters": [], "rejections": [], "growth": [], "calls": [], **said}
+    empty = dict.fromkeys(("emitters", "instances", "rejections", "growth", "calls"), ())
+    rows: dict[str, Any] = {**empty, **said}
     return read_meter(now=NOW, **rows)
 
 
@@ -69,11 +70,68 @@ def test_a_silent_emitter_costs_its_mean_spend_while_it_is_silent() -> None:
         # Whatever the rhythm, six hours are silence.
         ({"received": 10, "first_hour": NOW - 90 * HOUR, "last_received": NOW - 7 * HOUR}, True),
         ({"received": 9, "last_received": NOW - 7 * HOUR}, False),
+        # It sends for other tenants: this one has nothing to say.
+        ({"last_received": NOW - 4 * HOUR, "last_heard": NOW - MINUTE}, False),
     ],
 )
 def test_what_silence_is(said: dict[str, Any], silent: bool) -> None:  # noqa: FBT001 - a parameter
     (account,) = _read(emitters=[_emitter(**said)]).accounts
     assert silent == account.is_silent
+
+
+def _instance(
+    name: str, *, first: timedelta, last: timedelta, received: int = 400
+) -> dict[str, Any]:
+    return {
+        "tenant": "acme", "key_id": "k", "service_name": "app", "instance": name,
+        "received": received, "first_received": NOW - first, "last_received": NOW - last,
+    }  # fmt: skip
+
+
+def test_a_replica_that_falls_silent_is_found_while_others_send() -> None:
+    """$24 in 8 hours, a third of it this one's, which is silent for 4: $4 are missing."""
+    calls = _calls(cost_nusd=24_000_000_000, first_start=NOW - 12 * HOUR)
+    found = [
+        _instance("a", first=12 * HOUR, last=MINUTE),
+        _instance("b", first=12 * HOUR, last=MINUTE),
+        _instance("c", first=12 * HOUR, last=4 * HOUR),
+    ]
+    meter = _read(emitters=[_emitter()], instances=found, calls=[calls])
+    (finding,) = meter.findings
+    assert ("silent_instance", 4_000_000_000) == (finding.code, finding.missing_nusd)
+    assert "instance c: nothing for 240 minutes" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("instances", "lost"),
+    [
+        # A roll-out: each old one has a new one, which began while it was still there.
+        ([("a", 12, 3, 400), ("b", 12, 3, 400), ("c", 3.1, 0, 90), ("d", 3, 0, 90)], []),
+        # Two went and one came.
+        ([("a", 12, 3, 400), ("b", 12, 2, 400), ("c", 3, 0, 90)], ["b"]),
+        # One that came before the other went does not stand in for it.
+        ([("a", 12, 1, 400), ("c", 3, 0, 90)], ["a"]),
+        # A job that ran once.
+        ([("a", 12, 0, 400), ("job", 5, 4.9, 9)], []),
+        # Functions that live for a request: more of them than are known.
+        ([("a", 12, 3, 400), *((str(n), 12, 3, 20) for n in range(64))], []),
+    ],
+)
+def test_which_replicas_are_lost(
+    instances: list[tuple[str, float, float, int]], lost: list[str]
+) -> None:
+    rows = [
+        _instance(name, first=first * HOUR, last=last * HOUR, received=received)
+        for name, first, last, received in instances
+    ]
+    findings = _read(emitters=[_emitter()], instances=rows).findings
+    assert lost == [one.message.split()[1].rstrip(":") for one in findings]
+
+
+def test_replicas_of_a_silent_emitter_are_one_finding() -> None:
+    rows = [_instance(name, first=12 * HOUR, last=4 * HOUR) for name in "abc"]
+    meter = _read(emitters=[_emitter(last_received=NOW - 4 * HOUR)], instances=rows)
+    assert ["silent_emitter"] == _codes(meter)
 
 
 def test_a_silent_emitter_without_prices_has_no_estimate() -> None:

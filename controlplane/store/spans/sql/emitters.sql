@@ -3,6 +3,13 @@ WITH refused AS (
     FROM emitter_rejection
     WHERE tenant = ANY($tenants) AND hour >= $start AND hour < $end
     GROUP BY ALL
+),
+-- A gateway sends for many tenants: it is not silent because one of them is.
+heard AS (
+    SELECT key_id, service_name, signal, max(last_received) AS last_heard
+    FROM emitter_hour
+    WHERE hour >= $start AND hour < $end
+    GROUP BY ALL
 )
 SELECT
     tenant, key_id, service_name, signal,
@@ -13,8 +20,10 @@ SELECT
     sum(late)::BIGINT AS late,
     sum(ahead)::BIGINT AS ahead,
     min(hour) AS first_hour,
-    max(last_received) AS last_received
+    max(last_received) AS last_received,
+    any_value(last_heard) AS last_heard
 FROM emitter_hour
+JOIN heard USING (key_id, service_name, signal)
 LEFT JOIN refused USING (tenant, key_id, service_name, signal)
 WHERE tenant = ANY($tenants) AND hour >= $start AND hour < $end
 GROUP BY ALL

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,8 @@ from controlplane.core.calendar import Window
 from controlplane.signals.samples import (
     ACCOUNT_SCHEMA,
     EVENT_SCHEMA,
+    INSTANCE_SCHEMA,
+    MAX_INSTANCES,
     REJECTION_SCHEMA,
     SAMPLE_SCHEMA,
 )
@@ -110,6 +113,48 @@ def test_a_batch_counts_once_however_often_it_comes(stores: Stores) -> None:
     assert [{"name": "", "action": "blocked", "events": 1}] == store.signals.guardrails(
         TENANTS
     ).to_pylist()
+
+
+def test_a_gateway_is_heard_whichever_tenant_it_sends_for(stores: Stores) -> None:
+    store, writer = stores
+    said = {"signal": "traces", "key_id": "k", "service_name": "gateway", "received": 1}
+    later = AT + timedelta(minutes=50)
+    accounts = [
+        {**said, "last_received": AT},
+        {**said, "tenant": "beta", "last_received": later},
+        {
+            **said,
+            "tenant": "beta",
+            "key_id": "other",
+            "last_received": later + timedelta(minutes=1),
+        },
+    ]
+    writer.write_signals(_batch(accounts=accounts), batch_id="a")
+    (row,) = store.signals.emitters(TENANTS, WINDOW).to_pylist()
+    assert (AT, later) == (row["last_received"], row["last_heard"])
+
+
+def test_replicas_are_known_up_to_a_number_and_forgotten_after_a_week(stores: Stores) -> None:
+    store, writer = stores
+
+    def send(names: list[str], at: datetime) -> list[tuple[str, int]]:
+        rows = [
+            {"tenant": "acme", "service_name": "app", "instance": name, "received": 5,
+             "last_received": at}
+            for name in names
+        ]  # fmt: skip
+        batch = msgspec.structs.replace(_batch(), instances=_rows(INSTANCE_SCHEMA, *rows))
+        writer.write_signals(batch, batch_id=str(at))
+        found = store.signals.instances(TENANTS, Window(AT, AT + timedelta(days=30)))
+        return [(row["instance"], row["received"]) for row in found.to_pylist()]
+
+    assert [("a", 5), ("b", 5)] == send(["a", "b"], AT)
+    assert [("a", 10), ("b", 5), ("c", 5)] == send(["a", "c"], AT + timedelta(hours=1))
+    crowd = [f"f{n:03}" for n in range(100)]
+    many = send(["a", *crowd], AT + timedelta(hours=2))
+    assert MAX_INSTANCES == len(many)
+    assert ("a", 15) == many[0]
+    assert [("z", 5)] == send(["z"], AT + timedelta(days=8))
 
 
 @pytest.mark.parametrize(
