@@ -40,10 +40,11 @@ def up(
     from controlplane import settings
     from controlplane.bootstrap.lean_imports import keep_out
 
+    loaded = settings.load(config, overrides={"data_dir": data_dir})
     keep_out("pandas")
     from controlplane.bootstrap.up import run
 
-    run(settings.load(config, overrides={"data_dir": data_dir}), demo=demo, json=json)
+    run(loaded, demo=demo, json=json)
 
 
 @app.command()
@@ -61,6 +62,8 @@ def serve(
     from controlplane.bootstrap.allocators import keep_freed_memory
     from controlplane.bootstrap.lean_imports import keep_out
 
+    # First: a wrong line is said at once, and not after the libraries of a whole role.
+    loaded = settings.load(config, overrides={"data_dir": data_dir})
     if role is not ServeRole.DASHBOARD:
         # Streamlit installs pandas, and Arrow would import it at its first array: a second of
         # CPU at every start for what no server here uses.
@@ -68,7 +71,7 @@ def serve(
         keep_freed_memory()
     # Only the module of this role: a collector has no use for Streamlit.
     module = import_module(f"controlplane.bootstrap.{ROLE_MODULES[role]}")
-    module.run(settings.load(config, overrides={"data_dir": data_dir}), supervised=supervised)
+    module.run(loaded, supervised=supervised)
 
 
 @app.command(hidden=True)
