@@ -8,6 +8,7 @@ AHEAD_SECONDS: Final = 2.0  # a lease is sized for this much of the recent rate
 SOON_SECONDS: Final = 1.0
 AHEAD_CALLS: Final = 384  # and for this many calls: slow callers need not ask for each
 LOW_RATIO: Final = 0.25  # of a full lease; with less left it is time to ask
+FORGOTTEN_SECONDS: Final = 20.0  # one call in so many is nobody's
 SMOOTHING: Final = 0.5
 
 
@@ -48,7 +49,7 @@ class Demand(msgspec.Struct):
     @property
     def ahead(self) -> int:
         """What a full lease holds; nothing for a budget that nobody calls."""
-        if self._rate < 1.0:
+        if self._rate * FORGOTTEN_SECONDS < self._per_call:
             return 0
         return max(int(self._rate * AHEAD_SECONDS), int(self._per_call * AHEAD_CALLS), self.largest)
 

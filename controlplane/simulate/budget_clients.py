@@ -10,6 +10,7 @@ from controlplane.simulate.budget_causes import Cause, cause_of
 from controlplane.simulate.budget_proxy import Proxy
 from controlplane.simulate.budget_schedule import MAX_INPUT_TOKENS, MAX_OUTPUT_TOKENS
 from controlplane.simulate.budget_stage import CHILD, START, Stage
+from controlplane.simulate.budget_traces import Traced
 from controlplane.simulate.budget_truth import Call, Draw, WindowId, bill_nusd, heavy_tail
 
 
@@ -36,9 +37,8 @@ class Clients:
             proxy = stage.proxies[number]
             draw = self._draw(chance)
             if chance.random() < schedule.traffic.bypass_ratio:
-                cost = self._cost(draw, draw.output_tokens)
-                stage.truth.bypass(stage.current(), cost)
-                stage.traces.bypassed(draw.number, cost_nusd=cost, at=stage.now())
+                stage.truth.bypass(stage.current(), self._cost(draw, draw.output_tokens))
+                stage.traces.bypassed(self._traced(draw, draw.output_tokens), at=stage.now())
             elif proxy.is_up and len(proxy.calls) < schedule.traffic.concurrency:
                 task = asyncio.ensure_future(self._call(proxy, draw))
                 proxy.calls[draw.number] = task
@@ -78,8 +78,17 @@ class Clients:
         stage = self._stage
         if draw.is_refused:
             return 0
-        return bill_nusd(
-            stage.price(stage.now()), input_tokens=draw.input_tokens, output_tokens=output_tokens
+        return stage.cost(draw.input_tokens, output_tokens)
+
+    def _traced(self, draw: Draw, output_tokens: int) -> Traced:
+        """What the trace of a call says."""
+        rate = self._stage.price(self._stage.now())
+        used = {"input_tokens": draw.input_tokens, "output_tokens": output_tokens}
+        return Traced(
+            number=draw.number,
+            cost_nusd=bill_nusd(rate, **used),
+            is_refused=draw.is_refused,
+            **used,
         )
 
     async def _call(self, proxy: Proxy, draw: Draw) -> None:
@@ -124,7 +133,8 @@ class Clients:
         held = stage.ceiling(draw.input_bound, cap)
         stage.truth.admit(Call(draw=draw, windows=windows, held_nusd=held, cost_nusd=cost))
         if draw.is_unknown:
-            stage.traces.enforced(draw.number, cost_nusd=cost, at=started, seconds=draw.seconds)
+            said = self._traced(draw, output)
+            stage.traces.enforced(said, at=started, seconds=draw.seconds)
         await asyncio.sleep(draw.seconds)
         stage.truth.end(draw.number)
         proxy.settle(ticket, draw, output)

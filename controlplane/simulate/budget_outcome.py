@@ -14,6 +14,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: str
     weather: str
+    unit: str
     holds: int
     proxies: int
     asked: int
@@ -50,6 +51,7 @@ def outcome_of(stage: Stage, clients: Clients) -> Outcome:
     return Outcome(
         seed=schedule.seed,
         weather=schedule.weather.value,
+        unit=schedule.unit.value,
         holds=schedule.holds,
         proxies=schedule.proxies,
         asked=truth.asked,

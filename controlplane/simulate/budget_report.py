@@ -74,6 +74,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     lease_calls_per_request: float | None
     seed: str
     schedules: int
+    schedules_by_unit: dict[str, int]
+    """Of the budgets' limits: USD, tokens or requests."""
     requests: int
     admitted: int
     at_ceiling_ratio: float
@@ -107,6 +109,7 @@ def add_up(seed: str, outcomes: Sequence[Outcome]) -> Figures:
         else None,
         seed=seed,
         schedules=len(outcomes),
+        schedules_by_unit=dict(sorted(Counter(one.unit for one in outcomes).items())),
         requests=sum(one.asked for one in outcomes),
         admitted=sum(one.admitted for one in outcomes),
         at_ceiling_ratio=_ratio(

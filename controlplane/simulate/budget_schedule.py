@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from controlplane.policy.units import BudgetUnit
+
 INPUT_NUSD: Final = 2_500_000_000
 OUTPUT_NUSD: Final = 10_000_000_000
 """Rates of the simulated model, nano-USD per million tokens: 2.5 and 10 USD."""
@@ -119,6 +121,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """What each proxy is leased for times without a server, in ceilings of the largest call."""
     rolling: str | None = None
     """The length of a rolling window, longer than the run; None: windows are days."""
+    unit: BudgetUnit = BudgetUnit.USD
+    """Of the budgets; "nusd" is then an amount in it, here as in the ledger (ADR 045)."""
 
 
 def draw(seed: str, *, weather: Weather | None = None, holds: int | None = None) -> Schedule:
@@ -156,7 +160,15 @@ def draw(seed: str, *, weather: Weather | None = None, holds: int | None = None)
         skew_seconds=0.0 if sky is Weather.CALM else chance.choice((0.0, 0.2, 5.0, 7_200.0)),
         drift_ratio=chance.choice((0.0, 1e-5, 2e-4)),
         events=tuple(_events(chance, sky, proxies=proxies, duration=duration)),
+        unit=_unit(seed),
     )
+
+
+def _unit(seed: str) -> BudgetUnit:
+    """Draw the unit by itself: a schedule is the same in everything else in whatever unit."""
+    chance = random.Random(f"{seed}:unit")  # noqa: S311 - a simulation must be repeatable
+    units = (BudgetUnit.USD, BudgetUnit.TOKENS, BudgetUnit.REQUESTS)
+    return chance.choices(units, (8, 1, 1))[0]
 
 
 def _traffic(chance: random.Random, proxies: int) -> Traffic:

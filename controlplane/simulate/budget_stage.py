@@ -32,7 +32,7 @@ from controlplane.simulate.budget_schedule import (
 )
 from controlplane.simulate.budget_server import TENANT, Around, Server, Sync
 from controlplane.simulate.budget_traces import Traces
-from controlplane.simulate.budget_truth import Truth, WindowId
+from controlplane.simulate.budget_truth import Truth, WindowId, amount_of, bill_nusd
 
 START: Final = datetime(2026, 11, 25, 10, tzinfo=UTC)
 CHILD: Final = "b"
@@ -122,6 +122,7 @@ class Stage:
             owner="o",
             tenant=TENANT,
             limit_nusd=limit_nusd,
+            unit=self.schedule.unit,
             escrow_nusd=min(limit_nusd, self._escrow_nusd),
             window_kind=WindowKind.ROLLING if self.schedule.rolling else WindowKind.CALENDAR,
             period=None if self.schedule.rolling else Period.DAY,
@@ -151,8 +152,15 @@ class Stage:
         return self._rate_at(dearer=is_dearer)
 
     def ceiling(self, input_tokens: int, output_tokens: int) -> int:
-        """The most that a call of this size may cost."""
-        return call_ceiling_nusd(self._card, input_tokens=input_tokens, output_tokens=output_tokens)
+        """The most that a call of this size may cost, in the unit of the budgets."""
+        cost = call_ceiling_nusd(self._card, input_tokens=input_tokens, output_tokens=output_tokens)
+        return amount_of(self.schedule.unit, cost, tokens=input_tokens + output_tokens)
+
+    def cost(self, input_tokens: int, output_tokens: int) -> int:
+        """What a call of this size costs now, in the unit of the budgets."""
+        rate = self.price(self.now())
+        cost = bill_nusd(rate, input_tokens=input_tokens, output_tokens=output_tokens)
+        return amount_of(self.schedule.unit, cost, tokens=input_tokens + output_tokens)
 
     def _proxy(self, number: int) -> Proxy:
         chance, schedule = self._chance, self.schedule

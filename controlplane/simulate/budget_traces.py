@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import msgspec
 import pyarrow as pa
 
 from controlplane.auth.principal import Principal
+from controlplane.budgets.posting import REFUSED
 from controlplane.ingest.settlement import CHANGE_SCHEMA
 from controlplane.policy.wire import Settle
 from controlplane.simulate.budget_server import MODEL, TENANT
@@ -29,6 +31,17 @@ PLAIN: Final[dict[str, object]] = {
 }
 
 
+class Traced(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trace says of a call."""
+
+    number: int
+    input_tokens: int
+    output_tokens: int
+    cost_nusd: int
+    is_refused: bool
+    """By its upstream: it used nothing."""
+
+
 class Traces:
     """Calls that were traced and are not posted yet."""
 
@@ -37,14 +50,14 @@ class Traces:
         self._unreported: dict[str, dict[str, object]] = {}
         self._version = 0
 
-    def bypassed(self, number: int, *, cost_nusd: int, at: datetime) -> None:
+    def bypassed(self, call: Traced, *, at: datetime) -> None:
         """A call that never asked an agent."""
-        self._rows.append(_row(number, cost_nusd, at, seconds=0.1))
+        self._rows.append(_row(call, at, seconds=0.1))
 
-    def enforced(self, number: int, *, cost_nusd: int, at: datetime, seconds: float) -> None:
+    def enforced(self, call: Traced, *, at: datetime, seconds: float) -> None:
         """A call that an agent admitted; it is known as such when the agent has settled it."""
-        row = _row(number, cost_nusd, at, seconds=seconds)
-        self._unreported[f"call{number}"] = {**row, "enforced": True}
+        row = _row(call, at, seconds=seconds)
+        self._unreported[f"call{call.number}"] = {**row, "enforced": True}
 
     def reported(self, settles: Sequence[Settle], _caller: Principal, _now: datetime) -> None:
         """Take the agents' word of calls, as the report store does."""
@@ -63,15 +76,22 @@ class Traces:
         return pa.Table.from_pylist(rows, schema=CHANGE_SCHEMA)
 
 
-def _row(number: int, cost_nusd: int, at: datetime, *, seconds: float) -> dict[str, object]:
+def _row(call: Traced, at: datetime, *, seconds: float) -> dict[str, object]:
+    used: dict[str, object] = {
+        "cost_nusd": call.cost_nusd,
+        "input_tokens": call.input_tokens,
+        "output_tokens": call.output_tokens,
+    }
+    if call.is_refused:
+        used = {"cost_nusd": 0, "cost_state": "free", "cost_reason": REFUSED}
     return {
         **PLAIN,
-        "call_id": f"c{number}",
-        "span_id": number,
+        **used,
+        "call_id": f"c{call.number}",
+        "span_id": call.number,
         "start_time": at,
         "duration_us": int(seconds * 1e6),
         "enforced": False,
-        "cost_nusd": cost_nusd,
-        "response_id": f"response{number}",
-        "gateway_call_id": f"call{number}",
+        "response_id": f"response{call.number}",
+        "gateway_call_id": f"call{call.number}",
     }

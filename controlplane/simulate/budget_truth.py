@@ -13,6 +13,7 @@ import msgspec
 
 from controlplane.core.money import divide_half_even
 from controlplane.policy.document import RatePerMillion
+from controlplane.policy.units import BudgetUnit
 
 MILLION: Final = 1_000_000
 
@@ -47,6 +48,12 @@ def bill_nusd(rate: RatePerMillion, *, input_tokens: int, output_tokens: int) ->
     return divide_half_even(input_tokens * rate.input_nusd, MILLION) + divide_half_even(
         output_tokens * rate.output_nusd, MILLION
     )
+
+
+def amount_of(unit: BudgetUnit, cost_nusd: int, *, tokens: int) -> int:
+    """Return what one call that was served comes to in a unit."""
+    by_unit = {BudgetUnit.USD: cost_nusd, BudgetUnit.TOKENS: tokens, BudgetUnit.REQUESTS: 1}
+    return by_unit[unit]
 
 
 class Waiting(msgspec.Struct):

@@ -196,6 +196,20 @@ def test_the_first_lease_of_a_large_budget_is_a_part_of_it() -> None:
         assert (expected + 10, 10) == (want.want_nusd, want.need_nusd)
 
 
+def test_one_request_a_second_is_demand_for_a_budget_of_requests() -> None:
+    """Whatever the unit: what is asked for ahead is reckoned in calls."""
+    book = LeaseBook()
+    book.accept(_grant("l1", 16), AT)
+    wants = book.wants({}, elapsed_seconds=1.0, now=AT)
+    for second in range(14):
+        assert book.hold({"b": 1}, _later(second))
+        wants = book.wants({}, elapsed_seconds=2.0, now=_later(second))
+    (want,) = wants
+    assert want.want_nusd > 300
+    idle = [book.wants({}, elapsed_seconds=2.0, now=_later(14 + n)) for n in range(6)]
+    assert () == idle[-1]
+
+
 def test_nothing_is_asked_in_advance_of_what_others_wait_for() -> None:
     book = LeaseBook()
     book.accept(_grant("l1", 1_000), AT)

@@ -1,19 +1,12 @@
 """The budget simulator: the limit is kept, the targets are met, and it notices what it must."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 import pytest
-from typing_extensions import override
 
-from controlplane.agent.lease import Instant
-from controlplane.agent.lease_book import LeaseBook
-from controlplane.agent.runtime import Agent
 from controlplane.bootstrap.simulation import memory_ledger, simulate_budgets
-from controlplane.budgets.budget import Budget
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind
-from controlplane.budgets.ports import Ledger, LedgerTransaction
 from controlplane.pipelines.sync import sync
 from controlplane.policy.wire import SyncReply, SyncRequest
 from controlplane.simulate.budget_outcome import Outcome
@@ -22,6 +15,7 @@ from controlplane.simulate.budget_report import add_up, run_schedules
 from controlplane.simulate.budget_schedule import Event, Kind, Schedule, Weather, draw
 from controlplane.simulate.budget_stage import World
 from controlplane.simulate.budget_world import simulate
+from tests.simulate.faults import altered_world, hold_the_p95
 
 SEED = "2026-11-25"
 SMALL = 100
@@ -120,34 +114,6 @@ def test_schedules_hold_everything_that_can_go_wrong() -> None:
     assert all(schedule.traffic.at_ceiling_ratio >= 0.05 for schedule in drawn)
 
 
-class Altered:
-    """A ledger whose entries are altered on their way in."""
-
-    def __init__(self, ledger: Ledger, alter: Callable[[Entry], list[Entry]]) -> None:
-        self._ledger = ledger
-        self._alter = alter
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[LedgerTransaction]:
-        with self._ledger.transaction() as transaction:
-            append = transaction.append
-
-            def altered(entries: Sequence[Entry]) -> None:
-                append([after for entry in entries for after in self._alter(entry)])
-
-            transaction.append = altered  # type: ignore[method-assign]  # the planted fault
-            yield transaction
-
-
-def altered_world(alter: Callable[[Entry], list[Entry]]) -> World:
-    @contextlib.contextmanager
-    def open_ledger() -> Iterator[tuple[Ledger, Callable[[Budget], None]]]:
-        with memory_ledger() as (ledger, put_budget):
-            yield Altered(ledger, alter), put_budget
-
-    return World(open_ledger=open_ledger)
-
-
 def double_grant() -> World:
     """Every other grant is forgotten, so its money is granted again."""
     seen = [0]
@@ -186,28 +152,6 @@ def fork_copies_leases() -> World:
     """A child goes on with its parent's leases (what L11 forbids)."""
     parts = Parts(after_fork=lambda _parent, _child: None)
     return World(open_ledger=memory_ledger, parts=parts)
-
-
-class EstimatingBook(LeaseBook):
-    """Holds what most calls cost, not what they can cost (what L1 forbids)."""
-
-    @override
-    def hold(self, amounts: Mapping[str, int], now: Instant) -> dict[str, str] | None:
-        return super().hold({key: int(0.6 * amount) for key, amount in amounts.items()}, now)
-
-    @override
-    def release(self, leases: Mapping[str, str], unused: Mapping[str, int]) -> dict[str, int]:
-        super().release(leases, {key: int(0.6 * amount) for key, amount in unused.items()})
-        return dict(unused)
-
-
-def hold_the_p95() -> World:
-    def make_agent(*arguments: object, **named: object) -> Agent:
-        agent = Agent(*arguments, **named)  # type: ignore[arg-type]  # passed on as they came
-        agent.holder.book = EstimatingBook()
-        return agent
-
-    return World(open_ledger=memory_ledger, parts=Parts(make_agent=make_agent))
 
 
 @pytest.mark.parametrize(
