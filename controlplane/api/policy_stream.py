@@ -11,8 +11,9 @@ is its pair.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from datetime import datetime
+from types import coroutine
 from typing import Any, Final
 
 from litestar.response.base import ASGIResponse
@@ -38,25 +39,35 @@ _HEADERS: Final = [
 
 
 class Subscriber:
-    """One open stream; `push` and `close` wake the one who waits in `next`."""
+    """One open stream.
 
-    __slots__ = ("_frames", "_is_open", "_waiter", "node", "on_close", "sent")
+    A frame is written where it is pushed: to wake a task for each of ten thousand streams costs
+    several times what the write does. Only what a full socket does not take at once is left to the
+    stream's own task, which waits for it in `write_to`.
+    """
+
+    __slots__ = ("_blocked", "_is_open", "_send", "_waiter", "_waiting", "node", "on_close", "sent")
 
     def __init__(self, node: str, has: Generation | None) -> None:
         self.node = node
         self.sent = has
         self.on_close: Callable[[], None] | None = None
-        self._frames: deque[bytes] = deque()
+        self._waiting: deque[bytes] = deque()
+        self._send: Send | None = None
+        self._blocked: Awaitable[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._is_open = True
 
     def push(self, frame: bytes) -> None:
-        """Queue a frame."""
-        if len(self._frames) >= MAX_WAITING_FRAMES:
-            self.close()
+        """Write a frame, or queue it behind one that the socket has not taken yet."""
+        if not self._is_open:
             return
-        self._frames.append(frame)
-        self._wake()
+        if self._send is not None and self._blocked is None and not self._waiting:
+            self._write(self._send, frame)
+        elif len(self._waiting) < MAX_WAITING_FRAMES:
+            self._waiting.append(frame)
+        else:
+            self.close()
 
     def close(self) -> None:
         """End the stream after what is queued."""
@@ -66,23 +77,44 @@ class Subscriber:
                 self.on_close()
             self._wake()
 
-    async def next(self) -> bytes | None:
-        """Return everything that is queued, waiting for something; None: the stream is over."""
-        while not self._frames:
-            if not self._is_open:
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
+    async def write_to(self, send: Send) -> None:
+        """Write what is pushed, and wait with it for the socket, until the stream is closed."""
+        self._send = send
+        while self._is_open or self._waiting or self._blocked:
+            if self._blocked is not None:
+                await self._blocked
+                self._blocked = None
+            elif self._waiting:
+                frames = b"".join(self._waiting)
+                self._waiting.clear()
+                self._write(send, frames)
+            else:
+                self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
-            finally:
-                self._waiter = None
-        frames = self._frames.popleft() if len(self._frames) == 1 else b"".join(self._frames)
-        self._frames.clear()
-        return frames
+
+    def _write(self, send: Send, frame: bytes) -> None:
+        """Run a send up to where it would wait, which it does for a full socket only."""
+        sending = send({"type": "http.response.body", "body": frame, "more_body": True}).__await__()
+        try:
+            awaited = next(sending)
+        except StopIteration:
+            return
+        except (OSError, RuntimeError):  # the client is gone
+            self.close()
+        else:
+            self._blocked = _go_on(awaited, sending)
+            self._wake()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+@coroutine
+def _go_on(awaited: object, sending: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
+    """Let another task wait for what a send was run up to, and for the rest of it."""
+    yield awaited
+    yield from sending
 
 
 class _Line:
@@ -192,8 +224,7 @@ class EventStream(ASGIResponse):
         }
         try:
             await send(start)
-            while (frames := await subscriber.next()) is not None and not gone.done():
-                await send({"type": "http.response.body", "body": frames, "more_body": True})
+            await subscriber.write_to(send)
             with contextlib.suppress(OSError, RuntimeError):  # it may be gone already
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:

@@ -1,5 +1,7 @@
 """The stream: pushed at once, pinged with the pair in force, never lower, bounded."""
 
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ import pytest
 
 from controlplane import telemetry
 from controlplane.api.app import create_app
+from controlplane.api.policy_stream import MAX_WAITING_FRAMES
 from controlplane.api.policy_watch import PING_SECONDS
 from controlplane.api.server import ApiServer
 from controlplane.auth.roles import ROLE_SCOPES, Role
@@ -178,6 +181,37 @@ def test_too_many_at_once_are_told_to_come_back_later(
     assert len(set(waits)) > 1
     with api.client(proxy) as client:
         assert 200 == client.get("/api/v1/policy").status_code
+
+
+def test_slow_reader_gets_whole_frames_in_order_and_is_cut_off(
+    services: Any, proxy: str, policies: Any, signer: Signer
+) -> None:
+    """What its socket does not take waits, up to a limit; nobody else waits for it."""
+    policies.publish(1, signer=signer)
+    app = create_app(services)
+    names = [f"{number:04d}-" + "x" * 200_000 for number in range(120)]
+    key = {"authorization": f"Bearer {proxy}"}
+    with ApiServer(app) as server, socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.sendall(
+            f"GET /api/v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            f"Authorization: {key['authorization']}\r\n\r\n".encode()
+        )
+        assert slow.recv(64, socket.MSG_PEEK).startswith(b"HTTP/1.1 200")
+        for name in names:
+            app.state.policy_watch.recall(name)
+        url = f"{server.url}/api/v1/stream"
+        with httpx.stream("GET", url, headers=key, timeout=10) as other:  # served meanwhile
+            assert "policy" == next(events(other)).kind
+        got = bytearray()
+        while not got.endswith(b"\r\n0\r\n\r\n"):
+            chunk = slow.recv(1_000_000)
+            assert chunk, "the answer has no end"
+            got += chunk
+    told = re.findall(rb"data: (\d{4})-(x*)", re.sub(rb"\r\n[0-9a-f]+\r\n", b"", bytes(got)))
+    assert [(b"%04d" % number, 200_000) for number in range(len(told))] == [
+        (number, len(rest)) for number, rest in told
+    ]
+    assert MAX_WAITING_FRAMES < len(told) < len(names)
 
 
 def test_server_that_stops_ends_its_streams(

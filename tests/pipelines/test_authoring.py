@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.core.errors import PolicyError
 from controlplane.pipelines.authoring import json_schema, read_text, write_text
-from controlplane.policy.document import RULE_KEYS, Canary, Cap, Failover
+from controlplane.policy.document import RULE_KEYS, Canary, Cap, Failover, Throttle
 from controlplane.policy.rules import PolicyRules
 
 TEXT = """\
@@ -42,8 +42,30 @@ def test_on_and_no_are_words() -> None:
 
 
 def test_json_is_yaml() -> None:
-    """One reader for both."""
-    assert "x" == read_text('{"scope": "x", "rules": []}').rules.scope
+    """One reader for both, and it says the same of both."""
+    text = (
+        '{"scope": "x", "rules": [{"action": "throttle", "id": "\\u00e9", "rps": 1.5,'
+        ' "match": {"model": ["a\\n", "on"]}, "priority": 3}]}'
+    )
+    expected = Throttle(id="é", rps=1.5, match={"model": ("a\n", "on")}, priority=3)
+    rules = read_text(text).rules
+    assert PolicyRules(scope="x", rules=(expected,)) == rules
+    assert rules == read_text(text + " # not JSON").rules
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "line"),
+    [
+        ('{"tenant": "a",\n"tenant": "b"}', "tenant", 2),
+        ('{"rules": [\n{"action": "deny", "id": "d",\n"status": "x"}]}', "rules[0].status", 3),
+        ('{"rules": [\n{"action": "throttle", "id": "t", "rps": 1e999}]}', "rules[0].rps", 2),
+    ],
+)
+def test_mistakes_in_json_have_a_line_too(text: str, field: str, line: int) -> None:
+    """A second value of a key would else win in silence, and no number is infinite."""
+    with pytest.raises(PolicyError) as refused:
+        read_text(text)
+    assert (field, line) == (refused.value.field, refused.value.line)
 
 
 @pytest.mark.parametrize(
