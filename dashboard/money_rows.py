@@ -14,7 +14,7 @@ TERMS: Final = (
 )  # fmt: skip
 CLASSES: Final = (
     "uncaptured", "overcounted", "cache_semantics", "time_boundary", "price", "rounding",
-    "tax_fees", "unexplained",
+    "tax_fees", "booked_later", "unexplained",
 )  # fmt: skip
 FIGURES: Final = (
     "request", "million_tokens", "successful_outcome", "gpu_hour", "active_user", "customer",

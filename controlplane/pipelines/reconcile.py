@@ -16,6 +16,7 @@ from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
 from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.exports.charges import charges_of
+from controlplane.exports.corrections import corrected_buckets
 from controlplane.pricing.currency import USD, RateTable
 from controlplane.pricing.itemize import WHOLE_CALL
 from controlplane.pricing.model_words import ModelWords
@@ -24,6 +25,7 @@ from controlplane.pricing.providers import price_provider
 from controlplane.signals.billing import BillFile, BillLine
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CallQuery
+from controlplane.signals.schema import TIMESTAMP
 from controlplane.usage.reconcile import CLASSES, Compared, ReconciledCell, Tolerance, reconcile
 from controlplane.usage.reconcile_usage import EDGE_MINUTES, Edge, LedgerLine
 
@@ -98,6 +100,8 @@ class ReconciliationReport(msgspec.Struct, frozen=True, kw_only=True):
     billed_in: dict[str, str] = {}
     """What was billed by currency, as the bill says it."""
     rates: tuple[UsedRate, ...] = ()
+    booked_later: dict[str, str] = {}
+    """What corrections of these days came to, by the month (in `zone`) that they were booked in."""
 
 
 def reconcile_bill(
@@ -166,6 +170,7 @@ def reconcile_bill(
         rows=tuple(_row(cell) for cell in result.cells),
         billed_in=_billed_in(said),
         rates=rates,
+        booked_later=ours.booked_later(),
     )
 
 
@@ -246,6 +251,7 @@ class _Ledger:
         self._names: dict[str, str] = {}
         self._words: ModelWords | None = None
         self._rows = self._summed(window)
+        self._later = self._corrected(window)
         self.unpriced_calls = sum(
             row["calls"] for row in self._rows if row["cost_nusd"] is None and row["is_call"]
         )
@@ -275,7 +281,7 @@ class _Ledger:
     def key_dimension(self, keys: set[str]) -> str | None:
         """Return which of our dimensions the bill's keys are values of; None if of none."""
         for dimension in KEYS:
-            if keys & {row[dimension] for row in self._rows}:
+            if keys & {row[dimension] for row in (*self._rows, *self._later)}:
                 return dimension
         return None
 
@@ -290,9 +296,19 @@ class _Ledger:
                 quantity=row["quantity"],
                 cost_nusd=row["cost_nusd"],
                 calls=row["calls"],
+                is_later=is_later,
             )
-            for row in self._rows
+            for is_later, rows in ((False, self._rows), (True, self._later))
+            for row in rows
         ]
+
+    def booked_later(self) -> dict[str, str]:
+        """Return what corrections came to, by the month that they were booked in."""
+        sums: dict[str, int] = {}
+        for row in self._later:
+            month = f"{row['applied_at'].astimezone(self._zone):%Y-%m}"
+            sums[month] = sums.get(month, 0) + row["cost_nusd"]
+        return {month: format_usd(sums[month]) for month in sorted(sums)}
 
     def edges(self, dimension: str | None) -> Iterator[Edge]:
         """Yield our usage within minutes of both ends."""
@@ -346,6 +362,31 @@ class _Ledger:
         for batch in self._reader.call_batches(unpriced):
             rows += self._unpriced(self._of_provider(batch).to_pylist())
         return rows
+
+    def _corrected(self, window: Window) -> list[dict[str, Any]]:
+        """Return what was booked later about calls of these days, by bucket."""
+        sides = self._reader.correction_sides(self._asked.tenants, window, of_calls=True)
+        moved = corrected_buckets((self._on_its_day(batch) for batch in sides), self._book)
+        return [
+            {
+                **row,
+                "day": row["day"].date(),
+                "meter": meter_of(row["bucket"]),
+                "quantity": int(row["quantity"]),
+                "cost_nusd": int(row["cost_nusd"]),
+                "calls": 1,
+            }
+            for row in moved
+        ]
+
+    def _on_its_day(self, batch: pa.Table) -> pa.Table:
+        """Name each correction's day in the zone of the bill."""
+        ours = self._of_provider(batch)
+        frame = pl.DataFrame(pl.from_arrow(ours.select(["start_time"])))
+        local = pl.col("start_time").dt.convert_time_zone(self._asked.zone).dt.date()
+        days = frame.select(local.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")).to_series()
+        at = ours.schema.get_field_index("day")
+        return ours.set_column(at, ours.schema.field(at), days.to_arrow().cast(TIMESTAMP))
 
     def _of_provider(self, batch: pa.Table) -> pa.Table:
         frame = pl.DataFrame(pl.from_arrow(batch.select(["provider"])))

@@ -83,9 +83,12 @@ class SpanReader(Protocol):
         """Answer CORRECTION_SCHEMA rows that were booked in a window, in one fixed order."""
         ...
 
-    def correction_sides(self, tenants: tuple[str, ...], window: Window) -> Iterator[pa.Table]:
+    def correction_sides(
+        self, tenants: tuple[str, ...], window: Window, *, of_calls: bool = False
+    ) -> Iterator[pa.Table]:
         """Yield what was booked in a window call by call, as CORRECTION_SIDE_SCHEMA tables.
 
+        With `of_calls` it is what was booked, whenever, about calls that start in the window.
         In one fixed order, from one moment of the store; as `call_batches` where it fails.
         """
         ...

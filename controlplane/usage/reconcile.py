@@ -9,7 +9,11 @@ Classes of a residual (billed minus ours), each a sum of money with a sign:
     price            the same usage at another price, steadily; or at one that we do not know
     rounding         no more than the bill's own decimals and ours can make
     tax_fees         lines of the bill that are taxes, fees or credits
+    booked_later     what corrections of these days came to, which a later period was charged with
     unexplained      the rest; nothing is ever put into a class to make this one small
+
+A bill is compared with our calls as they are known now, corrections included; the ledger of the days
+is as they were closed, and `booked_later` is what lies between.
 
 With quantities in the bill, usage is compared first, meter by meter, valued at our own price of that
 day; only what the same usage costs differently is a matter of price. Without quantities only money
@@ -39,7 +43,7 @@ from controlplane.usage.reconcile_usage import (
 
 CLASSES: Final = (
     "uncaptured", "overcounted", "cache_semantics", "time_boundary", "price", "rounding",
-    "tax_fees", "unexplained",
+    "tax_fees", "booked_later", "unexplained",
 )  # fmt: skip
 STEADY: Final = Fraction(1, 200)
 """A ratio within half a percent of the median is the same ratio."""
@@ -136,6 +140,11 @@ class _Cell(msgspec.Struct):
     ledger_quantity: int | None = None
     classes: dict[str, Fraction] = {}
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether we have any of it, in time or late."""
+        return bool(self.ledger or self.unpriced or self.classes.get("booked_later"))
+
     def put(self, name: str, amount: Fraction) -> None:
         if amount:
             self.classes[name] = self.classes.get(name, _ZERO) + amount
@@ -196,6 +205,11 @@ def _grain_of(lines: Sequence[BillLine]) -> _Grain:
 def _add_ledger(cells: dict[CellKey, _Cell], ledger: Iterable[LedgerLine], grain: _Grain) -> None:
     for line in ledger:
         cell = cells.setdefault(grain.of(line.day, (line.model, line.key, line.meter)), _Cell())
+        if line.is_later:
+            cell.put("booked_later", Fraction(line.cost_nusd or 0))
+            cell.slack += line.calls * _HALF
+            cell.expected += line.cost_nusd or 0
+            continue
         if grain.meter:
             cell.ledger_quantity = (cell.ledger_quantity or 0) + line.quantity
         if line.cost_nusd is None:
@@ -242,7 +256,7 @@ def _compare_money(cells: Mapping[CellKey, _Cell], *, with_quantities: bool) -> 
     for by_day in series.values():
         fewest = 1 if with_quantities else MIN_STEADY_DAYS
         ratio = _steady_ratio(list(by_day.values()), fewest=fewest)
-        is_seen = any(cell.ledger or cell.unpriced for cell in by_day.values())
+        is_seen = any(cell.is_seen for cell in by_day.values())
         is_billed = any(cell.billed for cell in by_day.values())
         left: dict[date, Fraction] = {}
         for day, cell in by_day.items():

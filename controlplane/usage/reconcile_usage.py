@@ -36,6 +36,8 @@ class LedgerLine(msgspec.Struct, frozen=True, kw_only=True):
     quantity: int
     cost_nusd: int | None
     calls: int
+    is_later: bool = False
+    """A correction of a closed period: usage and cost more, or less, booked in a later one."""
 
 
 class Edge(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,7 +49,8 @@ def store(span_rows: Callable[..., pa.Table], book: PriceBook) -> DuckDbSpanStor
 
 
 def test_every_class_is_planted() -> None:
-    assert set(CLASSES) == set(golden.EXPECTED)
+    """What was booked later is in no bill but in the ledger: `test_reconcile` plants it."""
+    assert {*CLASSES} - {"booked_later"} == {*golden.EXPECTED}
 
 
 @pytest.mark.parametrize(("source", "name"), CASES)

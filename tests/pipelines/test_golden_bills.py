@@ -46,7 +46,7 @@ def store(span_rows: Callable[..., pa.Table], book: PriceBook) -> DuckDbSpanStor
 
 def test_every_class_has_a_recorded_bill() -> None:
     """And the files are what the script beside them writes."""
-    assert set(CLASSES) == set(EXPECTED)
+    assert {*CLASSES} - {"booked_later"} == {*EXPECTED}  # that one is of the ledger: test_reconcile
     assert EXPECTED == golden.EXPECTED
     for name in EXPECTED:
         recorded = (FOLDER / f"{name}.openai.json").read_text(encoding="utf-8")

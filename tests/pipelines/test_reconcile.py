@@ -328,6 +328,28 @@ def test_a_bill_without_a_line_or_of_years_is_refused(
         run(store, book, ends)
 
 
+@pytest.mark.parametrize("with_usage", [True, False])
+def test_what_was_booked_in_a_later_period_is_a_line_of_its_own(
+    book: PriceBook, span_rows: Rows, *, with_usage: bool
+) -> None:
+    """A third of the calls came after the days were closed; a bill is of all that was used."""
+    store, made = DuckDbSpanStore(None), calls()
+    closed, now = WINDOW.end, datetime(2026, 11, 3, tzinfo=UTC)
+    in_time, late = [c for n, c in enumerate(made) if n % 3], made[::3]
+    store.write(priced(span_rows, in_time, book), batch_id="b1")
+    store.close_before(closed, zone="UTC", now=now)
+    settle_tick(store, now=now, ledger=None)
+    store.write(priced(span_rows, late, book), batch_id="b2")
+    settle_tick(store, now=now, ledger=None)
+    report = run(store, book, bill(made, with_usage=with_usage))
+    ours, later = (sum(line["cost_usd"] for line in bill(some)) for some in (in_time, late))
+    assert {"booked_later": later} == found(report)
+    assert ours == Decimal(report.ledger_usd), "the days stay as they were closed"
+    assert {"2026-11": later} == {m: Decimal(usd) for m, usd in report.booked_later.items()}
+    assert report.within_tolerance
+    store.close()
+
+
 def test_every_class_has_a_name(store: DuckDbSpanStore, book: PriceBook) -> None:
     report = run(store, book, bill(calls()))
     assert set(CLASSES) == set(report.classes)

@@ -248,9 +248,11 @@ class MemorySpanStore:
         del tenants, window
         return CORRECTION_SCHEMA.empty_table()
 
-    def correction_sides(self, tenants: tuple[str, ...], window: Window) -> Iterator[pa.Table]:
+    def correction_sides(
+        self, tenants: tuple[str, ...], window: Window, *, of_calls: bool = False
+    ) -> Iterator[pa.Table]:
         """See `SpanReader.correction_sides`: nothing is re-rated here."""
-        del tenants, window
+        del tenants, window, of_calls
         return iter(())
 
     def trace(self, query: TraceQuery) -> pa.Table:

@@ -68,18 +68,27 @@ CORRECTIONS: Final = read_sql("corrections").format(
         "sum(coalesce(new_{name}, 0)::HUGEINT - coalesce(old_{name}, 0))::BIGINT AS {name}",
     )
 )
-CORRECTION_SIDES: Final = read_sql("correction_sides").format(
-    columns=", ".join(
-        {"price_id": "booked_price_id AS price_id"}.get(name, name)
-        for name in CORRECTION_SIDE_SCHEMA.names
-    ),
-    **{
-        age: _each(("cost_nusd", *BUCKET_NAMES), f"{age}_{{name}} AS {{name}}")
-        + f", {age}_price_id AS side_price_id"
-        for age in ("old", "new")
-    },
-)
-"""Parameters of both: tenants, start and end of when it was booked."""
+
+
+def _sides(at: str) -> str:
+    return read_sql("correction_sides").format(
+        at=at,
+        columns=", ".join(
+            {"price_id": "booked_price_id AS price_id"}.get(name, name)
+            for name in CORRECTION_SIDE_SCHEMA.names
+        ),
+        **{
+            age: _each(("cost_nusd", *BUCKET_NAMES), f"{age}_{{name}} AS {{name}}")
+            + f", {age}_price_id AS side_price_id"
+            for age in ("old", "new")
+        },
+    )
+
+
+CORRECTION_SIDES: Final = _sides("applied_at")
+"""Parameters: tenants, start and end of when it was booked."""
+SIDES_OF_CALLS: Final = _sides("start_time")
+"""The same of when the calls were."""
 DUE_CORRECTIONS: Final = read_sql("due_corrections").format(
     whole=_WHOLE,
     columns=_COLUMNS,

@@ -100,9 +100,11 @@ class DuckDbSpanStore:
         """See `SpanReader.corrections`."""
         return self._reader.corrections(tenants, window)
 
-    def correction_sides(self, tenants: tuple[str, ...], window: Window) -> Iterator[pa.Table]:
+    def correction_sides(
+        self, tenants: tuple[str, ...], window: Window, *, of_calls: bool = False
+    ) -> Iterator[pa.Table]:
         """See `SpanReader.correction_sides`."""
-        return self._reader.correction_sides(tenants, window)
+        return self._reader.correction_sides(tenants, window, of_calls=of_calls)
 
     def trace(self, query: TraceQuery) -> pa.Table:
         """See `SpanReader.trace`."""

@@ -19,7 +19,7 @@ from controlplane.signals.schema import (
     SUPPRESSED_SCHEMA,
     TIMESTAMP,
 )
-from controlplane.store.spans.correction_sql import CORRECTION_SIDES, CORRECTIONS
+from controlplane.store.spans.correction_sql import CORRECTION_SIDES, CORRECTIONS, SIDES_OF_CALLS
 from controlplane.store.spans.cost_answer import cost_answer, repeated_answer
 from controlplane.store.spans.database import SpanDatabase, read_sql
 from controlplane.store.spans.filters import filter_sql
@@ -134,11 +134,13 @@ class SpanTableReader:
         with self._database.reading() as connection:
             return _table(connection.execute(CORRECTIONS, asked), CORRECTION_SCHEMA)
 
-    def correction_sides(self, tenants: tuple[str, ...], window: Window) -> Iterator[pa.Table]:
+    def correction_sides(
+        self, tenants: tuple[str, ...], window: Window, *, of_calls: bool = False
+    ) -> Iterator[pa.Table]:
         """See `SpanReader.correction_sides`."""
         asked = {"tenants": list(tenants), "start": window.start, "end": window.end}
         with self._database.reading() as connection:
-            found = connection.execute(CORRECTION_SIDES, asked)
+            found = connection.execute(SIDES_OF_CALLS if of_calls else CORRECTION_SIDES, asked)
             for batch in found.to_arrow_reader(MAX_BATCH_ROWS):
                 if batch.num_rows:
                     yield pa.Table.from_batches([batch]).cast(CORRECTION_SIDE_SCHEMA)

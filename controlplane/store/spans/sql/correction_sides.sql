@@ -10,7 +10,7 @@ WITH booked AS (
         coalesce(new_cost_state, old_cost_state) AS cost_state
     FROM adjustment
     WHERE is_correction AND tenant = ANY($tenants)
-        AND applied_at >= $start AND applied_at < $end
+        AND {at} >= $start AND {at} < $end
 )
 
 SELECT {columns}
