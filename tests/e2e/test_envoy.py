@@ -457,9 +457,15 @@ def test_without_the_changing_filter_a_call_is_told_what_to_ask_for(asking_world
     before = len(asking_world.state()["settled"])
     assert 200 == asking_world.client.post(url, json=order).status_code
     asking_world.until(lambda state: len(state["settled"]) > before)
+    _check_that_it_holds_under_load(asking_world)  # ext_authz asks, ext_proc only reads usage
 
 
 def test_a_budget_holds_under_load_through_envoy(world: World) -> None:
+    _check_that_it_holds_under_load(world)
+
+
+def _check_that_it_holds_under_load(world: World) -> None:
+    """Twenty clients spend a budget of a hundred calls from leases, and no more."""
     world.until(lambda state: not state["standing"]["leased_nusd"])
     standing = world.state()["standing"]
     taken = standing["limit_nusd"] - standing["free_nusd"]
