@@ -87,7 +87,8 @@ def cost_of(measures: dict[str, Any]) -> str:
     known = spoken.money(measures["cost_usd"])
     if not measures["unpriced_calls"]:
         return known
-    return spoken.UNKNOWN if known == spoken.money("0") else f"≥ {known}"
+    is_none = known in {spoken.UNKNOWN, spoken.money("0")}
+    return spoken.UNKNOWN if is_none else f"≥ {known}"
 
 
 def corrections(meta: Mapping[str, Any]) -> str:

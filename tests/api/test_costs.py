@@ -25,6 +25,8 @@ def test_costs_are_exact_and_say_what_they_exclude(api: Any, acme: str) -> None:
     assert by_team["acme-team"]["cost_usd"] == "7.500000005"
     assert by_team["acme-team"]["cost_nusd"] == "7500000005"
     assert by_team[None]["unpriced_tokens"] == 30
+    # What nobody knows the cost of is null in a row, and in no sum.
+    assert (None, None) == (by_team[None]["cost_usd"], by_team[None]["cost_nusd"])
     assert body["meta"]["currency"] == "USD"
     assert body["meta"]["tenants"] == ["acme"]
     assert body["meta"]["data_through"] == "2026-11-20T10:07:00Z"
@@ -41,7 +43,9 @@ def test_arrow_and_json_hold_the_same_table(api: Any, acme: str) -> None:
         table = stream.read_all()
     assert as_json["columns"] == table.column_names
     assert [row["cost_usd"] for row in as_json["rows"]] == table["cost_usd"].to_pylist()
-    assert [int(row["cost_nusd"]) for row in as_json["rows"]] == table["cost_nusd"].to_pylist()
+    said = [row["cost_nusd"] for row in as_json["rows"]]
+    assert [one and int(one) for one in said] == table["cost_nusd"].to_pylist()
+    assert None in said  # the hour whose only call has no price
     assert table.schema.metadata is not None
     assert b"7.500000005" in table.schema.metadata[META_KEY]
 

@@ -71,7 +71,7 @@ class CostController(Controller):
 
         Rows have `bucket_start` and `bucket_end` (unless granularity is total), the group-by columns
         (null is unattributed) and the measures; `meta.totals` sums them over the whole answer and
-        `cost_usd` excludes `unpriced_calls`. `meta.idle` is the idle time of GPU pools that no call
+        `cost_usd` excludes `unpriced_calls`; of a row it is null where nothing is known. `meta.idle` is the idle time of GPU pools that no call
         carries, and both together; null where a filter is asked for. List prices, USD.
         Cost that was booked in the window about a closed period is in all sums: rows grouped by
         `corrects` name its day, `meta.corrections` its month.
@@ -89,7 +89,7 @@ class CostController(Controller):
         meta["corrections"] = corrections_of(services.reader, query)
         if p.one(given, "compare"):
             meta["previous"] = _previous(query, services, now_nusd=totals(table)["cost_nusd"])
-        return respond(request, table, meta=meta)
+        return respond(request, _without_unknown(table), meta=meta)
 
 
 def cost_query(
@@ -135,6 +135,14 @@ def check_window(window: Window, granularity: Granularity, *, prefix: str = "") 
             f"{granularity.value} serves at most {most} days",
             "Use a coarser one or a shorter window",
         )
+
+
+def _without_unknown(table: pa.Table) -> pa.Table:
+    """Put null for a cost of which nothing is known: a sum of 0 beside unpriced calls."""
+    rows = zip(table["cost_nusd"].to_pylist(), table["unpriced_calls"].to_pylist(), strict=True)
+    known = [None if unpriced and not cost else cost for cost, unpriced in rows]
+    at = table.column_names.index("cost_nusd")
+    return table.set_column(at, "cost_nusd", pa.array(known, pa.int64()))
 
 
 def _with_ends(table: pa.Table, query: CostQuery) -> pa.Table:
