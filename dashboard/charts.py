@@ -13,6 +13,7 @@ PALETTE: Final = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#7F3C8D",
 )  # fmt: skip
 OTHER: Final = "#9AA0A6"
+USD: Final = "USD"
 _HEIGHT: Final = 320
 
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
@@ -49,10 +50,16 @@ def spend(
 
 
 def area(
-    points: Sequence[Point], *, series: list[str], titles: dict[str, str], granularity: str
+    points: Sequence[Point],
+    *,
+    series: list[str],
+    titles: dict[str, str],
+    granularity: str,
+    unit: str = USD,
 ) -> AnyChart:
-    """Draw cost over time as stacked areas; the incomplete end is shaded and labelled."""
+    """Draw cost over time as stacked areas in a currency; the incomplete end is marked."""
     shown = _values(points)
+    money = "$,.4~r" if unit == USD else ",.4~r"
     areas = (
         alt.Chart(shown)
         # A group without calls in a bucket has no row: it is zero there, not a straight line across.
@@ -61,13 +68,13 @@ def area(
         .encode(
             x=_time_axis(granularity),
             y=alt.Y(
-                "sum(usd):Q", stack="zero", title="USD", axis=alt.Axis(format="$,.4~r", tickCount=5)
+                "sum(usd):Q", stack="zero", title=unit, axis=alt.Axis(format=money, tickCount=5)
             ),
             color=_color(series),
             order=alt.Order("rank:Q"),
             tooltip=[
                 alt.Tooltip("series:N", title=titles["group"]),
-                alt.Tooltip("sum(usd):Q", title=titles["cost"], format="$,.4~r"),
+                alt.Tooltip("sum(usd):Q", title=f"{titles['cost']} ({unit})", format=money),
             ],
         )
     )

@@ -21,7 +21,10 @@ _CHART_TITLES: Final = ("time", "group", "cost", "calls", "partial")
 
 
 class Point(msgspec.Struct, frozen=True):
-    """One mark of a chart; `usd` is a float because a pixel is, `cost` is what is read."""
+    """One mark of a chart; `usd` is a float because a pixel is, `cost` is what is read.
+
+    In a chart in another currency `usd` is of that: the axis names the unit.
+    """
 
     at: str
     until: str

@@ -1,12 +1,15 @@
 """Answers about money in the shape that the finance pages draw. Nothing is added up here."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
 from dashboard import spoken
 from dashboard.client import Table
+from dashboard.frames import Point
 
 TERMS: Final = (
     "volume", "mix", "recognition", "input_size", "cache", "output_size", "other_usage", "price",
@@ -231,3 +234,34 @@ def currency_groups(answer: Mapping[str, Any], names: dict[str, str]) -> pa.Tabl
             names["amount"]: [amount(one["amount"]) for one in groups],
         }
     )
+
+
+def currency_points(answer: Mapping[str, Any], *, other: str) -> list[Point]:
+    """Turn days of the dearest groups into marks; a day that the window cuts is partial."""
+    zone, end = ZoneInfo(answer["zone"]), spoken.parse(answer["end"])
+    rank = {name: place for place, name in enumerate(currency_series(answer, other=other))}
+    marks = []
+    for point in answer["series"]:
+        series = other if point["is_other"] else point["group"] or UNATTRIBUTED
+        tomorrow = datetime.fromisoformat(point["day"]).replace(tzinfo=zone) + timedelta(days=1)
+        marks.append(
+            Point(
+                at=f"{point['day']}T00:00:00.000000Z",
+                until=f"{tomorrow:%Y-%m-%d}T00:00:00.000000Z",
+                usd=float(point["amount"]),
+                cost=f"{amount(point['amount'])} {answer['currency']}",
+                series=series,
+                rank=rank[series],
+                calls=0,
+                partial=tomorrow > end,
+            )
+        )
+    return marks
+
+
+def currency_series(answer: Mapping[str, Any], *, other: str) -> list[str]:
+    """Return the names in a chart, dearest first, all others last."""
+    shown = {point["group"] or UNATTRIBUTED for point in answer["series"] if not point["is_other"]}
+    names = [one["group"] or UNATTRIBUTED for one in answer["groups"]]
+    top = [name for name in names if name in shown]
+    return [*top, other] if any(point["is_other"] for point in answer["series"]) else top

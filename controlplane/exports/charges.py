@@ -5,8 +5,10 @@ in one period. Charges keep the exact rate they were made at, so that unit price
 be checked; `cost_nusd` is the sum of the calls' own rounded items, the ledger to the nano-dollar.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -15,13 +17,11 @@ import pyarrow as pa
 
 from controlplane.core.calendar import Window
 from controlplane.pricing.commitments import Drawdown, mark, split_quantity
+from controlplane.pricing.currency import RateTable
 from controlplane.pricing.itemize import NEEDED, itemize
 from controlplane.pricing.price_book import PriceBook
+from controlplane.usage.converted import OWNERS, key_of
 
-OWNERS: Final = (
-    "tenant", "team", "project", "feature", "customer", "api_key", "environment", "region",
-)  # fmt: skip
-"""Whose charge it is; users are left out: they are personal, and as many as calls."""
 SKU: Final = (
     "provider", "billing_model", "operation", "service_tier", "price_id", "price_provenance",
     "cost_state",
@@ -37,6 +37,33 @@ READ: Final = tuple(
     )
 )
 """Columns of CALL_SCHEMA that charges are made of."""
+
+
+def amounts_of(charges: pl.DataFrame, days: Sequence[date], rates: RateTable) -> list[int | None]:
+    """Convert each charge, as a part of its cell; `days` are the local days of the periods."""
+    return rates.convert_cells(
+        [
+            (days[row["period"]], key_of(row), int(row["cost_nusd"]))
+            for row in charges.iter_rows(named=True)
+        ]
+    )
+
+
+def corrected_amounts(
+    corrections: Sequence[Mapping[str, Any]], zone: str, rates: RateTable
+) -> list[int | None]:
+    """Convert each row of `corrected_buckets`, as a part of its cell, on the day it was booked."""
+    tz = ZoneInfo(zone)
+    return rates.convert_cells(
+        [
+            (
+                row["applied_at"].astimezone(tz).date(),
+                key_of(row, corrects=row["day"].date().isoformat()),
+                int(row["cost_nusd"]),
+            )
+            for row in corrections
+        ]
+    )
 
 
 class Charges(msgspec.Struct, frozen=True, kw_only=True):

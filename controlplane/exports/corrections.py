@@ -11,9 +11,9 @@ import polars as pl
 import pyarrow as pa
 
 from controlplane.core.tokens import BUCKET_NAMES
-from controlplane.exports.charges import OWNERS
 from controlplane.pricing.itemize import NEEDED, WHOLE_CALL, itemize
 from controlplane.pricing.price_book import PriceBook
+from controlplane.usage.converted import OWNERS
 
 _SKU: Final = ("provider", "billing_model", "operation", "price_id", "cost_state")
 KEYS: Final = ("applied_at", "run_id", "price_version", "day", *OWNERS, *_SKU, "bucket")

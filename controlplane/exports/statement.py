@@ -20,11 +20,13 @@ import pyarrow as pa
 from controlplane.core.calendar import Window
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar, month_name
 from controlplane.core.money import format_usd, split_largest_remainder
-from controlplane.exports.charges import OWNERS
+from controlplane.exports.charges import amounts_of, corrected_amounts
 from controlplane.exports.statement_currency import Billing, Cell, Conversion, bill, in_currency
 from controlplane.exports.vendors import METERS, vendor
+from controlplane.pricing.currency import RateTable
 from controlplane.pricing.itemize import WHOLE_CALL
 from controlplane.pricing.providers import price_provider
+from controlplane.usage.converted import OWNERS
 
 BY: Final = tuple(name for name in OWNERS if name != "tenant")
 UNATTRIBUTED: Final = "unattributed"
@@ -124,7 +126,12 @@ def statements_of(
     drawn: dict[str | None, list[_Drawn]] = {}
     keys = [plan.by, "provider", "billing_model", "bucket"]
     days = conversion.days if conversion else ()
-    for owner, line in [*_charged(charges, keys, days), *_corrected(corrections, plan)]:
+    rates = conversion.rates if conversion else None
+    if rates:  # a day without a rate is refused by `bill`
+        made = [amount or 0 for amount in amounts_of(charges, days, rates)]
+        charges = charges.with_columns(pl.Series("amount_nano", made, pl.Int128))
+    booked = list(corrections)
+    for owner, line in [*_charged(charges, keys, days), *_corrected(booked, plan, rates)]:
         drawn.setdefault(owner, []).append(line)
     left_out: dict[str | None, tuple[int, int]] = {}
     for row in unpriced.iter_rows(named=True):
@@ -161,13 +168,14 @@ def _charged(
     charges: pl.DataFrame, keys: Sequence[str], days: Sequence[date]
 ) -> Iterator[tuple[str | None, _Drawn]]:
     """Yield a line an owner, model and meter, with its part of each period where those are `days`."""
-    summed = charges.group_by([*keys, "period"]).agg(pl.col("quantity", "calls", "cost_nusd").sum())
+    told = (*_SUMMED, "amount_nano") if days else _SUMMED
+    summed = charges.group_by([*keys, "period"]).agg(pl.col(told).sum())
     rows = summed.sort([*keys, "period"], nulls_last=True).iter_rows(named=True)
     for key, some in groupby(rows, key=lambda row: tuple(row[name] for name in keys)):
         parts = list(some)
         whole = {name: sum(part[name] for part in parts) for name in _SUMMED}
         cells = tuple(
-            Cell(days[part["period"]], *(int(part[name]) for name in _SUMMED))
+            Cell(days[part["period"]], *(int(part[name]) for name in told))
             for part in parts
             if days
         )
@@ -187,23 +195,28 @@ def _line(row: Mapping[str, Any]) -> StatementLine:
 
 
 def _corrected(
-    corrections: Iterable[Mapping[str, Any]], plan: StatementPlan
+    corrections: Sequence[Mapping[str, Any]], plan: StatementPlan, rates: RateTable | None
 ) -> Iterator[tuple[str | None, _Drawn]]:
     """Yield a line an owner, model, closed month and meter whose cost was booked now."""
     tz = ZoneInfo(plan.zone)
-    sums: dict[tuple[str | None, ...], dict[date, tuple[int, int]]] = {}
-    for row in corrections:
+    sums: dict[tuple[str | None, ...], dict[date, tuple[int, int, int]]] = {}
+    amounts = corrected_amounts(corrections, plan.zone, rates or RateTable(()))
+    for row, amount in zip(corrections, amounts, strict=True):
         month = month_name(row["day"].date(), plan.calendar)
         what = (row[plan.by], row["provider"], row["billing_model"], month, row["bucket"])
         booked = sums.setdefault(what, {})
         day = row["applied_at"].astimezone(tz).date()
-        quantity, nusd = booked.get(day, (0, 0))
-        booked[day] = (quantity + int(row["quantity"]), nusd + int(row["cost_nusd"]))
+        quantity, nusd, nano = booked.get(day, (0, 0, 0))
+        booked[day] = (
+            quantity + int(row["quantity"]),
+            nusd + int(row["cost_nusd"]),
+            nano + (amount or 0),
+        )
     for key, booked in sorted(
         sums.items(), key=lambda item: [(k is None, k or "") for k in item[0]]
     ):
         owner, provider, model, closed, bucket = key
-        quantity, nusd = (sum(part) for part in zip(*booked.values(), strict=True))
+        quantity, nusd, _ = (sum(part) for part in zip(*booked.values(), strict=True))
         if quantity or nusd:
             line = StatementLine(
                 provider=vendor(price_provider(provider) if provider else None),
@@ -213,7 +226,10 @@ def _corrected(
                 calls=0,
                 cost_nusd=nusd,
             )
-            cells = (Cell(day, booked[day][0], 0, booked[day][1]) for day in sorted(booked))
+            cells = (
+                Cell(day, booked[day][0], 0, cost_nusd=booked[day][1], amount_nano=booked[day][2])
+                for day in sorted(booked)
+            )
             yield owner, _Drawn(line, tuple(cells))
 
 

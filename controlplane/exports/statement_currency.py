@@ -1,15 +1,15 @@
 """Statements in a billing currency other than USD: what is converted, at which dated rate.
 
-USD is what is accounted, and every line keeps its cost in USD. What a line cost on the days of one
-rate is converted once, half-even to billionths, at that rate: amount = cost / rate, for whoever reads
-the statement to work out again. Sums of converted amounts are the rest: of a line, of a rate, of the
-statement. What has no owner is converted first and shared out in the currency, so that statements
-sum to the same before and after.
+USD is what is accounted, and every line keeps its cost in USD. What an owner's cost at one price was
+on a day is converted once, half-even to billionths, at the day's rate (`usage.converted`); a line's
+amount at a rate is the sum of its parts of those, so that statements, FOCUS exports and cost answers
+agree to the last digit. Sums of amounts are the rest: of a line, of a rate, of the statement. What has
+no owner is converted first and shared out in the currency, so that statements sum to the same before
+and after.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from fractions import Fraction
 from typing import Final
 
 import msgspec
@@ -17,9 +17,11 @@ import pyarrow as pa
 
 from controlplane.core.errors import InvalidInputError
 from controlplane.pricing.currency import ExchangeRate, RateTable
+from controlplane.usage.converted import CellKey
 
 HOW: Final = (
-    "USD is the accounting unit. Each line was converted once per rate, half-even to billionths."
+    "USD is the accounting unit. Each day's cost of an owner at a price was converted once, half-even to "
+    "billionths; lines are sums of that."
 )
 
 
@@ -30,6 +32,7 @@ class Cell(msgspec.Struct, frozen=True):
     quantity: int
     calls: int
     cost_nusd: int
+    amount_nano: int
 
 
 class BilledRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +113,7 @@ def bill(
     rate_of = {day: conversion.rate_on(day) for day in days}
     rates = list(dict.fromkeys(rate_of.values()))
     rows = [
-        _row((line, place), some, rate)
+        _row((line, place), some)
         for line, cells in enumerate(lines)
         for place, rate in enumerate(rates)
         if (some := [cell for cell in cells if rate_of[cell.day] == rate])
@@ -136,15 +139,14 @@ def bill(
     )
 
 
-def _row(places: tuple[int, int], cells: Sequence[Cell], rate: ExchangeRate) -> BilledRow:
-    nusd = sum(cell.cost_nusd for cell in cells)
+def _row(places: tuple[int, int], cells: Sequence[Cell]) -> BilledRow:
     return BilledRow(
         line=places[0],
         rate=places[1],
         quantity=sum(cell.quantity for cell in cells),
         calls=sum(cell.calls for cell in cells),
-        cost_nusd=nusd,
-        amount_nano=round(nusd / Fraction(rate.usd_per_unit)),  # of a Fraction: exact, half-even
+        cost_nusd=sum(cell.cost_nusd for cell in cells),
+        amount_nano=sum(cell.amount_nano for cell in cells),
     )
 
 
@@ -159,14 +161,14 @@ def _use(rate: ExchangeRate, rows: Sequence[BilledRow]) -> RateUse:
 
 
 def previous_in(
-    rows: Iterable[tuple[str | None, date, int]], rates: RateTable
+    rows: Sequence[tuple[str | None, date, CellKey, int]], rates: RateTable
 ) -> dict[str | None, int | None]:
-    """Convert what each owner's calls cost on the days of the period before, day by day."""
+    """Convert what each owner's calls cost on the days of the period before, cell by cell."""
     found: dict[str | None, int | None] = {}
-    for owner, day, nusd in rows:
-        made = rates.convert(nusd, day)
+    amounts = rates.convert_cells([(day, cell, nusd) for _, day, cell, nusd in rows])
+    for (owner, *_), made in zip(rows, amounts, strict=True):
         before = found.get(owner, 0)
-        found[owner] = None if made is None or before is None else before + made.amount_nano
+        found[owner] = None if made is None or before is None else before + made
     return found
 
 

@@ -1,9 +1,10 @@
 """Question → calls → files → signed manifest: an export, whole or not at all."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pyarrow as pa
@@ -14,7 +15,14 @@ from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.money import NUSD_PER_USD
 from controlplane.exports import focus_schema
-from controlplane.exports.charges import OWNERS, SKU, UNPRICED_KEYS, Charges, charges_of
+from controlplane.exports.charges import (
+    SKU,
+    UNPRICED_KEYS,
+    Charges,
+    amounts_of,
+    charges_of,
+    corrected_amounts,
+)
 from controlplane.exports.corrections import corrected_buckets
 from controlplane.exports.focus import (
     Correction,
@@ -41,6 +49,7 @@ from controlplane.pricing.rerate import LATE
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CallQuery
 from controlplane.signals.schema import CALL_SCHEMA, TIMESTAMP
+from controlplane.usage.converted import OWNERS
 
 Writer = Callable[[pa.Table], bytes]
 WRITERS: Final[dict[str, Writer]] = {"parquet": to_parquet, "csv": to_csv}
@@ -237,24 +246,40 @@ def _charge_parts(
     charges: Charges, layout: Layout, request: ExportRequest, *, sources: ExportSources
 ) -> Iterator[Part]:
     height = charges.charges.height
+    amounts = None
+    if request.currency != USD:
+        tz = ZoneInfo(request.zone)
+        days = [period.start.astimezone(tz).date() for period in layout.periods]
+        amounts = amounts_of(charges.charges, days, _rates(sources, request))
     for number, first in enumerate(range(0, max(height, 1), request.rows_per_file)):
         some = charges.charges.slice(first, request.rows_per_file)
         part = msgspec.structs.replace(charges, charges=some)
+        told = amounts and amounts[first : first + request.rows_per_file]
+        rows = focus_rows(part, layout, sources.book)
         yield Part(
             name=f"focus-{number:05d}.{request.file_format}",
-            body=_focus_body(focus_rows(part, layout, sources.book), request, sources),
+            body=_focus_body(rows, request, sources, amounts=told),
             rows=some.height,
             total_nusd=part.total_nusd(),
         )
 
 
 def _focus_body(
-    rows: Iterable[Mapping[str, Any]], request: ExportRequest, sources: ExportSources
+    rows: Iterable[Mapping[str, Any]],
+    request: ExportRequest,
+    sources: ExportSources,
+    *,
+    amounts: Sequence[int | None] | None = None,
 ) -> bytes:
     """Write rows in the billing currency."""
     if request.currency != USD:
-        table = _rates(sources, request)
-        rows = in_currency(rows, table, currency=request.currency, zone=request.zone)
+        rows = in_currency(
+            rows,
+            _rates(sources, request),
+            currency=request.currency,
+            zone=request.zone,
+            amounts=amounts,
+        )
     return FOCUS_WRITERS[request.file_format](to_table(list(rows)))
 
 
@@ -286,9 +311,10 @@ def _correction_parts(
         for row in booked
     ]
     rows = list(correction_rows(corrections, layout, sources.book))
+    amounts = corrected_amounts(booked, request.zone, _rates(sources, request))
     yield Part(
         name=f"focus-corrections.{request.file_format}",
-        body=_focus_body(rows, request, sources),
+        body=_focus_body(rows, request, sources, amounts=amounts),
         rows=len(rows),
         total_nusd=sum(one.delta_nusd for one in corrections),
     )

@@ -29,6 +29,7 @@ from controlplane.pricing.currency import USD, RateTable
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity
+from controlplane.usage.converted import CELL, keys_in
 
 INDEX_NAME: Final = "statements.json"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -94,10 +95,14 @@ def _conversion(
     """Return what the statements are converted with; `asked` is the question about the time before."""
     table = rates or RateTable.of_nothing(request.currency)
     by, tz = request.plan.by, ZoneInfo(request.plan.zone)
-    daily = msgspec.structs.replace(asked, granularity=Granularity.DAY, zone=request.plan.zone)
+    daily = msgspec.structs.replace(
+        asked, granularity=Granularity.DAY, zone=request.plan.zone, group_by=CELL
+    )
+    told = reader.costs(daily)
+    columns = (told[name].to_pylist() for name in (by, "bucket_start", "cost_nusd"))
     before = [
-        (row[by], row["bucket_start"].astimezone(tz).date(), row["cost_nusd"])
-        for row in reader.costs(daily).to_pylist()
+        (owner, at.astimezone(tz).date(), cell, nusd)
+        for cell, owner, at, nusd in zip(keys_in(told), *columns, strict=True)
     ]
     return Conversion(
         currency=request.currency,

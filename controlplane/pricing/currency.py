@@ -1,13 +1,15 @@
 """Other currencies: USD is what is accounted; a converted amount carries its dated rate.
 
-A rate is USD for one unit of a currency on a UTC day. What a day's cost is in a currency is converted
-once, at the newest rate of the latest day up to it, and sums of converted amounts are sums of days:
-nothing is converted twice and no rate is guessed. A day before the first rate has no amount.
+A rate is USD for one unit of a currency on a UTC day. What an owner's cost at one price was on a day
+(`usage.converted`) is converted once, at the newest rate of the latest day up to it, and everything
+else is a sum or a part of that: nothing is converted twice and no rate is guessed. A day before the
+first rate has no amount.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Hashable, Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -84,7 +86,8 @@ class RateTable:
         by_day: dict[date, ExchangeRate] = {}
         for rate in sorted(rates, key=lambda one: one.recorded_at):
             by_day[rate.day] = rate
-        self._rates = [by_day[day] for day in sorted(by_day)]
+        self._days = sorted(by_day)
+        self._rates = [by_day[day] for day in self._days]
 
     @classmethod
     def of_nothing(cls, _currency: str) -> "RateTable":
@@ -93,7 +96,8 @@ class RateTable:
 
     def on(self, day: date) -> ExchangeRate | None:
         """Return the rate that holds on a day; None before the first."""
-        return next((rate for rate in reversed(self._rates) if rate.day <= day), None)
+        place = bisect_right(self._days, day)
+        return self._rates[place - 1] if place else None
 
     def convert(self, nusd: int, day: date) -> Converted | None:
         """Convert a day's nano-USD, rounded half-even once; None where no rate holds."""
@@ -103,6 +107,22 @@ class RateTable:
         exact = nusd / Fraction(rate.usd_per_unit)
         return Converted(divide_half_even(exact.numerator, exact.denominator), rate)
 
+    def convert_cells(self, rows: Sequence[tuple[date, Hashable, int]]) -> list[int | None]:
+        """Convert rows of (day, cell, nano-USD): a cell of a day once, its rows as parts of it.
+
+        Returns billionths of each row in order; None where no rate holds.
+        """
+        places: dict[tuple[date, Hashable], list[int]] = {}
+        for place, (day, cell, _) in enumerate(rows):
+            places.setdefault((day, cell), []).append(place)
+        made: list[int | None] = [None] * len(rows)
+        for (day, _), some in places.items():
+            for place, amount in zip(
+                some, self.convert_parts([rows[at][2] for at in some], day) or (), strict=False
+            ):
+                made[place] = amount
+        return made
+
     def convert_parts(self, parts: Sequence[int], day: date) -> list[int] | None:
         """Convert parts of a day so that they sum to what the day converts to; each is off < 1.
 
@@ -111,6 +131,8 @@ class RateTable:
         whole = self.convert(sum(parts), day)
         if whole is None:
             return None
+        if len(parts) == 1:
+            return [whole.amount_nano]
         exact = [part / Fraction(whole.rate.usd_per_unit) for part in parts]
         made = [floor(one) for one in exact]
         order = sorted(range(len(parts)), key=lambda at: (made[at] - exact[at], at))

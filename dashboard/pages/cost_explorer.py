@@ -1,6 +1,6 @@
 """Cost explorer: one question about cost, as a chart over time and a table whose rows add up."""
 
-from typing import Final
+from typing import Any, Final
 
 import streamlit as st
 
@@ -13,9 +13,65 @@ USD: Final = "USD"
 
 def draw(asked: Filters) -> None:
     """Draw the page."""
-    _chart(asked)
+    code = _currency(asked)
+    if code == USD:
+        _chart(asked)
+    else:
+        _chart_in(asked, code)
     _table(asked)
-    _in_currency(asked)
+    if code != USD:
+        _groups_in(asked, code)
+
+
+def _currency(asked: Filters) -> str:
+    """Let the reader choose a currency; without rates there is nothing to choose."""
+    say = asked.say
+    with Panel("", asked, key="explorer-unit", border=False):
+        known = data.document("currencies")["rows"]
+        if not known:
+            st.caption(say("no_currencies"))
+            return USD
+        code = st.selectbox(
+            say("display_currency"),
+            (USD, *known),
+            key="display",
+            bind="query-params",
+            width=200,
+        )
+        st.caption(say("usd_is_accounted"))
+        return str(code or USD)
+    return USD  # the panel says why there are none
+
+
+def _converted(asked: Filters, code: str) -> dict[str, Any]:
+    params = (("group_by", asked.group_by), ("top", str(frames.MAX_SERIES)), *asked.params())
+    answer: dict[str, Any] = data.document("currencies/costs", (("currency", code), *params))
+    return answer
+
+
+def _chart_in(asked: Filters, code: str) -> None:
+    """Draw days of cost in another currency; rates are of days, so no step is shorter."""
+    group = asked.say(f"dim_{asked.group_by}")
+    title = asked.say("cost_by_in", group=group, currency=spoken.plain(code))
+    with Panel(title, asked, key="explorer-chart"):
+        answer = _converted(asked, code)
+        if not answer["series"]:
+            empty(asked)
+            return
+        other, step = asked.say("other_groups"), "day"
+        st.altair_chart(
+            charts.area(
+                money_rows.currency_points(answer, other=other),
+                series=money_rows.currency_series(answer, other=other),
+                titles=frames.titles(asked.say),
+                granularity=step,
+                unit=code,
+            ),
+            alt=asked.say(
+                "spend_alt_in", group=group, step=asked.say(f"step_{step}"), currency=code
+            ),
+        )
+        st.caption(asked.say("partial_help"))
 
 
 def _chart(asked: Filters) -> None:
@@ -72,24 +128,13 @@ def _table(asked: Filters) -> None:
             st.caption(spoken.plain(asked.say("includes_corrections", corrections=corrected)))
 
 
-def _in_currency(asked: Filters) -> None:
-    """Draw the same groups in another currency; without rates there is nothing to choose."""
+def _groups_in(asked: Filters, code: str) -> None:
+    """Draw the same groups in another currency, and the rates."""
     say = asked.say
     with Panel(
         say("in_currency"), asked, key="explorer-currency", help_text=say("in_currency_help")
     ):
-        known = data.document("currencies")["rows"]
-        if not known:
-            st.caption(say("no_currencies"))
-            return
-        code = st.selectbox(
-            say("display_currency"), (USD, *known), key="display", bind="query-params"
-        )
-        st.caption(say("usd_is_accounted"))
-        if code == USD:
-            return
-        grouped = (("group_by", asked.group_by), *asked.params())
-        answer = data.document("currencies/costs", (("currency", code), *grouped))
+        answer = _converted(asked, code)
         total = say(
             "currency_total",
             amount=money_rows.amount(answer["amount"]),

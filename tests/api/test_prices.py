@@ -1,8 +1,10 @@
 """Price look-up."""
 
+from collections.abc import Callable
 from typing import Any
 
 from controlplane import telemetry
+from controlplane.core.fiscal import FiscalCalendar
 
 
 def test_a_known_model_shows_its_exact_rates_and_provenance(api: Any, acme: str) -> None:
@@ -50,3 +52,16 @@ def test_coverage_says_what_has_no_price_and_what_it_may_cost(api: Any, acme: st
         unpriced[name] for name in ("model", "reason", "wants_a_price", "low_usd")
     )
     assert ("0", "0") == (body["low_usd"], body["high_usd"])
+
+
+def test_coverage_is_of_the_organisations_periods(serve: Callable[..., Any], acme: str) -> None:
+    """A month from the 20th, half past five ahead of UTC: of acme's hourly calls those since are in it."""
+    calendar = FiscalCalendar(month_start_day=20)
+    with serve(calendar=calendar, zone="Asia/Kolkata").client(acme) as client:
+        month = client.get("/api/v1/prices/coverage", params={"range": "mtd"}).json()
+        before = client.get("/api/v1/prices/coverage", params={"range": "last_month"}).json()
+        costs = client.get("/api/v1/costs", params={"range": "mtd"}).json()["meta"]
+    assert ("2026-11-19T18:30:00Z", "2026-11-20T10:15:00Z") == (month["start"], month["end"])
+    assert ("2026-10-19T18:30:00Z", "2026-11-19T18:30:00Z") == (before["start"], before["end"])
+    assert (6, 1, 0) == (month["calls"], month["unpriced_calls"], before["calls"])
+    assert (costs["start"], costs["totals"]["calls"]) == (month["start"], month["calls"])

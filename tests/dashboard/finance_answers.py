@@ -57,6 +57,13 @@ CONVERTED: Final = {
         {"group": "search", "cost_usd": "20", "amount": "11"},
         {"group": None, "cost_usd": "10", "amount": "5.5"},
     ],
+    "start": "2026-11-18T00:00:00Z", "end": "2026-11-20T10:15:00Z", "zone": "UTC",
+    "series": [
+        {"day": "2026-11-19", "group": "search", "is_other": False, "cost_usd": "12", "amount": "6"},
+        {"day": "2026-11-19", "group": None, "is_other": False, "cost_usd": "9", "amount": "4.5"},
+        {"day": "2026-11-20", "group": "search", "is_other": False, "cost_usd": "8", "amount": "5"},
+        {"day": "2026-11-20", "group": None, "is_other": True, "cost_usd": "1", "amount": "1"},
+    ],
 }  # fmt: skip
 
 

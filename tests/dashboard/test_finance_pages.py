@@ -95,10 +95,12 @@ def test_the_explorer_shows_a_chosen_currency_with_its_rates(api: Any, open_page
     app = open_page("cost_explorer", display="EUR", group="team", team="search")
     assert not app.exception
     assert "16.50 EUR" in words(app).replace("*", "")
+    assert "Cost by team in EUR" in words(app)
     groups, days = app.dataframe[1].value, app.dataframe[2].value
     assert [("search", "$20.00", "11.00"), ("unattributed", "$10.00", "5.50")] == [
         tuple(row) for row in groups.itertuples(index=False)
     ]
     assert ["\u2013", "1.0909"] == [str(text) for text in days["USD per unit"]]
-    (asked,) = [dict(params) for path, params in api.asked if path == "currencies/costs"]
+    asked, *again = [dict(params) for path, params in api.asked if path == "currencies/costs"]
+    assert all(asked == one for one in again), "one answer for the chart and the table"
     assert {"currency": "EUR", "group_by": "team", "filter.team": "search"}.items() <= asked.items()

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from zoneinfo import ZoneInfo
 
 import msgspec
 from litestar import Controller, get, post
@@ -14,12 +13,15 @@ from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
+from controlplane.pipelines.converted_costs import Amount, ConvertedSums, convert_costs
 from controlplane.pricing.currency import ExchangeRate, RateTable, check_rate, read_rates_csv
-from controlplane.signals.queries import CostQuery, Granularity
+from controlplane.signals.queries import CostQuery
 from controlplane.usage.dimensions import BY_NAME, dimension
 
 CURRENCY = p.Param("currency", "ISO 4217 code that has rates", "EUR")
 GROUP_BY = p.Param("group_by", "One dimension: also answer its groups", "team")
+MAX_TOP = 20
+TOP = p.Param("top", f"Also days of so many dearest groups and of the rest, up to {MAX_TOP}", "8")
 MAX_RATES = 10_000
 
 
@@ -70,6 +72,16 @@ class ConvertedGroup(msgspec.Struct, frozen=True, kw_only=True):
     amount: str
 
 
+class ConvertedPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A day of one of the dearest groups, or of all others together; points sum to the groups."""
+
+    day: date
+    group: str | None
+    is_other: bool
+    cost_usd: str
+    amount: str
+
+
 class ConvertedCosts(msgspec.Struct, frozen=True, kw_only=True):
     """Days of a window in another currency; `amount` sums the days that have a rate."""
 
@@ -83,6 +95,8 @@ class ConvertedCosts(msgspec.Struct, frozen=True, kw_only=True):
     days: list[ConvertedDay]
     groups: list[ConvertedGroup]
     """The dearest first; none without `group_by`."""
+    series: list[ConvertedPoint]
+    """In order of days; none without `top`. A day without a rate is left out."""
 
 
 class CurrencyController(Controller):
@@ -136,13 +150,17 @@ class CurrencyController(Controller):
 
     @get(
         "/costs",
-        **needs(Scope.COSTS_READ),
+        **needs(Scope.COSTS_READ, 413),
         sync_to_thread=True,
-        operation_class=documented((CURRENCY, GROUP_BY, *p.WINDOW), filtered=True),
+        operation_class=documented((CURRENCY, GROUP_BY, TOP, *p.WINDOW), filtered=True),
     )
     def costs(self, request: ApiRequest, services: Injected) -> ConvertedCosts:
-        """Answer days of cost in another currency, each with the rate that made it."""
-        params = (CURRENCY, GROUP_BY, *p.WINDOW)
+        """Answer days of cost in another currency, each with the rate that made it.
+
+        What an owner's cost at one price was on a day is converted once; days, groups and series sum
+        those, as statements and FOCUS exports do.
+        """
+        params = (CURRENCY, GROUP_BY, TOP, *p.WINDOW)
         given = p.read(request.query_params.multi_items(), params=params, dimensions=tuple(BY_NAME))
         currency, zone = _currency(given), p.zone(given, services.zone)
         now = services.clock.now()
@@ -151,57 +169,69 @@ class CurrencyController(Controller):
         query = CostQuery(
             tenants=tenants_of(request, services, wanted=given.get("tenant", ())),
             window=window,
-            granularity=Granularity.DAY,
-            group_by=(dimension(by).name,) if by else (),
             filters=p.filters(given),
             zone=zone,
         )
-        cells: dict[date, list[tuple[str | None, int]]] = {}
-        for row in services.reader.costs(query).to_pylist():
-            day = row["bucket_start"].astimezone(ZoneInfo(zone)).date()
-            cells.setdefault(day, []).append((row[by] if by else None, row["cost_nusd"]))
         table = RateTable(services.exchange_rates.of(currency))
-        days = [_day(day, sum(nusd for _, nusd in some), table) for day, some in cells.items()]
-        amounts = [table.convert(sum(n for _, n in some), day) for day, some in cells.items()]
+        sums = convert_costs(services.reader, query, table, by=dimension(by).name if by else None)
+        days = [_day(day, sums.days[day], table) for day in sorted(sums.days)]
+        top = p.whole(given, "top", default=0, most=MAX_TOP)
         return ConvertedCosts(
             start=window.start,
             end=window.end,
             zone=zone,
             currency=currency,
-            cost_usd=format_usd(sum(nusd for some in cells.values() for _, nusd in some)),
-            amount=format_usd(sum(made.amount_nano for made in amounts if made)),
-            days_without_rate=amounts.count(None),
+            cost_usd=format_usd(sum(one.nusd for one in sums.days.values())),
+            amount=format_usd(sum(one.nano for one in sums.days.values())),
+            days_without_rate=sum(one.amount is None for one in days),
             days=days,
-            groups=_groups(cells, table) if by else [],
+            groups=_groups(sums) if by else [],
+            series=_series(sums, table, top=top) if by and top else [],
         )
 
 
-def _day(day: date, nusd: int, table: RateTable) -> ConvertedDay:
-    made = table.convert(nusd, day)
+def _day(day: date, sums: Amount, table: RateTable) -> ConvertedDay:
+    rate = table.on(day)
     return ConvertedDay(
         day=day,
-        cost_usd=format_usd(nusd),
-        amount=format_usd(made.amount_nano) if made else None,
-        usd_per_unit=made.rate.usd_per_unit if made else None,
-        rate_day=made.rate.day if made else None,
-        rate_source=made.rate.source if made else None,
+        cost_usd=format_usd(sums.nusd),
+        amount=format_usd(sums.nano) if rate else None,
+        usd_per_unit=rate.usd_per_unit if rate else None,
+        rate_day=rate.day if rate else None,
+        rate_source=rate.source if rate else None,
     )
 
 
-def _groups(
-    cells: dict[date, list[tuple[str | None, int]]], table: RateTable
-) -> list[ConvertedGroup]:
-    """Split what each day converts to over its groups, to the billionth."""
-    sums: dict[str | None, tuple[int, int]] = {}
-    for day, some in cells.items():
-        parts = table.convert_parts([nusd for _, nusd in some], day) or [0] * len(some)
-        for (group, nusd), amount in zip(some, parts, strict=True):
-            cost, converted = sums.get(group, (0, 0))
-            sums[group] = (cost + nusd, converted + amount)
-    ordered = sorted(sums.items(), key=lambda one: (-one[1][0], one[0] is None, one[0] or ""))
+def _groups(sums: ConvertedSums) -> list[ConvertedGroup]:
     return [
-        ConvertedGroup(group=group, cost_usd=format_usd(cost), amount=format_usd(amount))
-        for group, (cost, amount) in ordered
+        ConvertedGroup(
+            group=name,
+            cost_usd=format_usd(sums.groups[name].nusd),
+            amount=format_usd(sums.groups[name].nano),
+        )
+        for name in sums.ordered()
+    ]
+
+
+def _series(sums: ConvertedSums, table: RateTable, *, top: int) -> list[ConvertedPoint]:
+    dearest = sums.ordered()[:top]
+    points: dict[tuple[date, bool, str | None], Amount] = {}
+    for (day, name), amount in sums.cells.items():
+        if table.on(day) is not None:
+            is_other = name not in dearest
+            key = (day, is_other, None if is_other else name)
+            points.setdefault(key, Amount()).add(amount.nusd, amount.nano)
+    return [
+        ConvertedPoint(
+            day=day,
+            group=name,
+            is_other=is_other,
+            cost_usd=format_usd(points[day, is_other, name].nusd),
+            amount=format_usd(points[day, is_other, name].nano),
+        )
+        for day, is_other, name in sorted(
+            points, key=lambda key: (key[0], key[1], key[2] is None, key[2] or "")
+        )
     ]
 
 
