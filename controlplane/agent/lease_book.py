@@ -18,7 +18,7 @@ from controlplane.policy.wire import Grant, LeaseReturn, LeaseWant, Standing
 RENEW_RATIO: Final = 0.25  # of the lease's life; then it is given back and asked for anew
 SHORT_SECONDS: Final = 0.1  # how long "not enough" is taken for an answer
 FIRST_CALLS: Final = 16  # a lease is for so many while nobody knows yet what is used
-FIRST_PARTS: Final = 24  # or for such a part of what is free, where that is more
+FIRST_PARTS: Final = 16  # or for such a part of what is free, where that is more
 IDLE_SECONDS: Final = 2.0  # an unused lease goes back when others may need it
 ESCROW_FRESH_RATIO: Final = 0.75  # of its life; with less left another is asked for
 ESCROW_AGAIN_SECONDS: Final = 10.0  # after one was refused or recalled
@@ -172,11 +172,22 @@ class LeaseBook(Leases):
         standings: Mapping[str, Standing],
         asked_back: Collection[str],
     ) -> bool:
-        renewed_before = 0.0 if self._is_spent(lease) else _renewed_before(lease, standings)
+        is_urgent = not (self._is_spent(lease) or self._has_younger(lease, now))
+        renewed_before = _renewed_before(lease, standings) if is_urgent else 0.0
         return (
             lease.life_left_seconds(now) < renewed_before
             or self.fits([lease.budget_id], now)[lease.budget_id] < needs.get(lease.budget_id, 0)
             or self._is_idle(lease, now, standings, is_recalled=lease.budget_id in asked_back)
+        )
+
+    def _has_younger(self, lease: Lease, now: Instant) -> bool:
+        """Whether calls can go on with another lease: then this one is used to its end first."""
+        life = lease.life_left_seconds(now)
+        largest = self._demand[lease.budget_id].largest
+        return any(
+            one.left_nusd >= largest and one.life_left_seconds(now) > life
+            for one in self._leases[lease.budget_id].values()
+            if not one.is_escrow
         )
 
     def _ends_escrow(self, lease: Lease, now: Instant, *, is_wanted: bool) -> bool:

@@ -173,6 +173,17 @@ def test_a_renewed_lease_is_given_back_and_asked_for_in_one_message() -> None:
     assert want.want_nusd > 20
 
 
+def test_a_lease_that_has_a_younger_one_beside_it_is_used_to_its_end() -> None:
+    book, plenty = LeaseBook(), {"b": _standing(10_000)}
+    book.accept(_grant("old", 100), AT)
+    book.accept(_grant("young", 100), _later(30))
+    assert {"b": "old"} == book.hold({"b": 20}, _later(40))
+    assert () == book.give_back({}, _later(59), standings=plenty)
+    assert {"b": "old"} == book.hold({"b": 20}, _later(59))
+    (returned,) = book.give_back({}, _later(60.1), standings=plenty)
+    assert ("old", 60) == (returned.lease_id, returned.unspent_nusd)
+
+
 def test_what_is_too_little_for_a_call_is_no_reason_to_speak() -> None:
     """It goes with the next message that says something, or when its life ends."""
     book = LeaseBook()
@@ -189,7 +200,7 @@ def test_what_is_too_little_for_a_call_is_no_reason_to_speak() -> None:
 
 
 def test_the_first_lease_of_a_large_budget_is_a_part_of_it() -> None:
-    for free, expected in ((0, 160), (3_839, 160), (24_000, 1_000)):
+    for free, expected in ((0, 160), (2_559, 160), (16_000, 1_000)):
         (want,) = LeaseBook().wants(
             {"b": [Need(10, 10)]}, elapsed_seconds=1.0, now=AT, free={"b": free}
         )
