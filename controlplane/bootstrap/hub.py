@@ -350,6 +350,8 @@ def log_findings(outcome: SettleOutcome) -> None:
         logger.warning("ids_repeat", service=weak.service_name, scope=weak.scope_name)
     if outcome.split_calls:
         logger.warning("calls_split", calls=outcome.split_calls)
+    if outcome.has_long_chains:
+        logger.warning("ids_chained", reports=outcome.reports)
 
 
 def local_operator() -> Principal:

@@ -118,6 +118,9 @@ class Unsettled(msgspec.Struct, frozen=True):
     closed_before: datetime | None = None
     """Calls that start before it stay as they are, whatever comes of these reports."""
 
+    has_long_chains: bool = False
+    """Keys lead from a new report further than any call reaches: somebody's ids are mixed up."""
+
 
 class Settled(msgspec.Struct, frozen=True):
     """What settlement made of an `Unsettled`."""

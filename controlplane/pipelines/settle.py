@@ -33,6 +33,8 @@ class SettleOutcome(msgspec.Struct, frozen=True):
     """The ledger could not take the changes; they wait and come again."""
     split_calls: int = 0
     """Calls that came of more reports than one call has: somebody's ids are mixed up."""
+    has_long_chains: bool = False
+    """Keys lead from report to report further than any call reaches: ids are mixed up, too."""
     learned: tuple[WeakEmitter, ...] = ()
     """Emitters found to give different calls the same id: theirs join nothing any more."""
 
@@ -76,6 +78,7 @@ def settle_tick(
         posted_changes=posted,
         is_ledger_behind=is_behind,
         split_calls=settled.split_calls,
+        has_long_chains=unsettled.has_long_chains,
         learned=learned,
     )
 

@@ -41,9 +41,9 @@ LATE = 0.001
 RESENT = 0.05
 TICKS = {True: 15, False: 8}
 SIZES = {True: (1_000_000, 10_000_000, 50_000_000), False: (20_000, 80_000)}
-MOST_GROWTH = 3.0
-"""A tick over the largest store may take this much longer than over the smallest: its keys and
-time bounds prune, but there are more of them to prune. History is 50 (here 4) times as long."""
+MOST_GROWTH = 1.5
+"""A tick over the largest store may take this much longer than over the smallest, whose history is
+a fiftieth (here a quarter) as long: late reports look through the days around theirs."""
 
 Rows = Callable[..., pa.Table]
 

@@ -4,13 +4,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 from msgspec.structs import replace
 
 from controlplane.core.calendar import Window
 from controlplane.core.errors import StoreUnavailableError
-from controlplane.ingest.join_keys import WeakEmitter
+from controlplane.ingest.join_keys import HOUR_US, WeakEmitter
 from controlplane.ingest.settlement import CHANGE_SCHEMA, Settled, Unsettled, empty_unsettled
+from controlplane.ingest.span_hash import start_micros
 from controlplane.store.spans.adjustments import repost_adjustments
 from controlplane.store.spans.closings import ClosedPeriods, Closings
 from controlplane.store.spans.cube import BOOKED_SQL, CALL_DIMENSIONS_SQL, CALL_MEASURES_SQL
@@ -20,8 +22,9 @@ from controlplane.store.spans.database import (
     read_sql,
     transaction,
 )
+from controlplane.store.spans.hour_windows import windows_of
 from controlplane.store.spans.late_tables import LateTables, open_side
-from controlplane.store.spans.neighborhood import find_new_keys, grouped_again, neighborhood
+from controlplane.store.spans.neighborhood import Neighborhood
 from controlplane.store.spans.weak_emitters import WeakEmitters
 
 MAX_TAKEN_SPANS: Final = 100_000
@@ -54,6 +57,7 @@ class SettleTables:
         self.weak = WeakEmitters(self._connection)
         self.closings = Closings(self._connection)
         self.late = LateTables(self._connection)
+        self.neighborhood = Neighborhood(self._connection)
         self._has_keys_of = (0, 0)
         self._has_groups = True  # the temporary tables do not exist yet
 
@@ -64,7 +68,7 @@ class SettleTables:
             if through == after:
                 return empty_unsettled(through)
             self._has_keys_of = (after, through)
-            taken = neighborhood(self._connection, after=after, through=through)
+            taken = self.neighborhood.around(after=after, through=through)
             closed = self.closings.at(after)
             return taken if closed is None else replace(taken, closed_before=closed.before)
         except duckdb.Error as error:
@@ -86,7 +90,7 @@ class SettleTables:
             return 0
         batches = {"after": after, "through": settled.through}
         if self._has_keys_of != (after, settled.through):
-            find_new_keys(self._connection, **batches)
+            self.neighborhood.find_new_keys(**batches)
         self._connection.execute("INSERT INTO report_key FROM new_key")
         closed = self.closings.at(after)
         if closed is not None:
@@ -106,12 +110,12 @@ class SettleTables:
         """Read the grouped reports of a window as `take` would; nothing changes."""
         self._has_keys_of = (0, 0)
         self._has_groups = True
-        return grouped_again(self._connection, window, through=self._batches()[0])
+        return self.neighborhood.again(window, through=self._batches()[0])
 
     def compare(self, settled: Settled) -> None:
         """Leave in temporary tables which calls `settled` would replace, and by what."""
         self._has_groups = True
-        self._compare_calls(settled, _bounds(settled.examined))
+        self._compare_calls(settled, None)
 
     def resettle(self, settled: Settled, *, now: datetime) -> None:
         """Replace calls whose reports have new prices; in the caller's transaction.
@@ -220,12 +224,15 @@ class SettleTables:
             self._forget_groups()
             return 0
         self._has_groups = True
-        bounds = _bounds(settled.examined, closed)
-        self._compare_calls(settled, bounds)
+        self._compare_calls(settled, closed)
         if is_known:
             self._execute("keep_versions")
-        for name in ("delete_calls", "delete_members", "flag_grouped"):
-            self._execute(name, **bounds)
+        gone = self._connection.execute("SELECT DISTINCT hour_of(start_time) FROM old_call")
+        for window in windows_of(int(hour) for (hour,) in gone.fetchall()):
+            self._execute("delete_calls", start=window.start, end=window.end)
+        for window in _windows(settled.examined):
+            for name in ("delete_members", "flag_grouped"):
+                self._execute(name, start=window.start, end=window.end)
         self._connection.execute("INSERT INTO call_member BY NAME FROM suppressed")
         self._connection.execute("INSERT INTO grouped_call BY NAME FROM new_call")
         self._connection.execute(
@@ -237,7 +244,7 @@ class SettleTables:
             "SELECT count(*) FROM (SELECT call_id FROM old_call UNION SELECT call_id FROM new_call)"
         )
 
-    def _compare_calls(self, settled: Settled, bounds: dict[str, datetime]) -> None:
+    def _compare_calls(self, settled: Settled, closed: ClosedPeriods | None) -> None:
         """Leave in `old_call` and `new_call` what goes and what comes, unchanged calls in none."""
         load(
             self._connection,
@@ -245,8 +252,12 @@ class SettleTables:
             suppressed=settled.suppressed,
             examined=settled.examined,
         )
-        for name in ("old_members", "old_calls"):
-            self._execute(name, **bounds)
+        self._connection.execute(read_sql("no_old_calls"))
+        for window in _windows(settled.examined):
+            for name in ("old_members", "old_calls"):
+                self._execute(name, start=window.start, end=window.end)
+        if self._count(read_sql("count_strays")):
+            self._execute("stray_calls", **_reach(settled.examined, closed))
         for name in ("unchanged", "lone_still", "kept_calls", "drop_kept", "new_calls"):
             self._execute(name)
 
@@ -278,8 +289,14 @@ class SettleTables:
         self._connection.execute(read_sql(name), parameters)
 
 
-def _bounds(examined: pa.Table, closed: ClosedPeriods | None = None) -> dict[str, datetime]:
-    """Where their calls and members can be: a day around their starts, and in no closed period."""
+def _windows(examined: pa.Table) -> list[Window]:
+    """Where the reports examined start, and so the calls that they bill."""
+    hours = np.unique(start_micros(examined) // HOUR_US)
+    return windows_of(hours.tolist())
+
+
+def _reach(examined: pa.Table, closed: ClosedPeriods | None) -> dict[str, datetime]:
+    """Where calls that they are members of can be: a day around, and in no closed period."""
     starts = [at for at in examined.column("start_time").to_pylist() if at is not None]
     start = min(starts) - _DAY
     return {

@@ -1,5 +1,3 @@
 SELECT domain, trace_hi, trace_lo, span_id, max(parent_span_id) AS parent_span_id
-FROM span
-SEMI JOIN member USING (trace_lo)
-WHERE start_time >= $start AND start_time < $end AND batch_seq <= $through
+FROM edge
 GROUP BY ALL

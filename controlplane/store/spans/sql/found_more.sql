@@ -1,5 +1,5 @@
 INSERT INTO found
 SELECT report_key.*, false
 FROM report_key
-SEMI JOIN followed USING (key_hash)
+SEMI JOIN (SELECT key_hash FROM more WHERE day = $day) AS asked USING (key_hash)
 WHERE start_time >= $start AND start_time < $end

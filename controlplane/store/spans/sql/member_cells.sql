@@ -1,6 +1,6 @@
 -- The minutes of gateways (kind 5) that settled members found are matched in.
 INSERT INTO cell_of_member
-SELECT DISTINCT report_key.key_hash
+SELECT DISTINCT report_key.key_hash, day_of(report_key.start_time)
 FROM report_key
 SEMI JOIN member
     ON report_key.trace_lo = member.trace_lo

@@ -1,11 +1,6 @@
 -- The keys of settled members found; minutes of gateways are not followed on and on (cells).
 INSERT INTO key_of_member
-SELECT DISTINCT report_key.key_hash
+SELECT DISTINCT key_hash, day_of(start_time)
 FROM report_key
-SEMI JOIN member
-    ON report_key.trace_lo = member.trace_lo
-    AND report_key.span_id = member.span_id
-    AND report_key.start_time = member.start_time
-    AND NOT member.is_new
-    AND report_key.kind <> 5
-WHERE report_key.start_time >= $start AND report_key.start_time < $end
+SEMI JOIN fresh USING (trace_lo, span_id, start_time)
+WHERE start_time >= $start AND start_time < $end AND kind <> 5

@@ -1,4 +1,4 @@
-CREATE OR REPLACE TEMP TABLE old_member AS
+INSERT INTO old_member
 SELECT call_member.*
 FROM call_member
 SEMI JOIN examined USING (domain, trace_hi, trace_lo, span_id, start_time)

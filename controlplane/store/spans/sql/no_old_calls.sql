@@ -1,0 +1,2 @@
+CREATE OR REPLACE TEMP TABLE old_member AS FROM call_member LIMIT 0;
+CREATE OR REPLACE TEMP TABLE old_call AS SELECT *, false AS is_lone FROM call LIMIT 0;
