@@ -6,6 +6,7 @@ to another that moves every call: new prices of all reports, adjustments and dir
 """
 
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Mapping
@@ -169,6 +170,8 @@ def _rerate(book: PriceBook, *, calls: int) -> dict[str, dict[str, float]]:
             "seconds": took,
             "cpu_seconds": cpu,
             "calls_per_cpu_second": report.calls / cpu,
+            # Of the whole process up to now; the re-rate holds most.
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
         },
     }
 

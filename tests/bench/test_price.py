@@ -15,6 +15,7 @@ def test_the_document_has_the_contracts_keys_and_every_call_moves() -> None:
     assert isinstance(whole, dict)
     assert BATCH == whole["rerate_calls"] == stages["apply"]["calls"]
     assert whole["calls_priced_per_cpu_second"] > 10_000
+    assert stages["apply"]["peak_memory_bytes"] > 2**26
 
 
 def test_every_call_of_the_load_has_a_price() -> None:
