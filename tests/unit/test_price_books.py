@@ -17,6 +17,7 @@ from controlplane.settings import Settings, load
 from controlplane.store.metadata.engine import open_engine
 from controlplane.store.metadata.migrate import migrate
 from controlplane.store.metadata.prices import PriceRepository
+from controlplane.telemetry import REGISTRY
 
 NOV = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -56,6 +57,9 @@ def test_the_first_start_records_the_seed_and_the_files(settings: Settings, engi
     }
     seeded = {(p.provider, m.model): m.rows for p in listed_providers() for m in p.models}
     assert seeded == stored
+    # How stale the list is counts from when the list was recorded, not the organisation's files.
+    shown = REGISTRY.get_sample_value("controlplane_price_list_recorded_timestamp_seconds")
+    assert versions[1].recorded_at.timestamp() == shown
     # A second start finds nothing to record.
     assert "prices@2" == open_book(settings, engine).version
     engine.dispose()
