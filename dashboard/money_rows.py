@@ -169,7 +169,7 @@ def residuals(report: Mapping[str, Any], say: Say) -> list[dict[str, Any]]:
             "is_unexplained": name == "unexplained",
         }
         for place, name in enumerate(CLASSES)
-        if report["classes"][name] != "0"
+        if report["classes"].get(name, "0") != "0"
     ]
 
 

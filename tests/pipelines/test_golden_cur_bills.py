@@ -13,7 +13,6 @@ from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
-from controlplane.usage.reconcile import CLASSES
 from tests.pipelines import golden_cur_bills as golden
 from tests.pipelines.golden_calls import FOLDER, calls
 from tests.priced_calls import priced
@@ -40,7 +39,7 @@ def store(span_rows: Callable[..., pa.Table], book: PriceBook) -> DuckDbSpanStor
     return store
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", golden.EXPECTED)
 def test_the_planted_residual_is_found_and_named(
     store: DuckDbSpanStore, book: PriceBook, name: str
 ) -> None:
