@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 
 from controlplane.budgets.book import LeaseTerms, LedgerBook
-from controlplane.budgets.budget import Budget
+from controlplane.budgets.budget import Budget, Increase
 from controlplane.budgets.hold import ChargeReason, Outcome
 from controlplane.budgets.lease import CHARGED_AS_LEASED, IN_HAND, Lease, LeaseState
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
@@ -76,6 +76,31 @@ class LedgerMachine(RuleBasedStateMachine):
             counts_from=NOW,
         )
         self.window = WindowKey("b", self.budget.window(NOW).start)
+        self.allowed_nusd = limit
+
+    @rule(limit=st.integers(0, 2_000))
+    def change_limit(self, limit: int) -> None:
+        """Also below what is spent and promised: that may still be spent, and nothing more (L13)."""
+        self.budget = msgspec.structs.replace(self.budget, limit_nusd=limit)
+        self.allow()
+
+    @rule(amount=st.integers(1, 1_000), seconds=st.sampled_from([1, 60, 900]))
+    def increase_for_a_while(self, amount: int, seconds: int) -> None:
+        """It may end while leases that were granted from it live."""
+        until = self.now + timedelta(seconds=seconds)
+        increases = (Increase(amount_nusd=amount, until=until),)
+        self.budget = msgspec.structs.replace(self.budget, increases=increases)
+        self.allow()
+
+    def allow(self) -> None:
+        """Take another limit; what was promised within the one before may still be spent."""
+        promised = min(self.amounts.promised_nusd, self.allowed_nusd)
+        self.allowed_nusd = max(self.limit_now(), promised)
+
+    def limit_now(self) -> int:
+        """The limit and the increases that have not ended."""
+        increases = [one.amount_nusd for one in self.budget.increases if self.now < one.until]
+        return self.budget.limit_nusd + sum(increases)
 
     @property
     def amounts(self) -> Amounts:
@@ -107,7 +132,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def grant(self, holder: str, want: int, need: int) -> None:
         book = self.book()
         amounts = self.amounts
-        free = self.budget.limit_nusd - max(amounts.total_nusd, amounts.promised_nusd)
+        free = self.limit_now() - max(amounts.total_nusd, amounts.promised_nusd)
         lease = book.grant(LeaseWant("b", want, need), holder=holder, new_id=self.new_id)
         self.keep(book)
         if lease is not None:
@@ -187,6 +212,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 61, 1_000]))
     def let_time_pass(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
+        self.allow()
         book = self.book()
         for lease in list(self.stored.values()):
             if lease.state in CHARGED_AS_LEASED and lease.sweep_at <= self.now:
@@ -213,7 +239,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         could_still_cost = sum(one.left_nusd for one in self.holders.values() if not one.is_closed)
         could_still_cost += sum(h.held_nusd for h in self.holds.values() if not h.is_settled)
-        assert self.spent_nusd + could_still_cost <= self.budget.limit_nusd
+        assert self.spent_nusd + could_still_cost <= self.allowed_nusd
 
     @invariant()
     def accounts_agree_with_leases(self) -> None:
