@@ -18,7 +18,7 @@ from controlplane.core.clock import Clock
 from controlplane.core.errors import ControlPlaneError, PolicyError
 from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.bundle import SIGNATURE_HEADER, decode_document
-from controlplane.policy.document import PolicyDocument
+from controlplane.policy.document import RULE_KEYS, PolicyDocument
 from controlplane.policy.wire import Generation, Nack
 
 CAPABILITIES: Final = (
@@ -314,6 +314,13 @@ def _parse(body: bytes, scope: str) -> PolicyDocument:
     missing = sorted(set(document.capabilities_required) - set(CAPABILITIES))
     if missing:
         raise PolicyError("capabilities_required", f"{missing} are missing", "Upgrade the agent")
+    for part in (
+        *document.rules,
+        *document.budgets,
+    ):  # it would match nothing: a deny that lets pass
+        unknown = sorted(set(part.match) - set(RULE_KEYS))
+        if unknown:
+            raise PolicyError(f"{part.id}.match", f"{unknown} are not known", "Upgrade the agent")
     return document
 
 

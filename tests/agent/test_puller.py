@@ -81,6 +81,7 @@ def test_the_same_generation_with_other_content_is_refused(
         {"api": "v2"},
         {"scope": "other"},
         {"capabilities_required": ["telepathy"]},
+        {"rules": [{"action": "deny", "id": "d", "match": {"planet": ["mars"]}}]},
     ],
 )
 def test_what_is_not_understood_is_nacked_and_the_old_stays(
