@@ -55,7 +55,7 @@ def _badge(filters: Filters) -> None:
     behind = spoken.parse(now) - spoken.parse(through)
     color, icon = _mood(behind)
     words = filters.say(
-        "freshness", at=spoken.moment(through, zone=zone), zone=zone, behind=_lag(behind)
+        "freshness", at=spoken.moment(through, zone=zone), zone=zone, behind=spoken.span(behind)
     )
     st.badge(words, icon=icon, color=color)
 
@@ -67,11 +67,3 @@ def _mood(behind: timedelta) -> tuple[Literal["green", "orange", "red"], str]:
     if behind <= LATE:
         return "orange", ":material/schedule:"
     return "red", ":material/error:"
-
-
-def _lag(behind: timedelta) -> str:
-    seconds = max(int(behind.total_seconds()), 0)
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

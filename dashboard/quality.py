@@ -24,9 +24,20 @@ COUNTER_COLUMNS: Final = (
     "missing", "missing_cost",
 )  # fmt: skip
 
+SHARES: Final = (
+    "unpriced_tokens", "unattributed_cost", "duplicate_reports", "late", "ahead", "rejected",
+)  # fmt: skip
 
 NOTHING_MISSING: Final = frozenset({"reported_cost_differs", "clock_ahead"})
 """Findings about what is here: none of it is missing."""
+
+
+def price_list_age(told: Mapping[str, Any]) -> str:
+    """Write how long ago the price list was imported."""
+    recorded = told["price_list_recorded_at"]
+    if recorded is None:
+        return spoken.UNKNOWN
+    return spoken.span(spoken.parse(told["server_time"]) - spoken.parse(recorded))
 
 
 def finding_line(found: Mapping[str, Any], *, unknown: str) -> dict[str, str]:

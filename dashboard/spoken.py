@@ -1,7 +1,7 @@
 """Numbers and names as people read them. Display rounds here and nowhere else."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -46,7 +46,18 @@ def ratio(part: float | None) -> str:
     if part is None:
         return UNKNOWN
     percent = part * 100
+    if 0 < percent < 0.05:  # noqa: PLR2004 - what would be written as nothing
+        return "< 0.1 %"
     return f"{percent:.1f} %" if abs(percent) < 10 else f"{percent:.0f} %"  # noqa: PLR2004 - digits shown
+
+
+def span(lasted: timedelta) -> str:
+    """Write how long something took, in its largest whole unit."""
+    seconds = max(int(lasted.total_seconds()), 0)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def milliseconds(microseconds: int | None) -> str:

@@ -9,11 +9,26 @@ from dashboard.panel import Panel, empty
 
 def draw(asked: Filters) -> None:
     """Draw the page."""
+    _shares(asked)
     _findings(asked)
     _duplicates(asked)
     _emitters(asked)
     _accounts(asked)
     _counters(asked)
+
+
+def _shares(asked: Filters) -> None:
+    with Panel("", asked, key="shares", border=False):
+        told = data.document("data-quality/shares", asked.window_params())
+        tiles = st.columns(len(quality.SHARES) + 1)
+        for tile, name in zip(tiles, quality.SHARES, strict=False):
+            share = spoken.ratio(told["shares"][name])
+            help_text = asked.say(f"share_{name}_help")
+            tile.metric(asked.say(f"share_{name}"), share, help=help_text, border=True)
+        age = quality.price_list_age(told)
+        tiles[-1].metric(
+            asked.say("price_list_age"), age, help=asked.say("price_list_age_help"), border=True
+        )
 
 
 def _findings(asked: Filters) -> None:

@@ -36,7 +36,7 @@ def _tiles(asked: Filters) -> None:
             empty(asked, first_run=meta["data_through"] is None)
         tiles = st.columns([1.2, 1, 1.4, 1, 1, 1.2])
         tiles[0].metric(
-            say("tile_spend"), spoken.money(totals["cost_usd"]), help=basis, delta=_change(previous),
+            say("tile_spend"), _spent(asked, meta), help=basis, delta=_change(previous),
             delta_color="inverse", border=True, height=TILE_HEIGHT,
         )  # fmt: skip
         tiles[1].metric(
@@ -64,6 +64,14 @@ def _tiles(asked: Filters) -> None:
         st.caption(spoken.plain(_excluded(asked, totals)))
         if corrected := frames.corrections(meta):
             st.caption(spoken.plain(say("includes_corrections", corrections=corrected)))
+
+
+def _spent(asked: Filters, meta: dict[str, Any]) -> str:
+    """Write the spend; of a window that no data reaches, since when there is none."""
+    through = meta["data_through"]
+    if through is not None and spoken.parse(through) < spoken.parse(meta["start"]):
+        return asked.say("no_data_since", at=spoken.moment(through, zone=meta["zone"]))
+    return spoken.money(meta["totals"]["cost_usd"])
 
 
 def _change(previous: dict[str, Any]) -> str | None:

@@ -106,6 +106,13 @@ COMPLETENESS: dict[str, Any] = {
 }  # fmt: skip
 
 
+SHARES: dict[str, Any] = {
+    "server_time": NOW.isoformat(), "price_list_recorded_at": "2026-11-08T04:00:00Z",
+    "shares": {"unpriced_tokens": 0.031, "unattributed_cost": 0.42, "duplicate_reports": 0.5,
+               "late": 0.0002, "ahead": 0.0, "rejected": None},
+}  # fmt: skip
+
+
 SAVINGS: dict[str, Any] = {
     "saved_usd": "12.5", "rerouted_calls": 1_200, "unknown_calls": 3,
     "rows": [
@@ -181,6 +188,7 @@ class FakeApi:
             "version": {"version": "0", "api": "v1", "zone": "UTC"},
             "alerts": {"rows": self.alerts, "meta": {}},
             "quality/completeness": COMPLETENESS,
+            "data-quality/shares": SHARES,
             "budgets": {"rows": self.budgets, "meta": {"recovering_until": None}},
             "policy/generations": {"rows": self.generations},
             "policy/diff": {"older": "1.4", "newer": "1.3", "diff": "-  action: block"},

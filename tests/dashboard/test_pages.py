@@ -51,6 +51,26 @@ def test_spend_tile_is_the_number_of_the_api(api: Any, open_page: OpenPage) -> N
     assert f"${truth:,.2f}" == tile(open_page("overview"), "Spend").value
 
 
+def test_a_window_that_no_data_reaches_says_since_when(api: Any, open_page: OpenPage) -> None:
+    api.data_through = "2026-11-02T08:30:00+00:00"  # the window is of 13 to 20 November
+    shown = tile(open_page("overview"), "Spend").value
+    assert "no data since 2026-11-02 08:30:00" == shown
+
+
+def test_shares_of_what_is_doubtful_are_percentages(open_page: OpenPage) -> None:
+    page = open_page("data_quality")
+    shown = {metric.label: metric.value for metric in page.metric}
+    assert shown == {
+        "Unpriced tokens": "3.1 %",
+        "Unattributed spend": "42 %",
+        "Duplicate reports": "50 %",
+        "Late": "< 0.1 %",
+        "Clock ahead": "0.0 %",
+        "Rejected": "\N{EN DASH}",
+        "Price list age": "12 d",
+    }
+
+
 def test_spend_says_what_it_excludes(open_page: OpenPage) -> None:
     shown = words(open_page("overview"))
     assert "Spend excludes 338 unpriced requests / 1,521,000 tokens." in shown
