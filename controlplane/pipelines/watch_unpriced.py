@@ -6,6 +6,7 @@ from typing import Final
 from controlplane.alerts.alert import Finding, Severity
 from controlplane.core.calendar import Window
 from controlplane.pricing.coverage import UnpricedUsage
+from controlplane.pricing.price_book import NO_GPU_PRICE
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery
 from controlplane.signals.vocabulary import CostState
@@ -14,6 +15,14 @@ LOOK_BACK: Final = timedelta(hours=1)
 AHEAD: Final = timedelta(minutes=5)
 """Emitters whose clocks run ahead are heard too."""
 UNNAMED: Final = "unnamed"
+ADVICE: Final = {
+    NO_GPU_PRICE: "Add the pool that serves it to `gpu_pools` or with PUT /gpu/pools, then POST /gpu/rebuild",
+    "no_price_at_time": "Add a price with an earlier `valid_from`, then re-rate",
+    "missing_rate": "Add the rates that the reasons name to its price in `price_overrides`, then re-rate",
+    "cost_out_of_range": "Check the unit of its price in `price_overrides`: the cost is too large to be one",
+}
+"""What mends each reason; the part of a reason before a colon is looked up."""
+ADD_A_PRICE: Final = "Add it to `price_overrides` or import a price list, then re-rate"
 
 
 def unpriced_usage(
@@ -67,6 +76,11 @@ def _finding(tenant: str, model: str, used: list[UnpricedUsage]) -> Finding:
             "summary": f"Model {model}: {calls} calls ({tokens} tokens) in an hour have no price",
             "reasons": ", ".join(sorted({one.reason or "unknown" for one in used})),
             "providers": ", ".join(sorted({one.provider or UNNAMED for one in used})),
-            "action": "Add it to `price_overrides` or import a price list, then re-rate",
+            "action": ". ".join(sorted({advice_for(one.reason) for one in used})),
         },
     )
+
+
+def advice_for(reason: str | None) -> str:
+    """Say what gives calls of a reason their price; most want a row of a price list."""
+    return ADVICE.get((reason or "").partition(":")[0], ADD_A_PRICE)

@@ -23,6 +23,7 @@ from controlplane.pipelines.watch import (
     keep_alive,
     watch_round,
 )
+from controlplane.pipelines.watch_unpriced import unpriced_findings
 from controlplane.pipelines.watched import WatchedBudget
 from controlplane.policy.wire import Standing
 from controlplane.signals.samples import (
@@ -364,6 +365,32 @@ def test_the_first_call_without_a_price_is_a_finding_of_the_next_round(
         found.annotations["providers"],
     )
     assert "1 calls (77 tokens)" in found.annotations["summary"]
+    assert "import a price list" in found.annotations["action"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "mended_by"),
+    [
+        ("unknown_model", "import a price list"),
+        ("no_gpu_price", "gpu_pools"),
+        ("no_price_at_time", "earlier `valid_from`"),
+        ("missing_rate:output_audio", "rates that the reasons name"),
+        ("cost_out_of_range", "unit of its price"),
+    ],
+)
+def test_the_alert_advises_what_mends_its_reason(
+    spans: DuckDbSpanStore, reason: str, mended_by: str
+) -> None:
+    """No price list prices an engine of our own: only its pool does."""
+    row = {
+        "start_time": NOW - timedelta(seconds=5), "billing_model": "llama", "input_tokens": 7,
+        "cost_state": "unpriced", "cost_reason": reason,
+    }  # fmt: skip
+    spans.write(_spans([row]), batch_id="u")
+    settle_tick(spans, now=NOW, ledger=None)
+    (found,) = unpriced_findings(spans, "acme", NOW)
+    assert mended_by in found.annotations["action"]
+    assert ("import a price list" in found.annotations["action"]) == (reason == "unknown_model")
 
 
 @pytest.mark.parametrize(
