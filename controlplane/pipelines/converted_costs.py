@@ -21,11 +21,25 @@ class Amount(msgspec.Struct):
 
     nusd: int = 0
     nano: int = 0
+    unpriced_calls: int = 0
+    is_rated: bool = False
+    """Some of its days has a rate."""
 
-    def add(self, nusd: int, nano: int | None) -> None:
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known: a sum of 0 beside unpriced calls is no cost."""
+        return bool(self.nusd) or not self.unpriced_calls
+
+    def add(self, nusd: int, nano: int | None, unpriced_calls: int = 0) -> None:
         """Add a row."""
         self.nusd += nusd
         self.nano += nano or 0
+        self.unpriced_calls += unpriced_calls
+        self.is_rated = self.is_rated or nano is not None
+
+    def join(self, other: "Amount") -> None:
+        """Add a sum."""
+        self.add(other.nusd, other.nano if other.is_rated else None, other.unpriced_calls)
 
 
 class ConvertedSums(msgspec.Struct, frozen=True):
@@ -63,8 +77,9 @@ def convert_costs(
     cells: list[Hashable] = list(keys_in(table))
     amounts = rates.convert_cells(list(zip(days, cells, costs, strict=True)))
     sums = ConvertedSums({}, {}, {})
-    for day, name, nusd, nano in zip(days, names, costs, amounts, strict=True):
-        sums.days.setdefault(day, Amount()).add(nusd, nano)
-        sums.groups.setdefault(name, Amount()).add(nusd, nano)
-        sums.cells.setdefault((day, name), Amount()).add(nusd, nano)
+    unpriced = [calls or 0 for calls in table["unpriced_calls"].to_pylist()]
+    for day, name, nusd, nano, calls in zip(days, names, costs, amounts, unpriced, strict=True):
+        sums.days.setdefault(day, Amount()).add(nusd, nano, calls)
+        sums.groups.setdefault(name, Amount()).add(nusd, nano, calls)
+        sums.cells.setdefault((day, name), Amount()).add(nusd, nano, calls)
     return sums

@@ -69,6 +69,26 @@ def test_groups_sum_to_the_day_and_filters_hold(api: Any, admin: str) -> None:
         ).status_code  # fmt: skip
 
 
+def test_a_group_of_which_nothing_is_known_is_null_and_no_point(
+    api: Any, admin: str, acme: str
+) -> None:
+    """As in `GET /costs`: the only call without a team has no price, and is no 0 EUR."""
+    with api.client(admin) as client:
+        client.post("/api/v1/currencies/rates", json=RATES)
+    asked = {"currency": "EUR", "range": "7d", "group_by": "team", "top": "5"}
+    with api.client(acme) as client:
+        body = client.get("/api/v1/currencies/costs", params=asked).json()
+        unrated = client.get("/api/v1/currencies/costs", params={**asked, "currency": "SEK"}).json()
+    told = {one["group"]: (one["cost_usd"], one["amount"]) for one in body["groups"]}
+    assert {"acme-team": ("7.500000005", "6.000000004"), None: (None, None)} == told
+    assert ["acme-team"] == [point["group"] for point in body["series"]]
+    assert ("7.500000005", "6.000000004") == (body["cost_usd"], body["amount"])
+    # No rate holds on any day: a cost, but no amount.
+    assert [("7.500000005", None), (None, None)] == [
+        (one["cost_usd"], one["amount"]) for one in unrated["groups"]
+    ]
+
+
 @given(parts=st.lists(st.integers(-(10**13), 10**15), max_size=9), usd=st.integers(1, 10**7))
 def test_parts_of_a_day_sum_to_the_day_whatever_the_rate(parts: list[int], usd: int) -> None:
     rate = ExchangeRate(

@@ -54,10 +54,10 @@ class CurrencyList(msgspec.Struct, frozen=True):
 
 
 class ConvertedDay(msgspec.Struct, frozen=True, kw_only=True):
-    """One day's cost with the rate it was converted at; no rate, no amount."""
+    """One day's cost with the rate it was converted at; no rate, no amount; null is unknown."""
 
     day: date
-    cost_usd: str
+    cost_usd: str | None
     amount: str | None
     usd_per_unit: str | None
     rate_day: date | None
@@ -65,11 +65,11 @@ class ConvertedDay(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConvertedGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """A group's cost; groups sum to the days in both currencies."""
+    """A group's cost; groups sum to the days in both currencies; null is unknown, never zero."""
 
     group: str | None
-    cost_usd: str
-    amount: str
+    cost_usd: str | None
+    amount: str | None
 
 
 class ConvertedPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +96,7 @@ class ConvertedCosts(msgspec.Struct, frozen=True, kw_only=True):
     groups: list[ConvertedGroup]
     """The dearest first; none without `group_by`."""
     series: list[ConvertedPoint]
-    """In order of days; none without `top`. A day without a rate is left out."""
+    """In order of days; none without `top`. Days without a rate or a known cost are left out."""
 
 
 class CurrencyController(Controller):
@@ -194,20 +194,26 @@ def _day(day: date, sums: Amount, table: RateTable) -> ConvertedDay:
     rate = table.on(day)
     return ConvertedDay(
         day=day,
-        cost_usd=format_usd(sums.nusd),
-        amount=format_usd(sums.nano) if rate else None,
+        cost_usd=_usd(sums),
+        amount=_amount(sums),
         usd_per_unit=rate.usd_per_unit if rate else None,
         rate_day=rate.day if rate else None,
         rate_source=rate.source if rate else None,
     )
 
 
+def _usd(sums: Amount) -> str | None:
+    return format_usd(sums.nusd) if sums.is_known else None
+
+
+def _amount(sums: Amount) -> str | None:
+    return format_usd(sums.nano) if sums.is_known and sums.is_rated else None
+
+
 def _groups(sums: ConvertedSums) -> list[ConvertedGroup]:
     return [
         ConvertedGroup(
-            group=name,
-            cost_usd=format_usd(sums.groups[name].nusd),
-            amount=format_usd(sums.groups[name].nano),
+            group=name, cost_usd=_usd(sums.groups[name]), amount=_amount(sums.groups[name])
         )
         for name in sums.ordered()
     ]
@@ -217,10 +223,10 @@ def _series(sums: ConvertedSums, table: RateTable, *, top: int) -> list[Converte
     dearest = sums.ordered()[:top]
     points: dict[tuple[date, bool, str | None], Amount] = {}
     for (day, name), amount in sums.cells.items():
-        if table.on(day) is not None:
+        if table.on(day) is not None and amount.is_known:
             is_other = name not in dearest
             key = (day, is_other, None if is_other else name)
-            points.setdefault(key, Amount()).add(amount.nusd, amount.nano)
+            points.setdefault(key, Amount()).join(amount)
     return [
         ConvertedPoint(
             day=day,
