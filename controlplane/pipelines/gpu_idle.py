@@ -24,11 +24,13 @@ def idle_lines(
 ) -> Iterator[IdleLine]:
     """Yield the idle lines that tenants bear, in order; with `everyone` also what nobody bears.
 
-    What nobody bears is the pool's platform's, whoever else sees it. Idle time that is spread over
-    calls (`pro_rata`) is in their cost already and is no line here.
+    What nobody bears is the pool's platform's, whoever else sees it. Who bears idle time and sent
+    nothing is among everyone. Idle time that is spread over calls (`pro_rata`) is in their cost
+    already and is no line here.
     """
     platforms = {pool.name: pool.platform for pool in tools.pools()}
-    shares = tools.store.shares(tenants, window, with_idle=True, by_bucket=True)
+    who = with_bearers(tools, tenants, window) if everyone else tenants
+    shares = tools.store.shares(who, window, with_idle=True, by_bucket=True)
     for row in shares.to_pylist():
         nobodys = row["tenant"] == IDLE_TENANT
         is_theirs = not nobodys or everyone or platforms.get(row["pool"]) in tenants
@@ -39,3 +41,8 @@ def idle_lines(
                 bucket=row["bucket"],
                 cost_nusd=row["cost_nusd"],
             )
+
+
+def with_bearers(tools: GpuTools, tenants: tuple[str, ...], window: Window) -> tuple[str, ...]:
+    """Add those who bear idle time of a window and may have no call of their own."""
+    return tuple(sorted({*tenants, *tools.store.bearers(window)}))

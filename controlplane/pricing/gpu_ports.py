@@ -78,6 +78,10 @@ class GpuStore(Protocol):
         """
         ...
 
+    def bearers(self, window: Window) -> tuple[str, ...]:
+        """Answer who bears idle time in a window, in order; it may have no call of its own."""
+        ...
+
     def bills(self, window: Window) -> pa.Table:
         """Answer pool, bill_nusd, busy_ratio, confidence and buckets of every pool."""
         ...

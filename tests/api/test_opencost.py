@@ -15,7 +15,7 @@ from collectors.billing.files import read_bill
 from controlplane.core.calendar import Window
 from controlplane.pipelines.gpu_cost import GpuTools, rebuild
 from controlplane.pipelines.settle import settle_tick
-from controlplane.pricing.gpu_pool import DatedPrice, GpuPool, NodePrice, PriceKind
+from controlplane.pricing.gpu_pool import DatedPrice, GpuPool, IdlePolicy, NodePrice, PriceKind
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from tests.api.conftest import NOW
 
@@ -132,6 +132,32 @@ def test_whatever_is_asked_for_sums_to_our_own_api(ask: Callable[..., Any]) -> N
         without = ask(window=PAIR, **{**params, "shareIdle": "false"})
         assert Decimal(ours["totals"]["cost_usd"]) == _sum(without)
         assert "1 calls have no known price and are in no cost" == answer["warning"]
+
+
+def test_idle_time_of_an_owner_that_sent_nothing_is_in_every_sum(
+    serve: Callable[..., Any], span_rows: Callable[..., pa.Table], admin: str
+) -> None:
+    """Two hours of one node at $4.000000001 that nobody used are the landlord's, also once the pool is gone."""
+    pool = GpuPool(name="l4", price=HOUR, idle=IdlePolicy.OWNER, owner="landlord")
+    store = DuckDbSpanStore(None)
+    store.write(
+        span_rows({"tenant": "acme", "start_time": DAY.start, "cost_nusd": 5}), batch_id="b"
+    )
+    settle_tick(store, now=NOW, ledger=None)
+    then = GpuTools(store=store.gpu, signals=store.signals, pools=lambda: (pool,), writer=store)
+    rebuild(then, Window(DAY.start, DAY.start + timedelta(hours=2)), now=NOW)
+    window = dict(zip(("start", "end"), PAIR.split(","), strict=True))
+    now = GpuTools(store=store.gpu, signals=store.signals, pools=lambda: (), writer=store)
+    for tools in (then, now):
+        with serve(reader=store, gpu=tools).client(admin) as client:
+            gpu = client.get("/api/v1/gpu", params=window).json()
+            costs = client.get("/api/v1/costs", params=window).json()["meta"]
+            asked = {"window": PAIR, "includeIdle": "true"}
+            answer = json.loads(client.get(BASE, params=asked).text, parse_float=Decimal)
+        assert ["landlord"] == [row["tenant"] for row in gpu["rows"]]
+        assert "8.000000002" == gpu["meta"]["totals"]["cost_usd"] == costs["idle"]["cost_usd"]
+        assert Decimal("8.000000007") == Decimal(costs["idle"]["with_calls_usd"]) == _sum(answer)
+    store.close()
 
 
 def test_every_field_is_there_and_says_what_it_is(ask: Callable[..., Any]) -> None:

@@ -18,6 +18,7 @@ from controlplane.core.calendar import Window
 from controlplane.core.errors import ConflictError, InvalidInputError, NotFoundError
 from controlplane.core.money import format_usd
 from controlplane.pipelines.gpu_cost import rebuild
+from controlplane.pipelines.gpu_idle import with_bearers
 from controlplane.pricing.gpu_pool import GpuPool, check_pools
 
 GRANULARITY = p.Param("granularity", "Sums, or a row each", choices=("total", "quarter_hour"))
@@ -77,7 +78,7 @@ class GpuController(Controller):
         window = p.window(given, now=now, in_zone=zone, calendar=services.calendar)
         whole = request.user.all_tenants and "tenant" not in given
         table = services.gpu.store.shares(
-            _with_bearers(tenants, services, whole=whole),
+            with_bearers(services.gpu, tenants, window) if whole else tenants,
             window,
             with_idle=whole,
             by_bucket=p.one(given, "granularity") == "quarter_hour",
@@ -157,15 +158,6 @@ class GpuController(Controller):
         now = services.clock.now()
         closed = Window(window.start, min(window.end, now))
         return Rebuilt(rebuild(services.gpu, closed, now=now))
-
-
-def _with_bearers(tenants: tuple[str, ...], services: Services, *, whole: bool) -> tuple[str, ...]:
-    """Add those who bear idle time and have no call of their own, for who sees everything."""
-    if not whole:
-        return tenants
-    bearers = {pool.owner or pool.platform for pool in services.gpu.pools()}
-    bearers |= {pool.platform for pool in services.gpu.pools()}
-    return tuple(sorted({*tenants, *bearers}))
 
 
 def _bills(services: Services, window: Window) -> list[dict[str, Any]]:

@@ -111,6 +111,16 @@ class GpuTables:
         schema = SHARE_SCHEMA if by_bucket else SHARE_SCHEMA.remove(1)
         return found.select(schema.names).cast(schema)
 
+    def bearers(self, window: Window) -> tuple[str, ...]:
+        """See `GpuStore.bearers`."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT tenant FROM gpu_share WHERE bucket >= $start AND bucket < $end"
+                " AND is_idle AND tenant <> '' ORDER BY tenant",
+                {"start": window.start, "end": window.end},
+            ).fetchall()
+        return tuple(row[0] for row in rows)
+
     def bills(self, window: Window) -> pa.Table:
         """See `GpuStore.bills`."""
         with self._database.reading() as connection:
