@@ -110,8 +110,8 @@ class System:
         self.sender = httpx.Client(base_url=self.otlp, timeout=30, trust_env=False)
         self.admin = self.make_key("service", "admin")
 
-    def make_key(self, kind: str, role: str, tenant: str = "default") -> str:
-        command = [sys.executable, "-m", "controlplane", "keys", "create", "--json"]
+    def make_key(self, kind: str, role: str, *more: str, tenant: str = "default") -> str:
+        command = [sys.executable, "-m", "controlplane", "keys", "create", "--json", *more]
         command += ["--kind", kind, "--role", role, "--tenant", tenant]
         command += ["--data-dir", str(self.data_dir)]
         made = subprocess.run(command, check=True, capture_output=True)
@@ -127,6 +127,12 @@ class System:
     def ask(self, path: str, *, key: str = "", **params: str | int) -> httpx.Response:
         held = {"Authorization": f"Bearer {key or self.admin}"}
         return self.api.get(f"/api/v1/{path}", params=params, headers=held)
+
+    def put(self, path: str, body: dict[str, Any], *, key: str, **params: str) -> Any:
+        held = {"Authorization": f"Bearer {key}"}
+        answer = self.api.put(f"/api/v1/{path}", json=body, params=params, headers=held)
+        assert answer.is_success, answer.text
+        return answer.json()
 
     def totals(self, team: str, *, key: str = "") -> dict[str, Any]:
         """Return what a team's calls of the last day come to."""

@@ -165,7 +165,7 @@ def _until(send: Callable[[], httpx.Response], *, status: int) -> httpx.Response
 
 
 def test_other_tenants_are_out_of_reach(system: Any, team: str, chat: Any) -> None:
-    theirs = system.make_key("user", "engineering_lead", "tenant-b")
+    theirs = system.make_key("user", "engineering_lead", tenant="tenant-b")
     sent = chat(team, **USAGE)
     assert 200 == system.send(sent.body).status_code
     system.wait_for(team, calls=1)
@@ -179,8 +179,8 @@ def test_other_tenants_are_out_of_reach(system: Any, team: str, chat: Any) -> No
 
 
 def test_sender_can_not_choose_its_tenant(system: Any, team: str, chat: Any) -> None:
-    reader = system.make_key("user", "viewer", "tenant-c")
-    key = system.make_key("ingest", "client", "tenant-c")
+    reader = system.make_key("user", "viewer", tenant="tenant-c")
+    key = system.make_key("ingest", "client", tenant="tenant-c")
     assert 200 == system.send(chat(team, **USAGE).body, key=key).status_code
     system.wait_for(team, calls=1, key=reader)
     assert 0 == system.totals(team)["calls"]
