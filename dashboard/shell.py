@@ -36,6 +36,7 @@ def _pages(asked: Filters) -> list[st.Page]:
             ("cost_explorer", ":material/stacked_line_chart:", False),
             ("changes", ":material/waterfall_chart:", False),
             ("unit_economics", ":material/calculate:", False),
+            ("savings", ":material/savings:", False),
             ("reconciliation", ":material/receipt_long:", False),
             ("budgets_policy", ":material/account_balance_wallet:", False),
             ("gpu", ":material/memory:", False),

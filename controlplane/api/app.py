@@ -23,6 +23,7 @@ from controlplane.api.rate_limit import ConnectLimiter
 from controlplane.api.routes.alerts import AlertController
 from controlplane.api.routes.attribution import AttributionController
 from controlplane.api.routes.budgets import BudgetController
+from controlplane.api.routes.cache import CacheController
 from controlplane.api.routes.calls import CallController
 from controlplane.api.routes.change import ChangeController
 from controlplane.api.routes.completeness import CompletenessController
@@ -62,6 +63,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     BudgetController,
     RefusalController,
     CompletenessController,
+    CacheController,
     CallController,
     ChangeController,
     CostController,

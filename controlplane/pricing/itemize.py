@@ -58,7 +58,32 @@ def itemize(calls: pa.Table, book: PriceBook) -> pl.DataFrame:
     `list_*` is the public price of the bucket where the book has one, else the price paid.
     Buckets without a quantity have no item; a call that is free and used nothing has none at all.
     """
-    frame = pl.DataFrame(pl.from_arrow(calls.select(list(NEEDED)))).with_row_index("row")
+    frame = _frame_of(calls)
+    known = frame.filter(pl.col("cost_nusd").is_not_null())
+    parts: list[pl.DataFrame] = []
+    split = np.zeros(frame.height, dtype=np.bool_)
+    for group, items, is_whole in _split(frame, book):
+        parts += items
+        split[group.rows[is_whole]] = True
+    rest = known.filter(~pl.Series(split[known["row"].to_numpy()]) & (pl.col("cost_nusd") != 0))
+    parts.append(_whole_calls(rest))
+    return pl.concat(parts).sort("row", "bucket")
+
+
+def priced_tiers(calls: pa.Table, book: PriceBook) -> Iterator[tuple[Integers, Tier]]:
+    """Yield the calls that split, by position, with the very rates that made their cost."""
+    for group, _, is_whole in _split(_frame_of(calls), book):
+        yield group.rows[is_whole], group.tier
+
+
+def _frame_of(calls: pa.Table) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(calls.select(list(NEEDED)))).with_row_index("row")
+
+
+def _split(
+    frame: pl.DataFrame, book: PriceBook
+) -> Iterator[tuple[_Group, list[pl.DataFrame], npt.NDArray[np.bool_]]]:
+    """Yield calls by the rates of their price: their items, and of which of them these are whole."""
     known = frame.filter(pl.col("cost_nusd").is_not_null())
     quantities = {
         bucket: frame[bucket].fill_null(0).to_numpy()
@@ -71,19 +96,13 @@ def itemize(calls: pa.Table, book: PriceBook) -> pl.DataFrame:
         (quantities[b] for b in INPUT_BUCKETS if b in quantities),
         start=np.zeros(frame.height, dtype=np.int64),
     )
-    parts: list[pl.DataFrame] = []
-    split = np.zeros(frame.height, dtype=np.bool_)
     keys = ("provider", "billing_model", "price_id")
     for (provider, model, price_id), listed in _grouped(known, keys):
         for group in _groups(
             book, (provider, model, price_id), rows=listed, facts=(total_input, minutes)
         ):
             items, is_whole = _items(group, quantities, cost)
-            parts += items
-            split[group.rows[is_whole]] = True
-    rest = known.filter(~pl.Series(split[known["row"].to_numpy()]) & (pl.col("cost_nusd") != 0))
-    parts.append(_whole_calls(rest))
-    return pl.concat(parts).sort("row", "bucket")
+            yield group, items, is_whole
 
 
 def _grouped(

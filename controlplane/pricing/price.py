@@ -109,16 +109,22 @@ def price(spans: pa.Table, book: PriceBook) -> pa.Table:
 
     Rows of a window that was re-rated get the prices of the version it was re-rated with.
     """
+    (first, places), *others = by_book(spans, book)
+    if not others:
+        return _price(spans, first)
+    parts = [_price(spans.take(places), first)]
+    parts += [_price(spans.take(rows), pinned) for pinned, rows in others]
+    order = np.concatenate([places, *(rows for _, rows in others)])
+    return pa.concat_tables(parts).take(np.argsort(order))
+
+
+def by_book(spans: pa.Table, book: PriceBook) -> list[tuple[PriceBook, Integers]]:
+    """Return rows (tenant, start_time) by the book that prices them; never an empty list."""
     which = _pinned(spans, book) if book.pins else None
     if which is None or not which.any():
-        return _price(spans, book)
+        return [(book, np.arange(spans.num_rows))]
     books = [book, *(pin.book() for pin in book.pins)]
-    parts, places = [], []
-    for number in np.unique(which).tolist():
-        rows = np.flatnonzero(which == number)
-        parts.append(_price(spans.take(rows), books[number]))
-        places.append(rows)
-    return pa.concat_tables(parts).take(np.argsort(np.concatenate(places)))
+    return [(books[number], np.flatnonzero(which == number)) for number in np.unique(which)]
 
 
 def _pinned(spans: pa.Table, book: PriceBook) -> Integers:

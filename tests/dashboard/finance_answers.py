@@ -73,6 +73,8 @@ def finance_answer(path: str, asked: list[tuple[str, str]]) -> Any:
         return _change(asked)
     if path == "unit-costs":
         return _unit_costs()
+    if path == "costs/cache":
+        return _cache(dict(asked)["group_by"])
     if path == "concentration":
         return _concentration(dict(asked).get("dimension", "customer"))
     if path == "currencies/costs":
@@ -116,6 +118,26 @@ def _unit_costs() -> tuple[pa.Table, dict[str, Any]]:
          "denominator": "212", "unit_cost_usd": "2.5", "gap_days": 2, "reason": None},
     ]  # fmt: skip
     return pa.Table.from_pylist(rows), {**WHEN, "unpriced_calls": 338, "unpriced_tokens": 1_521_000}
+
+
+def _cache(group: str) -> tuple[pa.Table, dict[str, Any]]:
+    """A model that is read, one that is only written, and one whose price does not tell."""
+    counts = {
+        "calls": 1_000, "hit_calls": 420, "input_tokens": 2_000_000, "read_tokens": 900_000,
+        "write_tokens": 100_000, "unknown_calls": 0, "unknown_tokens": 0,
+        "calls_without_usage": 3, "gateway_answers": 4, "hit_ratio_tokens": 0.45,
+        "hit_ratio_calls": 0.42,
+    }  # fmt: skip
+    names = ("read_saving_usd", "write_premium_usd", "net_saving_usd")
+    money = (("2.43", "0.075", "2.355"), ("0", "3.5", "-3.5"), (None, None, None))
+    rows = [
+        {group: name, **counts, **dict(zip(names, usd, strict=True))}
+        for name, usd in zip(("support", "search", None), money, strict=True)
+    ]
+    rows[2] |= {"unknown_calls": 7, "unknown_tokens": 12_000, "hit_ratio_calls": None}
+    total = dict(zip(names, ("2.43", "3.575", "-1.145"), strict=True))
+    totals = {**counts, **total, "calls": 3_000, "unknown_calls": 7, "unknown_tokens": 12_000}
+    return pa.Table.from_pylist(rows), {**WHEN, "totals": totals}
 
 
 def _concentration(dimension: str) -> tuple[pa.Table, dict[str, Any]]:

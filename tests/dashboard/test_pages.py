@@ -17,7 +17,7 @@ from tests.dashboard.conftest import COURSE, GENERATION
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PAGES = (
     "overview", "cost_explorer", "changes", "unit_economics", "reconciliation", "budgets_policy",
-    "traces", "data_quality", "gpu",
+    "traces", "data_quality", "gpu", "savings",
 )  # fmt: skip
 
 OpenPage = Callable[..., AppTest]

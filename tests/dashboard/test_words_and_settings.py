@@ -15,6 +15,7 @@ from dashboard import (
     money_rows,
     quality,
     routing,
+    savings,
     settings,
     tracing,
 )
@@ -53,6 +54,7 @@ FAMILIES = {
         *money_rows.RANK_COLUMNS,
         *money_rows.CELL_COLUMNS,
         *money_rows.CHART_COLUMNS,
+        *savings.CACHE_COLUMNS,
     ),
 }
 
