@@ -15,7 +15,7 @@ from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.core.calendar import Period, Window
 from controlplane.core.errors import InvalidInputError
 from controlplane.exports.manifest import Manifest
-from controlplane.exports.statement import SharedRule
+from controlplane.exports.sharing import SharedRule, read_shares
 from controlplane.exports.verify import Verification, verify_export
 from controlplane.pipelines.export import (
     ExportRequest,
@@ -46,6 +46,8 @@ class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
     by: str = "team"
     owner: str | None = None
     shared_rule: SharedRule = SharedRule.NONE
+    shares: tuple[str, ...] = ()
+    """`owner=weight`, each."""
 
 
 def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
@@ -68,6 +70,7 @@ def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
         by=order.by,
         owner=order.owner,
         shared_rule=order.shared_rule,
+        shares=read_shares(order.shares),
         zone=settings.zone,
         calendar=settings.calendar,
     )

@@ -94,8 +94,12 @@ def export_statement(  # noqa: PLR0913 - one option each, as the contract has it
     ] = "team",
     owner: Annotated[str | None, typer.Option(help="Only this team's, customer's, …")] = None,
     shared: Annotated[
-        str, typer.Option(help="Cost without an owner: none, proportional or even.")
+        str, typer.Option(help="Cost without an owner: none, proportional, even or fixed.")
     ] = "none",
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="With fixed: an owner's weight, as in search=3; once an owner."),
+    ] = None,
     currency: Annotated[str, typer.Option(help="Billing currency, if it has rates.")] = "USD",
     data_dir: DataDir = None,
     config: Config = None,
@@ -111,6 +115,7 @@ def export_statement(  # noqa: PLR0913 - one option each, as the contract has it
         by=by,
         owner=owner,
         shared_rule=shared,
+        shares=share or [],
         currency=currency.upper(),
     )
     _export(out, asked, options=(config, data_dir), json=json)

@@ -7,7 +7,6 @@ has no owner is a statement of its own, or is shared out by a stated rule, exact
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
-from enum import StrEnum
 from hashlib import sha256
 from itertools import groupby
 from typing import Any, Final
@@ -19,8 +18,9 @@ import pyarrow as pa
 
 from controlplane.core.calendar import Window
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar, month_name
-from controlplane.core.money import format_usd, split_largest_remainder
+from controlplane.core.money import format_usd
 from controlplane.exports.charges import amounts_of, corrected_amounts
+from controlplane.exports.sharing import UNATTRIBUTED, SharedRule, divide, weights_by
 from controlplane.exports.statement_currency import Billing, Cell, Conversion, bill, in_currency
 from controlplane.exports.vendors import METERS, vendor
 from controlplane.pricing.currency import RateTable
@@ -29,19 +29,8 @@ from controlplane.pricing.providers import price_provider
 from controlplane.usage.converted import OWNERS
 
 BY: Final = tuple(name for name in OWNERS if name != "tenant")
-UNATTRIBUTED: Final = "unattributed"
 ID_DIGITS: Final = 24
 _SUMMED: Final = ("quantity", "calls", "cost_nusd")
-
-
-class SharedRule(StrEnum):
-    """What becomes of cost that has no owner."""
-
-    NONE = "none"
-    """It stays a statement of its own."""
-    PROPORTIONAL = "proportional"
-    """In proportion to what each owner's own calls cost."""
-    EVEN = "even"
 
 
 class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +63,8 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unpriced_tokens: int
     billing: Billing | None = None
     """Without one it is in USD; it is then in no hash, either."""
+    share: tuple[int, int] | None = None
+    """The owner's weight of all weights, where the rule is `fixed`."""
 
     @property
     def content_sha256(self) -> str:
@@ -102,6 +93,8 @@ class StatementPlan(msgspec.Struct, frozen=True, kw_only=True):
     period: str
     zone: str
     shared_rule: SharedRule = SharedRule.NONE
+    shares: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """Weights by owner of the rule `fixed`."""
     calendar: FiscalCalendar = GREGORIAN
 
 
@@ -140,9 +133,14 @@ def statements_of(
         left_out[row[plan.by]] = (calls + int(row["calls"]), tokens + more)
         drawn.setdefault(row[plan.by], [])
     lines = {owner: [one.line for one in some] for owner, some in drawn.items()}
-    weights = _weights(lines, plan.shared_rule)
-    shared = _shares(sum(line.cost_nusd for line in lines.get(None, [])), weights)
+    weights = _weights(lines, plan)
+    for owner in weights:  # who bears a part may have nothing of its own
+        drawn.setdefault(owner, [])
+        lines.setdefault(owner, [])
+    whole = sum(weights.values())
+    shared = divide(sum(line.cost_nusd for line in lines.get(None, [])), weights)
     billings = _billings(drawn, weights, conversion) if conversion else {}
+    is_fixed = plan.shared_rule is SharedRule.FIXED
     return [
         Statement(
             tenant=plan.tenant,
@@ -153,6 +151,7 @@ def statements_of(
             period=plan.period,
             zone=plan.zone,
             shared_rule=plan.shared_rule,
+            share=(weights[owner], whole) if is_fixed and owner in weights else None,
             lines=(*lines[owner], *(_part(cost) for cost in _share(shared, owner))),
             total_nusd=sum(line.cost_nusd for line in lines[owner]) + sum(_share(shared, owner)),
             previous_nusd=previous.get(owner, 0),
@@ -233,23 +232,18 @@ def _corrected(
             yield owner, _Drawn(line, tuple(cells))
 
 
-def _weights(lines: Mapping[str | None, list[StatementLine]], rule: SharedRule) -> dict[str, int]:
+def _weights(
+    lines: Mapping[str | None, list[StatementLine]], plan: StatementPlan
+) -> dict[str, int]:
     """Return what each owner's part of the cost without an owner is in proportion to."""
-    owners = sorted(owner for owner in lines if owner is not None)
-    if rule is SharedRule.NONE or not sum(line.cost_nusd for line in lines.get(None, [])):
+    if not sum(line.cost_nusd for line in lines.get(None, [])):
         return {}
-    # A correction can leave an owner below nothing, who then bears no part.
-    own = {owner: max(0, sum(line.cost_nusd for line in lines[owner])) for owner in owners}
-    in_proportion = rule is SharedRule.PROPORTIONAL and any(own.values())
-    return own if in_proportion else dict.fromkeys(owners, 1)
-
-
-def _shares(ownerless: int, weights: Mapping[str, int]) -> dict[str | None, int]:
-    """Return each owner's part of what has no owner, and its way out of the ownerless."""
-    if not weights:
-        return {}
-    parts = split_largest_remainder(ownerless, list(weights.values()))
-    return {**dict(zip(weights, parts, strict=True)), None: -ownerless}
+    own = {
+        owner: sum(line.cost_nusd for line in some)
+        for owner, some in lines.items()
+        if owner is not None
+    }
+    return weights_by(plan.shared_rule, own, plan.shares)
 
 
 def _share(shares: Mapping[str | None, int], owner: str | None) -> tuple[int, ...]:
@@ -264,8 +258,8 @@ def _billings(
     """Convert every owner's lines, and share out what the ownerless came to in the currency."""
     cells = {owner: [one.cells for one in some] for owner, some in drawn.items()}
     whole = bill(None, cells.get(None, []), conversion)
-    shared = _shares(sum(row.cost_nusd for row in whole.rows), weights)
-    amounts = _shares(whole.total_nano, weights)
+    shared = divide(sum(row.cost_nusd for row in whole.rows), weights)
+    amounts = divide(whole.total_nano, weights)
     return {
         owner: bill(
             owner,

@@ -13,7 +13,8 @@ from reportlab.lib.pagesizes import A4
 from reportlab.pdfgen.canvas import Canvas
 
 from controlplane.core.money import format_usd
-from controlplane.exports.statement import UNATTRIBUTED, SharedRule, Statement, StatementLine
+from controlplane.exports.sharing import UNATTRIBUTED, SharedRule
+from controlplane.exports.statement import Statement, StatementLine
 from controlplane.exports.statement_currency import HOW, Billing
 from controlplane.pricing.currency import USD
 
@@ -30,6 +31,7 @@ _RULES: Final = {
     SharedRule.NONE: "Cost without an owner is a statement of its own.",
     SharedRule.PROPORTIONAL: "Cost without an owner is shared in proportion to own cost.",
     SharedRule.EVEN: "Cost without an owner is shared evenly.",
+    SharedRule.FIXED: "Cost without an owner is shared by fixed weights",
 }
 
 
@@ -60,13 +62,21 @@ def _heading(canvas: Canvas, statement: Statement, height: float) -> float:
         f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, {statement.zone}; the end is not included",
         *_totals(statement),
         f"Excludes {statement.unpriced_calls} calls ({statement.unpriced_tokens} tokens) of no known price",
-        _RULES[statement.shared_rule],
+        _rule(statement),
     ):
         y -= LINE + 2
         canvas.drawString(MARGIN, y, text)
     canvas.setFont("Helvetica", SMALL)
     canvas.drawString(MARGIN, y - LINE, f"{statement.id}  sha256 {statement.content_sha256}")
     return y - 3 * LINE
+
+
+def _rule(statement: Statement) -> str:
+    said = _RULES[statement.shared_rule]
+    if statement.shared_rule is not SharedRule.FIXED:
+        return said
+    weight, of = statement.share or (0, 0)
+    return f"{said}, here {weight} of {of}." if of else f"{said}."
 
 
 def _totals(statement: Statement) -> Iterator[str]:

@@ -35,7 +35,8 @@ from controlplane.exports.focus_commitments import commitment_rows
 from controlplane.exports.focus_currency import in_currency
 from controlplane.exports.focus_idle import idle_rows
 from controlplane.exports.manifest import Manifest
-from controlplane.exports.statement import BY, SharedRule, StatementPlan
+from controlplane.exports.sharing import SharedRule, check_shares
+from controlplane.exports.statement import BY, StatementPlan
 from controlplane.exports.traces import to_csv, to_parquet, totals
 from controlplane.pipelines.commitments import drawdowns
 from controlplane.pipelines.export_statements import StatementRequest, name_of, statement_parts
@@ -71,7 +72,7 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for: one tenant's calls with a start in the window.
 
     `charge_period`, `zone` and `calendar` say in which hours or days and in which months a FOCUS
-    export is told. `by`, `owner` and `shared_rule` are of statements, which are PDF and CSV whatever
+    export is told. `by`, `owner`, `shared_rule` and `shares` are of statements, which are PDF and CSV whatever
     the format.
     """
 
@@ -88,6 +89,8 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     by: str = "team"
     owner: str | None = None
     shared_rule: SharedRule = SharedRule.NONE
+    shares: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """Weights by owner, of the rule `fixed`."""
 
 
 class ExportSources(msgspec.Struct, frozen=True):
@@ -118,6 +121,7 @@ def check_request(request: ExportRequest) -> None:
         raise InvalidInputError("by", f"{request.by!r}", f"Use one of {', '.join(BY)}")
     if request.charge_period not in WIDTHS:
         raise InvalidInputError("charge_period", f"{request.charge_period!r}", "Use hour or day")
+    check_shares(request.shared_rule, request.shares)
 
 
 def write_export(
@@ -232,6 +236,7 @@ def _statement_parts(
         period=name_of(request.window, zone=request.zone, calendar=request.calendar),
         zone=request.zone,
         shared_rule=request.shared_rule,
+        shares=request.shares,
         calendar=request.calendar,
     )
     asked = StatementRequest(plan=plan, owner=request.owner, currency=request.currency)

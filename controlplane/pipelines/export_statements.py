@@ -12,8 +12,8 @@ from controlplane.core.calendar import Period, Window, period_name, window_at, w
 from controlplane.core.fiscal import FiscalCalendar
 from controlplane.exports.charges import charges_of
 from controlplane.exports.corrections import corrected_buckets
+from controlplane.exports.sharing import UNATTRIBUTED
 from controlplane.exports.statement import (
-    UNATTRIBUTED,
     Statement,
     StatementPlan,
     overview,

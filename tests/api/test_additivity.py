@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from controlplane.core.calendar import Window
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar, Pattern, Weekday
 from controlplane.core.money import format_usd
-from controlplane.exports.statement import BY, UNATTRIBUTED
+from controlplane.exports.sharing import UNATTRIBUTED
+from controlplane.exports.statement import BY
 from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
 from controlplane.pipelines.rerate import apply_rerate
 from controlplane.pipelines.settle import settle_tick

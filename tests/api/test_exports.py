@@ -63,6 +63,17 @@ def test_exports_of_others_do_not_exist(api: Any, auditor: str, admin: str) -> N
             assert client.get(f"/api/v1/exports/{theirs['id']}/files/{name}").status_code == 404
 
 
+def test_a_statement_takes_shares_for_fixed_only(api: Any, auditor: str) -> None:
+    """Weights are whole numbers, and nothing else shares by them."""
+    asked = {"tenant": "acme", "range": "24h", "kind": "statement", "shares": {"acme-team": 1}}
+    with api.client(auditor) as client:
+        fixed = client.post("/api/v1/exports", json={**asked, "shared": "fixed"})
+        assert 202 == fixed.status_code
+        assert "done" == _finished(client, fixed.json()["id"])["state"]
+        for wrong in ({"shared": "even"}, {"shared": "fixed", "shares": {"acme-team": 0.5}}):
+            assert 400 == client.post("/api/v1/exports", json={**asked, **wrong}).status_code
+
+
 def test_an_export_that_fails_says_so_without_a_stack(
     api: Any, auditor: str, reader: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

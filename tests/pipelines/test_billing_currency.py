@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
 from controlplane.exports.manifest import Manifest, public_pem
-from controlplane.exports.statement import SharedRule
+from controlplane.exports.sharing import SharedRule
 from controlplane.exports.verify import verify_export
 from controlplane.pipelines.export import (
     ExportRequest,
@@ -122,13 +122,18 @@ def test_every_row_is_converted_once_at_its_own_days_rate(
     assert verify_export(files, trusted_key=public_pem(KEY.public_key())).ok
 
 
+def shared_by(rule: SharedRule) -> dict[str, Any]:
+    shares = {"search": 3, "has-no-call": 2} if rule is SharedRule.FIXED else {}
+    return {"kind": "statement", "shared_rule": rule, "shares": shares}
+
+
 @pytest.mark.parametrize("rule", list(SharedRule))
 def test_statements_in_euros_add_up_and_can_be_worked_out_again(
     store: DuckDbSpanStore, book: PriceBook, tmp_path: Path, rule: SharedRule
 ) -> None:
     """A row is cost / rate but for a billionth a call; USD is as without a currency; the PDF says the rates."""
-    export(store, book, tmp_path / "usd", kind="statement", shared_rule=rule)
-    said = export(store, book, tmp_path / "eur", kind="statement", shared_rule=rule, currency="EUR")
+    export(store, book, tmp_path / "usd", **shared_by(rule))
+    said = export(store, book, tmp_path / "eur", currency="EUR", **shared_by(rule))
     files = {path.name: path.read_bytes() for path in (tmp_path / "eur").iterdir()}
     assert verify_export(files, trusted_key=public_pem(KEY.public_key())).ok
     dollars = json.loads((tmp_path / "usd" / "statements.json").read_bytes())

@@ -16,10 +16,10 @@ from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.exports.manifest import public_pem
-from controlplane.exports.statement import SharedRule
+from controlplane.exports.sharing import SharedRule
 from controlplane.exports.statement_pdf import written
 from controlplane.exports.verify import verify_export
-from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export import ExportRequest, ExportSources, check_request, write_export
 from controlplane.pipelines.export_statements import name_of
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
@@ -130,6 +130,51 @@ def test_shared_cost_moves_and_the_sum_does_not(
     owned = Decimal(spent(calls)) / 10**9 - ownerless
     part = ownerless * own / owned if rule is SharedRule.PROPORTIONAL else ownerless / 3
     assert abs(by_owner["search"] - own - part) <= Decimal("1e-9")
+
+
+def test_fixed_weights_share_whatever_was_spent(
+    store: DuckDbSpanStore, book: PriceBook, calls: pa.Table, tmp_path: Path
+) -> None:
+    """UX-14: 3 of 4 to search, 1 to a team without a call, none to the others; also in the PDF."""
+    weights = {"search": 3, "platform": 1}
+    index = export(store, book, tmp_path / "out", shared_rule=SharedRule.FIXED, shares=weights)
+    by_owner = {one["owner"]: Decimal(one["total_usd"]) for one in index}
+    nano = Decimal("1e-9")
+    ownerless, own = spent(calls, team=None), spent(calls, team="search")
+    assert 0 == by_owner["unattributed"]
+    assert nano * spent(calls) == sum(by_owner.values())
+    assert nano * spent(calls, team="support") == by_owner["support"]
+    assert abs(by_owner["platform"] - nano * ownerless / 4) < nano
+    assert abs(by_owner["search"] - nano * (own + Decimal(ownerless) * 3 / 4)) < nano
+    (pdf,) = (tmp_path / "out").glob("statement-*-search.pdf")
+    assert "Cost without an owner is shared by fixed weights, here 3 of 4." in texts(
+        pdf.read_bytes()
+    )
+    other = export(
+        store, book, tmp_path / "two", shared_rule=SharedRule.FIXED,
+        shares={name: 2 * weight for name, weight in weights.items()},
+    )  # fmt: skip
+    assert [one["total_usd"] for one in index] == [one["total_usd"] for one in other]
+    search = [one["id"] for some in (index, other) for one in some if one["owner"] == "search"]
+    assert search[0] != search[1], "it says other weights"
+
+
+@pytest.mark.parametrize(
+    ("rule", "shares"),
+    [
+        (SharedRule.FIXED, {}),
+        (SharedRule.EVEN, {"search": 1}),
+        (SharedRule.FIXED, {"search": 0}),
+        (SharedRule.FIXED, {"search": -1, "support": 2}),
+        (SharedRule.FIXED, {"unattributed": 1}),
+    ],
+)
+def test_weights_that_share_nothing_are_refused(rule: SharedRule, shares: dict[str, int]) -> None:
+    request = ExportRequest(
+        tenant="acme", window=NOVEMBER, kind="statement", shared_rule=rule, shares=shares
+    )
+    with pytest.raises(InvalidInputError, match="shares"):
+        check_request(request)
 
 
 def test_an_id_names_the_content(store: DuckDbSpanStore, book: PriceBook, tmp_path: Path) -> None:

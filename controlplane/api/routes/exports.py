@@ -16,7 +16,7 @@ from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
 from controlplane.core.calendar import Period
 from controlplane.core.errors import NotFoundError
-from controlplane.exports.statement import SharedRule
+from controlplane.exports.sharing import SharedRule
 from controlplane.pipelines.export import ExportRequest, check_request
 from controlplane.pricing.currency import USD
 
@@ -26,7 +26,8 @@ ACCEPTED: Final = 202
 class ExportOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to export over a window: `traces` or `calls` (one row each), `focus` or `statement`.
 
-    `charge_period` (hour or day) and `currency` are of a FOCUS export; `by`, `owner` and `shared` are of statements.
+    `charge_period` (hour or day) and `currency` are of a FOCUS export; `by`, `owner` and `shared`
+    are of statements, and `shares` (owner: weight) of those whose `shared` is `fixed`.
     """
 
     tenant: str
@@ -37,6 +38,7 @@ class ExportOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: str = "team"
     owner: str | None = None
     shared: SharedRule = SharedRule.NONE
+    shares: dict[str, int] = {}
     start: str | None = None
     end: str | None = None
     range: str | None = None
@@ -85,6 +87,7 @@ class ExportController(Controller):
             by=data.by,
             owner=data.owner,
             shared_rule=data.shared,
+            shares=data.shares,
             zone=zone,
             calendar=services.calendar,
         )
