@@ -170,7 +170,7 @@ def _rerate(book: PriceBook, *, calls: int) -> dict[str, dict[str, float]]:
             "seconds": took,
             "cpu_seconds": cpu,
             "calls_per_cpu_second": report.calls / cpu,
-            # Of the whole process up to now; the re-rate holds most.
+            # Of the whole process up to now; a checkpoint that merges what was loaded holds most.
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
         },
     }

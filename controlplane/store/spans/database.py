@@ -148,6 +148,23 @@ def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
         return  # a failed commit has rolled back by itself
 
 
+def checkpoint(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Write the log into the file, so that old versions leave memory; outside of transactions.
+
+    Answers False, and does nothing, while others write.
+
+    Raises:
+        StoreUnavailableError: the file can not be written.
+    """
+    try:
+        connection.execute("CHECKPOINT")
+    except duckdb.TransactionException:
+        return False
+    except duckdb.Error as error:
+        raise StoreUnavailableError(f"span store: {error}") from error
+    return True
+
+
 def load(connection: duckdb.DuckDBPyConnection, **tables: pa.Table) -> None:
     """Copy Arrow tables into temporary tables of the connection, replacing those before.
 

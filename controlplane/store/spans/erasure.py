@@ -5,7 +5,6 @@ was erased does not come back. What was never stored and is of before the erasur
 revision from a backup, is stored without the person.
 """
 
-import contextlib
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 
 from controlplane.core.errors import StoreUnavailableError
 from controlplane.ingest.subjects import Erased, Subject, subject_hash
-from controlplane.store.spans.database import SpanDatabase, load, read_sql, transaction
+from controlplane.store.spans.database import SpanDatabase, checkpoint, load, read_sql, transaction
 
 NEVER_US: Final = -(2**63)
 """Before every start: of people who were not erased."""
@@ -128,8 +127,7 @@ class Erasure:
                     self._tombstones.add(name, (now - _EPOCH) // _MICROSECOND)
             if apply:
                 # Old versions leave the log and their blocks; if others write, the next one does.
-                with contextlib.suppress(duckdb.TransactionException):
-                    connection.execute("CHECKPOINT")
+                checkpoint(connection)
         except duckdb.Error as error:
             raise StoreUnavailableError(f"span store: {error}") from error
         finally:

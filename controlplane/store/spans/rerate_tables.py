@@ -33,13 +33,17 @@ from controlplane.store.spans.adjustments import (
     take_adjustments,
 )
 from controlplane.store.spans.compact import CONTEXT_NAMES
-from controlplane.store.spans.database import load, read_sql, transaction
+from controlplane.store.spans.database import checkpoint, load, read_sql, transaction
 from controlplane.store.spans.settle_tables import SettleTables
 from controlplane.store.spans.writer import SpanTableWriter
 
 MAX_PART_REPORTS: Final = 60_000
 """Reports of one transaction, unless an hour has more: what is held at once, some kilobytes each. A
 quarter of a million took twice the memory and no less time a call."""
+PARTS_A_CHECKPOINT: Final = 24
+"""Committed parts, a million calls, before the log is written into the file: each leaves 2 MB of old
+versions in memory until then, and DuckDB itself waits for a log of some eight million calls. Costs
+0.1 s, but seconds and memory up to its limit where what was stored was never put in order before."""
 _HOUR: Final = timedelta(hours=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PRICED_NAMES: Final = tuple(field.name for field in PRICED)
@@ -75,6 +79,8 @@ class RerateTables:
         self._writer = writer
         self._connection = tables.connection
         self.most = MAX_PART_REPORTS
+        self.parts_a_checkpoint = PARTS_A_CHECKPOINT
+        self._parts_in_log = 0
 
     def is_ready(self) -> bool:
         """Whether the ledger has every call as it is now; a re-rate waits for that."""
@@ -132,8 +138,18 @@ class RerateTables:
         Raises:
             StoreUnavailableError: nothing of the day changed; call again.
         """
+        self._shorten_log()
         if order.closed_before is not None and day.start < order.closed_before:
-            return self._correct(order, day, reprice, now=now)
+            made = self._correct(order, day, reprice, now=now)
+        else:
+            made = self._change(order, day, reprice, now=now)
+        self._parts_in_log += 1
+        return made
+
+    def _change(
+        self, order: RerateOrder, day: Window, reprice: Reprice, *, now: datetime
+    ) -> pa.Table:
+        """Give an open day's reports and calls their new prices."""
         reports, repriced = self._repriced(order, day, reprice)
         lone = _differences(reports, repriced)
         changed = _changed_rows(reports, repriced)
@@ -205,6 +221,11 @@ class RerateTables:
             " SELECT DISTINCT tenant, bucket_of(start_time), $now FROM moved",
             {"now": now},
         )
+
+    def _shorten_log(self) -> None:
+        """Between two parts, write the log into the file; where others write, before a later one."""
+        if self._parts_in_log >= self.parts_a_checkpoint and checkpoint(self._connection):
+            self._parts_in_log = 0
 
     def _correct(
         self, order: RerateOrder, day: Window, reprice: Reprice, *, now: datetime
