@@ -130,6 +130,12 @@ def check_contract(contract: Contract) -> None:
         raise InvalidInputError(f"{where}.commitment_usd", "is below zero")
 
 
+def is_contracted(price_id: str | None) -> bool:
+    """Whether a price is a list price as a contract changes it."""
+    _, star, edition = (price_id or "").rpartition("*")
+    return bool(star) and "@" in edition
+
+
 def with_contracts(
     rows: tuple[PriceRow, ...], contracts: Sequence[Contract], *, provider: str, model: str
 ) -> tuple[PriceRow, ...]:

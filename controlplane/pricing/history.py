@@ -74,6 +74,10 @@ class PriceHistory(Protocol):
         """Return the entries of the book of a version: the newest of each kind and key."""
         ...
 
+    def has_contracts(self) -> bool:
+        """Whether a contract was ever kept; one that was removed has priced calls, too."""
+        ...
+
     def list_recorded_at(self) -> datetime | None:
         """Return when the price list last changed; contracts and own prices do not count."""
         ...

@@ -117,6 +117,7 @@ def _table(asked: Filters) -> None:
                 cost=spoken.plain(spoken.money(totals["cost_usd"])),
                 calls=spoken.count(totals["calls"]),
                 unpriced=spoken.count(totals["unpriced_calls"]),
+                prices=asked.say(f"basis_{answer.meta['basis']}"),
                 zone=spoken.plain(answer.meta["zone"]),
                 start=spoken.moment(answer.meta["start"], zone=answer.meta["zone"]),
                 end=spoken.moment(answer.meta["end"], zone=answer.meta["zone"]),

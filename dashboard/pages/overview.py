@@ -30,7 +30,7 @@ def _tiles(asked: Filters) -> None:
     with Panel("", asked, key="tiles", border=False):
         meta = data.table("costs", (*asked.params(), ("compare", "previous"))).meta
         totals, previous = meta["totals"], meta["previous"]
-        basis = say("basis", zone=meta["zone"], start=spoken.moment(meta["start"], zone=meta["zone"]),
+        basis = say("basis", prices=say(f"basis_{meta['basis']}"), zone=meta["zone"], start=spoken.moment(meta["start"], zone=meta["zone"]),
                     end=spoken.moment(meta["end"], zone=meta["zone"]))  # fmt: skip
         if not totals["calls"]:
             empty(asked, first_run=meta["data_through"] is None)

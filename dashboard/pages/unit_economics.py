@@ -33,6 +33,7 @@ def _figures(asked: Filters) -> None:
             "unit_excludes",
             calls=spoken.count(meta["unpriced_calls"]),
             tokens=spoken.count(meta["unpriced_tokens"]),
+            prices=say(f"basis_{meta['basis']}"),
             start=spoken.moment(meta["start"], zone=meta["zone"]),
             end=spoken.moment(meta["end"], zone=meta["zone"]),
             zone=meta["zone"],

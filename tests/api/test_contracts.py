@@ -1,17 +1,23 @@
 """Contracts over HTTP: every change is a version of the price book; commitments are drawn down."""
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+import pyarrow as pa
 import pytest
 
 from controlplane.auth.roles import Scope
+from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.contracts import Contract
 from controlplane.pricing.history import EntryKind, PriceEntry, append_next, build_book
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.quote import quote
 from controlplane.pricing.seed import listed_providers
 from controlplane.store.metadata.prices import PriceRepository
+from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+from tests.priced_calls import priced
 
 NOV = datetime(2026, 11, 20, tzinfo=UTC)
 AGREED = {"id": "openai-2026", "provider": "openai", "models": "gpt-4o*", "discount_percent": "20"}
@@ -93,6 +99,54 @@ def test_only_who_may_change_prices_of_all_tenants_makes_contracts(api: Any, key
         with api.client(key) as client:
             answer = client.put("/api/v1/contracts/openai-2026", json=AGREED)
         assert 403 == answer.status_code
+
+
+def test_the_basis_is_contracted_where_a_contract_priced_any_of_it(
+    serve: Any, admin: str, history: Any, span_rows: Callable[..., pa.Table]
+) -> None:
+    """UX-C13: by window, filter and trace; also when the contract is gone. Else it is the list's."""
+    contract = Contract(id="openai-2026", provider="openai", discount_percent="20")
+    body = msgspec.json.encode(contract).decode()
+    entries = [PriceEntry(EntryKind.CONTRACT, "openai-2026", body)]
+    listed = PriceBook("seed", listed_providers(), contracts=[contract])
+    start = NOV - timedelta(days=1)
+    calls = [
+        {"tenant": "acme", "team": team, "provider": who, "billing_model": model,
+         "start_time": start, "trace_lo": n, "span_id": n, "content_hash": n,
+         "input_tokens": 7, "output_tokens": 3}
+        for n, (team, who, model) in enumerate(
+            [("a", "openai", "gpt-4o"), ("b", "anthropic", "claude-sonnet-4-5")], start=1
+        )
+    ]  # fmt: skip
+    store = DuckDbSpanStore(None)
+    store.write(priced(span_rows, calls, listed), batch_id="b")
+    settle_tick(store, now=NOV, ledger=None)
+    window = {"start": "2026-11-19T00:00:00Z", "end": "2026-11-20T00:00:00Z"}
+    with serve(reader=store).client(admin) as client:
+
+        def basis(path: str = "costs", **asked: str) -> Any:
+            answer = client.get(f"/api/v1/{path}", params=asked)
+            assert 200 == answer.status_code, answer.text
+            return answer.json()["meta"]["basis"]
+
+        append_next(history, entries, source="api", note="", by="t", now=NOV)
+        append_next(
+            history, [PriceEntry(EntryKind.CONTRACT, "openai-2026", None)],
+            source="api", note="", by="t", now=NOV,
+        )  # fmt: skip
+        assert "contracted" == basis(**window) == basis("unit-costs", **window)
+        assert "contracted" == basis(**window, **{"filter.team": "a"})
+        assert "list" == basis(**window, **{"filter.team": "b"})
+        assert "list" == basis(start="2026-11-18T00:00:00Z", end="2026-11-19T00:00:00Z")
+        traces = [
+            row["trace_id"]
+            for team in ("a", "b")
+            for row in client.get("/api/v1/calls", params={**window, "filter.team": team}).json()[
+                "rows"
+            ]
+        ]
+        assert ["contracted", "list"] == [basis(f"traces/{trace}") for trace in traces]
+    store.close()
 
 
 class Fixed(PriceBook):

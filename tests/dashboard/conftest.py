@@ -155,6 +155,7 @@ class FakeApi:
         self.corrections: list[dict[str, str]] = []
         self.tables = dict(TABLES)
         self.data_through: str | None = NOW.isoformat()
+        self.basis = "list"
         self.asked: list[tuple[str, list[tuple[str, str]]]] = []
         self.sign_in_tokens = {"once"}
 
@@ -226,7 +227,7 @@ class FakeApi:
         totals["cost_usd"] = usd(totals["cost_nusd"])
         meta = {
             "start": (NOW - timedelta(days=7)).isoformat(), "end": NOW.isoformat(),
-            "zone": "UTC", "granularity": step, "data_through": self.data_through, "totals": totals,
+            "zone": "UTC", "basis": self.basis, "granularity": step, "data_through": self.data_through, "totals": totals,
             "previous": {"totals": totals, "change_usd": "1.5", "change_ratio": 0.25},
             "corrections": self.corrections,
         }  # fmt: skip

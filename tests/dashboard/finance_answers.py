@@ -117,7 +117,12 @@ def _unit_costs() -> tuple[pa.Table, dict[str, Any]]:
         {"figure": "orders", "tenant": "acme", "is_business": True, "cost_usd": "530",
          "denominator": "212", "unit_cost_usd": "2.5", "gap_days": 2, "reason": None},
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows), {**WHEN, "unpriced_calls": 338, "unpriced_tokens": 1_521_000}
+    return pa.Table.from_pylist(rows), {
+        **WHEN,
+        "unpriced_calls": 338,
+        "unpriced_tokens": 1_521_000,
+        "basis": "contracted",
+    }
 
 
 def _cache(group: str) -> tuple[pa.Table, dict[str, Any]]:

@@ -141,6 +141,26 @@ def test_an_empty_system_says_how_to_send_the_first_span(api: Any, open_page: Op
     assert "No data yet" in words(app)
 
 
+@pytest.mark.parametrize(
+    ("basis", "said", "other"),
+    [
+        ("list", "list prices", "contracted prices"),
+        ("contracted", "contracted prices", "list prices"),
+    ],
+)
+def test_figures_say_the_basis_that_the_api_says(
+    api: Any, open_page: OpenPage, *, basis: str, said: str, other: str
+) -> None:
+    """UX-C13: never list prices where a contract priced."""
+    api.basis = basis
+    help_text = tile(open_page("overview"), "Spend").help
+    assert f"USD at {said}" in help_text
+    total = words(open_page("cost_explorer"))
+    assert said in total
+    assert other not in help_text + total
+    assert "USD at contracted prices" in words(open_page("unit_economics")).replace("\\", "")
+
+
 def test_spanish_catalogue_is_used_when_asked(open_page: OpenPage) -> None:
     app = open_page("overview", lang="es")
     assert tile(app, "Gasto")

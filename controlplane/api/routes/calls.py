@@ -20,6 +20,7 @@ from controlplane.api.tables import respond, rfc3339
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError, NotFoundError
 from controlplane.core.money import format_usd
+from controlplane.pipelines.price_basis import basis_in
 from controlplane.signals.hex_ids import parse_trace_hex
 from controlplane.signals.queries import MAX_PAGE_ROWS, CallQuery, TraceQuery
 from controlplane.usage.dimensions import BY_NAME
@@ -118,15 +119,18 @@ def _trace_query(request: ApiRequest, services: Services, trace_id: str) -> Trac
 def _trace_meta(trace_id: str, table: pa.Table) -> dict[str, Any]:
     billed = 0
     unpriced = 0
+    prices: list[str | None] = []
     rows = zip(
         table["report_kind"].to_pylist(),
         table["suppressed_reason"].to_pylist(),
         table["cost_nusd"].to_pylist(),
+        table["price_id"].to_pylist(),
         strict=True,
     )
-    for kind, suppressed, nusd in rows:
+    for kind, suppressed, nusd, price_id in rows:
         if kind == "call" and suppressed is None:
             billed += nusd or 0
+            prices.append(price_id)
             unpriced += nusd is None
     return {
         "trace_id": trace_id,
@@ -135,7 +139,7 @@ def _trace_meta(trace_id: str, table: pa.Table) -> dict[str, Any]:
         "cost_nusd": str(billed),
         "unpriced_calls": unpriced,
         "currency": "USD",
-        "basis": "list",
+        "basis": basis_in(prices),
     }
 
 

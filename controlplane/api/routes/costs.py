@@ -20,6 +20,7 @@ from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.core.fiscal import month_name
 from controlplane.core.money import divide_half_even, format_usd
 from controlplane.pipelines.gpu_idle import idle_lines
+from controlplane.pipelines.price_basis import basis_of
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import MAX_CHART_ROWS, CostQuery, Granularity
 from controlplane.usage.dimensions import BY_NAME, MEASURES, dimension
@@ -72,7 +73,8 @@ class CostController(Controller):
         Rows have `bucket_start` and `bucket_end` (unless granularity is total), the group-by columns
         (null is unattributed) and the measures; `meta.totals` sums them over the whole answer and
         `cost_usd` excludes `unpriced_calls`; of a row it is null where nothing is known. `meta.idle` is the idle time of GPU pools that no call
-        carries, and both together; null where a filter is asked for. List prices, USD.
+        carries, and both together; null where a filter is asked for. In USD;
+        `meta.basis` is `list`, or `contracted` where a contract priced any of it.
         Cost that was booked in the window about a closed period is in all sums: rows grouped by
         `corrects` name its day, `meta.corrections` its month.
         """
@@ -84,6 +86,7 @@ class CostController(Controller):
             raise LimitExceededError("rows of a cost answer", MAX_CHART_ROWS, table.num_rows)
         table = _with_ends(table, query)
         meta = _meta(query, table, services.reader.data_through(tenants))
+        meta["basis"] = basis_of(services.reader, services.price_history, query)
         everyone = request.user.all_tenants and "tenant" not in given
         meta["idle"] = _idle(query, services, meta["totals"], everyone=everyone)
         meta["corrections"] = corrections_of(services.reader, query)
@@ -215,7 +218,6 @@ def _meta(query: CostQuery, table: pa.Table, data_through: datetime | None) -> d
         "group_by": list(query.group_by),
         "tenants": list(query.tenants),
         "currency": "USD",
-        "basis": "list",
         "data_through": None if data_through is None else rfc3339(data_through),
         "totals": _spoken(totals(table)),
     }

@@ -21,6 +21,7 @@ from controlplane.api.tables import respond, rfc3339
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
+from controlplane.pipelines.price_basis import basis_of
 from controlplane.pipelines.unit_costs import (
     BusinessFigure,
     group_costs,
@@ -95,6 +96,7 @@ class UnitCostController(Controller):
         meta = {
             **_window(query),
             "currency": "USD",
+            "basis": basis_of(services.reader, services.price_history, query),
             "unpriced_calls": found.unpriced_calls,
             "unpriced_tokens": found.unpriced_tokens,
         }

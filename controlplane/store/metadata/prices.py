@@ -59,6 +59,13 @@ class PriceRepository:
             found = connection.execute(query.order_by(price_entry.c.kind, price_entry.c.key))
             return [PriceEntry(EntryKind(kind), key, body) for kind, key, body in found]
 
+    def has_contracts(self) -> bool:
+        """Whether a contract was ever kept; one that was removed has priced calls, too."""
+        kinds = (EntryKind.CONTRACT.value, EntryKind.FILE_CONTRACT.value)
+        query = select(price_entry.c.version).where(price_entry.c.kind.in_(kinds)).limit(1)
+        with reading(self._engine) as connection:
+            return connection.scalar(query) is not None
+
     def list_recorded_at(self) -> datetime | None:
         """Return when the price list last changed: what its staleness is counted from."""
         kinds = (EntryKind.MODEL.value, EntryKind.PROVIDER.value)
