@@ -1,6 +1,6 @@
 """The API over HTTP: problem+json becomes ApiProblem, Arrow becomes a table with its meta."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import httpx
@@ -65,7 +65,7 @@ class Api:
             raise _problem(answer)
         return answer.content
 
-    def send(self, path: str, body: dict[str, str]) -> bytes:
+    def send(self, path: str, body: Mapping[str, object]) -> bytes:
         """POST a JSON object to a path under `/api/v1` and answer the body.
 
         Raises:

@@ -1,5 +1,6 @@
 """What pages ask the API, with the viewer's own credential, remembered for a moment."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
@@ -12,6 +13,7 @@ from dashboard.client import ARROW, JSON, Api, Params, Table, connect, read_tabl
 SESSION_COOKIE: Final = "controlplane_session"
 BEARER_STATE: Final = "bearer"
 FRESH_SECONDS: Final = 3
+ANSWER_SECONDS: Final = 300
 MAX_ANSWERS: Final = 512
 
 
@@ -54,9 +56,20 @@ def order(path: str, body: dict[str, str]) -> Any:
     return msgspec.json.decode(answer)
 
 
+def answer_to(path: str, body: Mapping[str, object]) -> Any:
+    """Ask a question that takes long to answer; the answer is remembered for minutes.
+
+    Raises:
+        ApiProblem: as `table`.
+    """
+    viewer = (settings.current().api_url, bearer())
+    return msgspec.json.decode(_answered(viewer, path, msgspec.json.encode(body, order="sorted")))
+
+
 def forget() -> None:
     """Make the next question go to the API."""
     _remembered.clear()
+    _answered.clear()
 
 
 # The cache is shared by all sessions of the process: the credential is part of the key, so that
@@ -67,6 +80,12 @@ def _remembered(
 ) -> bytes:
     api_url, credential = viewer
     return Api(_pool(api_url), credential).fetch(*question, accept=accept)
+
+
+@st.cache_data(ttl=ANSWER_SECONDS, max_entries=MAX_ANSWERS, show_spinner=False)
+def _answered(viewer: tuple[str, str | None], path: str, body: bytes) -> bytes:
+    api_url, credential = viewer
+    return Api(_pool(api_url), credential).send(path, msgspec.json.decode(body))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False, on_release=httpx.Client.close)

@@ -1,19 +1,25 @@
 """Answers about what was and could be saved, as the page shows them. Nothing is added up here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 
 from dashboard import spoken
 from dashboard.client import Table
+from dashboard.filters import Filters
 from dashboard.frames import UNATTRIBUTED
+from dashboard.money_rows import signed
 
 CACHE_COLUMNS: Final = (
     *("group", "calls", "hit_calls", "hit_tokens", "read_tokens", "written_tokens"),
     *("read_saving", "write_premium", "net_saving", "unknown_calls"),
 )
 CACHE_GROUPS: Final = ("model", "team")
+FEATURE_COLUMNS: Final = ("feature", "calls", "was", "would_be", "moved", "not_compared")
+DEFAULT_CACHED_PERCENT: Final = 80
+DEFAULT_CONTEXT: Final = 8_000
+MAX_LINES: Final = 5
 Say = Callable[..., str]
 
 
@@ -60,3 +66,83 @@ def cache_left_out(meta: Mapping[str, Any], say: Say) -> str:
         end=spoken.moment(meta["end"], zone=meta["zone"]),
         zone=meta["zone"],
     )
+
+
+def question(
+    meta: Mapping[str, Any], asked: Filters, scenario: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Answer the body of a what-if about the calls that the page shows."""
+    chosen = {"team": list(asked.teams), "model": list(asked.models)}
+    return {
+        "start": meta["start"],
+        "end": meta["end"],
+        "tenants": list(asked.tenants),
+        "filters": {name: values for name, values in chosen.items() if values},
+        "scenario": dict(scenario),
+    }
+
+
+def switch(target: str, ratio: float) -> dict[str, Any]:
+    """Read `PROVIDER/MODEL`, or a model alone, and how many tokens its tokenizer makes of one."""
+    provider, slash, model = target.strip().partition("/")
+    scenario: dict[str, Any] = {"model": model if slash else provider}
+    if slash:
+        scenario["provider"] = provider
+    permille = round(ratio * 1_000)
+    return scenario if permille == 1_000 else {**scenario, "tokens_permille": permille}  # noqa: PLR2004 - as many tokens
+
+
+def moved(found: Mapping[str, Any], say: Say) -> str:
+    """Say what a scenario moves, or that nobody can tell."""
+    counts = {
+        "calls": spoken.count(found["calls"]),
+        "not_compared": spoken.count(found["not_compared"]),
+    }
+    if not found["calls"]:
+        return say("moved_unknown", **counts)
+    return say(
+        "moved",
+        was=spoken.money(found["old_usd"]),
+        would_be=spoken.money(found["new_usd"]),
+        moved=signed(found["moved_usd"]),
+        confidence=spoken.ratio(found["compared_ratio"]),
+        **counts,
+    )
+
+
+def feature_rows(found: Mapping[str, Any], names: Mapping[str, str]) -> pa.Table:
+    """Turn the features whose cost moves most into the table that is shown."""
+    rows = found["features"]
+    known = [bool(row["calls"]) for row in rows]
+    shown: dict[str, list[Any]] = {
+        "feature": [row["feature"] or UNATTRIBUTED for row in rows],
+        "calls": [row["calls"] for row in rows],
+        "was": [
+            spoken.money(r["old_usd"] if k else None) for r, k in zip(rows, known, strict=True)
+        ],
+        "would_be": [
+            spoken.money(r["new_usd"] if k else None) for r, k in zip(rows, known, strict=True)
+        ],
+        "moved": [
+            signed(r["moved_usd"]) if k else spoken.UNKNOWN
+            for r, k in zip(rows, known, strict=True)
+        ],
+        "not_compared": [row["not_compared"] for row in rows],
+    }
+    return pa.table({names[key]: values for key, values in shown.items()})
+
+
+def commitment_lines(rows: Sequence[Mapping[str, Any]], say: Say) -> list[str]:
+    """Say of the latest periods how far use is from what was committed."""
+    return [
+        say(
+            "lever_commitment_line",
+            contract=row["contract"],
+            month=row["start"][:10],
+            committed=spoken.money(row["committed_usd"]),
+            used=spoken.money(row["contracted_usd"]),
+            shortfall=spoken.money(row["shortfall_usd"]),
+            overage=spoken.money(row["overage_usd"]),
+        )
+        for row in rows[-MAX_LINES:]
+    ]

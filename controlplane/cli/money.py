@@ -130,6 +130,9 @@ def whatif(  # noqa: PLR0913 - one option each
         int | None, typer.Option(help="Thousandths of text input read from the cache.")
     ] = None,
     max_input_tokens: Annotated[int | None, typer.Option(help="Cut longer inputs.")] = None,
+    tokens_permille: Annotated[
+        int | None, typer.Option(help="Thousandths as many text tokens: another tokenizer.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Only calls of this model.")] = None,
     team: Annotated[str | None, typer.Option(help="Only calls of this team.")] = None,
     tenant: Annotated[list[str] | None, typer.Option(help="Only these tenants.")] = None,
@@ -148,6 +151,7 @@ def whatif(  # noqa: PLR0913 - one option each
         "service_tier": service_tier,
         "cache_permille": cache_permille,
         "max_input_tokens": max_input_tokens,
+        "tokens_permille": tokens_permille,
     }
     asked = {"start": start, "end": end, "scenario": scenario, "model": model, "team": team}
     with RemoteApi.from_environment(server=server, key_file=key_file) as api:

@@ -1,8 +1,8 @@
-"""Savings: what the prompt cache saved, after what it cost to fill it."""
+"""Savings: what the prompt cache saved after what it cost to fill, and what else could be saved."""
 
 import streamlit as st
 
-from dashboard import data, filters, savings, spoken, tables
+from dashboard import data, filters, levers, savings, spoken, tables
 from dashboard.filters import Filters
 from dashboard.panel import Panel
 
@@ -10,6 +10,10 @@ from dashboard.panel import Panel
 def draw(asked: Filters) -> None:
     """Draw the page."""
     _cache(asked)
+    with Panel("", asked, key="savings-window", border=False):
+        meta = data.table("costs", asked.params()).meta
+        levers.what_if(asked, meta)
+        levers.levers(asked, meta)
 
 
 def _cache(asked: Filters) -> None:

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from typing_extensions import override
 
 from dashboard import settings
-from tests.dashboard.finance_answers import finance_answer
+from tests.dashboard.finance_answers import finance_answer, what_if_answer
 
 NOW: Final = datetime(2026, 11, 20, 10, 7, tzinfo=UTC)
 BEARER: Final = "cps_test"
@@ -230,6 +230,7 @@ class FakeApi:
             "zone": "UTC", "basis": self.basis, "granularity": step, "data_through": self.data_through, "totals": totals,
             "previous": {"totals": totals, "change_usd": "1.5", "change_ratio": 0.25},
             "corrections": self.corrections,
+            "idle": None if any(k.startswith("filter.") for k, _ in asked) else {"cost_usd": "72"},
         }  # fmt: skip
         return pa.table(table), meta
 
@@ -405,6 +406,10 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         if urlsplit(self.path).path == "/api/v1/policy/rollback":
             self._roll_back(body)
+            return
+        if urlsplit(self.path).path == "/api/v1/what-if":
+            self.api.ordered.append(("what-if", body))
+            self._found(what_if_answer(body["scenario"]))
             return
         token = body["token"]
         if urlsplit(self.path).path == "/api/v1/session" and token in self.api.sign_in_tokens:

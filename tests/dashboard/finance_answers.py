@@ -125,6 +125,27 @@ def _unit_costs() -> tuple[pa.Table, dict[str, Any]]:
     }
 
 
+def what_if_answer(scenario: dict[str, Any]) -> dict[str, Any]:
+    """A switch that saves a fifth; a batch tier that no price tells of; else a saving of a tenth."""
+    told = {"scenario": scenario, "formula": ["new cost = sum"], "assumption": "", "features": []}
+    money = {"old_usd": "10", "new_usd": "9", "moved_usd": "-1"}
+    answer: dict[str, Any] = {
+        **told, **money, "calls": 90, "not_compared": 10, "compared_ratio": 0.9,
+        "policy_draft": None,
+    }  # fmt: skip
+    if scenario.get("service_tier"):
+        return {**answer, "calls": 0, "not_compared": 100, "compared_ratio": 0.0}
+    if scenario.get("model"):
+        moved = {"old_usd": "10", "new_usd": "8", "moved_usd": "-2"}
+        features = [
+            {"feature": "answer", "calls": 90, "not_compared": 0, **moved},
+            {"feature": None, "calls": 0, "not_compared": 10, "old_usd": "0", "new_usd": "0",
+             "moved_usd": "0"},
+        ]  # fmt: skip
+        return {**answer, **moved, "features": features, "policy_draft": "rules:\n- id: switch\n"}
+    return answer
+
+
 def _cache(group: str) -> tuple[pa.Table, dict[str, Any]]:
     """A model that is read, one that is only written, and one whose price does not tell."""
     counts = {

@@ -37,3 +37,48 @@ def test_the_page_speaks_spanish(open_page: OpenPage) -> None:
     app = open_page("savings", lang="es")
     assert "Caché de prompts" in words(app)
     assert "Ahorro neto" in [tile.label for tile in app.metric]
+
+
+def test_a_switch_is_asked_of_the_api_with_the_pages_filters(api: Any, open_page: OpenPage) -> None:
+    """Nothing is computed before it is asked for; the draft of the switch can be copied."""
+    app = open_page("savings", team="support")
+    assert [] == api.ordered
+    app.text_input(key="what-if-target").set_value("openai/gpt-5-mini")
+    app.number_input(key="what-if-ratio").set_value(1.15)
+    app.button[0].click().run()
+    assert not app.exception
+    ((_, body),) = api.ordered
+    assert {"provider": "openai", "model": "gpt-5-mini", "tokens_permille": 1_150} == body[
+        "scenario"
+    ]
+    assert ({"team": ["support"]}, []) == (body["filters"], body["tenants"])
+    said = words(app)
+    assert "$10.00 would have been $8.00: -$2.00. Confidence: 90 % of the calls" in said
+    assert "latency and the quality of its answers are not known" in said
+    features = app.dataframe[1].value
+    assert [("answer", "-$2.00"), ("unattributed", DASH)] == list(
+        zip(features["Feature"], features["Moved"], strict=True)
+    )
+    assert "rules:\n- id: switch" in [block.value for block in app.code]
+    assert "Unknown for a filter: idle time is of whole pools" in said
+
+
+def test_each_lever_says_its_formula_and_what_is_unknown(api: Any, open_page: OpenPage) -> None:
+    app = open_page("savings")
+    app.number_input(key="lever-cached").set_value(50)
+    app.button[1].click().run()
+    assert not app.exception
+    asked = [body["scenario"] for _, body in api.ordered]
+    assert [
+        {"cache_permille": 500},
+        {"service_tier": "batch"},
+        {"max_input_tokens": 8_000},
+    ] == asked
+    said = words(app)
+    assert 2 == said.count("$10.00 would have been $9.00: -$1.00")
+    assert "Unknown: none of 100 calls has a price before and after" in said
+    assert "Up to $72.00: the idle time of the pools" in said
+    assert "openai-2026 from 2026-10-01: committed $500.00, used at contract prices $420.50" in said
+    blocks = [block.value for block in app.code]
+    assert "new cost = sum\ncache_permille = 500" in blocks
+    assert 2 == sum("idle =" in block or "break-even:" in block for block in blocks)

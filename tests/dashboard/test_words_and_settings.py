@@ -55,6 +55,7 @@ FAMILIES = {
         *money_rows.CELL_COLUMNS,
         *money_rows.CHART_COLUMNS,
         *savings.CACHE_COLUMNS,
+        *savings.FEATURE_COLUMNS,
     ),
 }
 

@@ -1,23 +1,34 @@
 """What recorded calls would have cost with another model, tier, cache or context."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
-import pyarrow as pa
+import msgspec.yaml
 from litestar import Controller, post
 from litestar.params import JSONBody
 
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
+from controlplane.api.params import MAX_FILTER_VALUES, UNATTRIBUTED
 from controlplane.auth.roles import Scope
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
-from controlplane.core.money import format_usd
-from controlplane.pricing.what_if import Scenario, WhatIfGroup, check_scenario, what_if
-from controlplane.signals.ports import SpanReader
+from controlplane.core.money import divide_half_even, format_usd
+from controlplane.policy.draft import switch_draft
+from controlplane.pricing.price_book import PriceBook
+from controlplane.pricing.what_if import (
+    KEYS,
+    Scenario,
+    WhatIfGroup,
+    check_scenario,
+    merged,
+    what_if,
+)
 from controlplane.signals.queries import CallQuery
+from controlplane.usage.dimensions import dimension
 
 MAX_DAYS = 93
+TOP_FEATURES = 10
 ASSUMPTION = "the same calls with the same usage: another model's answers may be longer or shorter"
 
 
@@ -32,6 +43,8 @@ class WhatIfIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Only calls of this model."""
     team: str | None = None
     """Only calls of this team."""
+    filters: dict[str, tuple[str, ...]] = {}
+    """Only calls with one of these values of each dimension, as `filter.*` of cost answers."""
 
 
 class WhatIfRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +52,17 @@ class WhatIfRow(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant: str
     model: str | None
+    calls: int
+    not_compared: int
+    old_usd: str
+    new_usd: str
+    moved_usd: str
+
+
+class WhatIfFeature(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one feature; null is unattributed."""
+
+    feature: str | None
     calls: int
     not_compared: int
     old_usd: str
@@ -60,7 +84,13 @@ class WhatIfView(msgspec.Struct, frozen=True, kw_only=True):
     old_usd: str
     new_usd: str
     moved_usd: str
+    compared_ratio: float | None
+    """The part of the calls that both sums are of: how far they can be trusted."""
     rows: list[WhatIfRow]
+    features: list[WhatIfFeature]
+    """Those whose cost moves most."""
+    policy_draft: str | None
+    """Rules in shadow that would switch these calls to the model, as YAML; null where none can."""
 
 
 class WhatIfController(Controller):
@@ -78,10 +108,13 @@ class WhatIfController(Controller):
         window = _window(data)
         tenants = tenants_of(request, services, wanted=data.tenants)
         book = services.prices.current()
-        groups = what_if(
-            _calls(services.reader, data, tenants=tenants, window=window), data.scenario, book
-        )
+        filters = _filters(data)
+        query = CallQuery(tenants=tenants, window=window, filters=filters)
+        groups = what_if(services.reader.call_batches(query), data.scenario, book, by=KEYS)
         old, new = (sum(getattr(g, name) for g in groups) for name in ("old_nusd", "new_nusd"))
+        calls, left_out = (
+            sum(getattr(g, name) for g in groups) for name in ("calls", "not_compared")
+        )
         return WhatIfView(
             start=window.start,
             end=window.end,
@@ -89,24 +122,62 @@ class WhatIfController(Controller):
             formula=data.scenario.formula(),
             assumption=ASSUMPTION,
             price_book_version=book.version,
-            calls=sum(group.calls for group in groups),
-            not_compared=sum(group.not_compared for group in groups),
+            calls=calls,
+            not_compared=left_out,
             old_usd=format_usd(old),
             new_usd=format_usd(new),
             moved_usd=format_usd(new - old),
-            rows=[_row(group) for group in groups],
+            compared_ratio=_ratio(calls, calls + left_out),
+            rows=[_row(group) for group in merged(groups, ("tenant", "model"))],
+            features=_features(groups),
+            policy_draft=_draft(data, filters, book),
         )
 
 
-def _calls(
-    reader: SpanReader, data: WhatIfIn, *, tenants: tuple[str, ...], window: Window
-) -> Iterator[pa.Table]:
+def _filters(data: WhatIfIn) -> dict[str, tuple[str | None, ...]]:
+    """Return what is asked, in both forms; of a dimension in both, the list is meant."""
     asked = {"model": data.model, "team": data.team}
     filters: dict[str, tuple[str | None, ...]] = {
         name: (value,) for name, value in asked.items() if value is not None
     }
-    query = CallQuery(tenants=tenants, window=window, filters=filters)
-    return reader.call_batches(query)
+    for name, values in data.filters.items():
+        dimension(name, field="filters")
+        if not 0 < len(values) <= MAX_FILTER_VALUES:
+            raise InvalidInputError("filters", f"{len(values)} values of {name}", "Give 1 to 100")
+        filters[name] = tuple(None if value == UNATTRIBUTED else value for value in values)
+    return filters
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return divide_half_even(part * 10_000, whole) / 10_000 if whole else None
+
+
+def _draft(
+    data: WhatIfIn, filters: dict[str, tuple[str | None, ...]], book: PriceBook
+) -> str | None:
+    model = data.scenario.model
+    provider = data.scenario.provider or (book.maker_of(model) if model else None)
+    if not model or not provider:
+        return None
+    match = {**filters, **({"tenant": data.tenants} if data.tenants else {})}
+    draft = switch_draft(provider, model, match)
+    return None if draft is None else msgspec.yaml.encode(draft).decode()
+
+
+def _features(groups: list[WhatIfGroup]) -> list[WhatIfFeature]:
+    found = merged(groups, ("feature",))
+    found.sort(key=lambda one: (-abs(one.new_nusd - one.old_nusd), one.feature or ""))
+    return [
+        WhatIfFeature(
+            feature=one.feature,
+            calls=one.calls,
+            not_compared=one.not_compared,
+            old_usd=format_usd(one.old_nusd),
+            new_usd=format_usd(one.new_nusd),
+            moved_usd=format_usd(one.new_nusd - one.old_nusd),
+        )
+        for one in found[:TOP_FEATURES]
+    ]
 
 
 def _window(data: WhatIfIn) -> Window:
