@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 import altair as alt
 import pyarrow as pa
 
 from dashboard import spoken
 from dashboard.charts import OTHER, AnyChart
+from dashboard.frames import wall
 from dashboard.ledger import amount
 
 EDIT_COLUMNS: Final = ("edited_at", "edited_by", "edit", "edited_fields")
@@ -31,7 +33,9 @@ LINES: Final = {"left": "#0072B2", "expected": "#E69F00", "ideal": OTHER}
 _DASHES: Final = ([1, 0], [6, 4], [2, 3])
 
 
-def lines(course: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
+def lines(
+    course: Mapping[str, Any], names: Mapping[str, str], *, zone: str
+) -> list[dict[str, Any]]:
     """Turn a course into points of what is left: so far, as expected, and spent evenly."""
     limit = float(course["limit"])
     ideal = [(course["window_start"], limit), (course["window_end"], 0.0)]
@@ -41,22 +45,32 @@ def lines(course: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str,
         "ideal": ideal,
     }
     return [
-        {"at": at, "amount": left, "line": names[line]}
+        {"at": _wall(at, zone), "amount": left, "line": names[line]}
         for line, points in drawn.items()
         for at, left in points
     ]
 
 
-def cone(course: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _wall(at: str, zone: str) -> str:
+    return wall(spoken.parse(at), ZoneInfo(zone))
+
+
+def cone(course: Mapping[str, Any], *, zone: str) -> list[dict[str, Any]]:
     """Turn what is expected into the band that four in five ends lie in."""
     limit = float(course["limit"])
     return [
-        {"at": one["at"], "low": limit - float(one["p90"]), "high": limit - float(one["p10"])}
+        {
+            "at": _wall(one["at"], zone),
+            "low": limit - float(one["p90"]),
+            "high": limit - float(one["p10"]),
+        }
         for one in course["expected"]
     ]
 
 
-def chart(course: Mapping[str, Any], names: Mapping[str, str], *, title: str) -> AnyChart:
+def chart(
+    course: Mapping[str, Any], names: Mapping[str, str], *, title: str, zone: str
+) -> AnyChart:
     """Draw what is left of the limit over the window, beside the even line and in its cone."""
     axis = alt.Axis(format="$,.4~r" if course["unit"] == "usd" else ",.4~r", tickCount=5)
     across = alt.X(
@@ -67,12 +81,12 @@ def chart(course: Mapping[str, Any], names: Mapping[str, str], *, title: str) ->
     )
     domain = [names[line] for line in LINES]
     band = (
-        alt.Chart(alt.InlineData(values=cone(course)))
+        alt.Chart(alt.InlineData(values=cone(course, zone=zone)))
         .mark_area(color=LINES["expected"], opacity=0.2)
         .encode(x=across, y=alt.Y("low:Q", title=title, axis=axis), y2="high:Q")
     )
     drawn = (
-        alt.Chart(alt.InlineData(values=lines(course, names)))
+        alt.Chart(alt.InlineData(values=lines(course, names, zone=zone)))
         .mark_line(strokeWidth=2)
         .encode(
             x=across,
@@ -109,7 +123,7 @@ def sentence(course: Mapping[str, Any], say: Callable[..., str], *, zone: str) -
         said.append(say("course_expected", **likely))
         met = course["exhausted_at"]
         said.append(
-            say("course_exhausted", at=spoken.moment(met, zone=zone))
+            say("course_exhausted", at=spoken.moment(met, zone=zone), zone=zone)
             if met
             else say("course_lasts")
         )

@@ -50,7 +50,9 @@ def finding_line(found: Mapping[str, Any], *, unknown: str) -> dict[str, str]:
     }
 
 
-def account_rows(rows: Sequence[Mapping[str, Any]], names: dict[str, str]) -> pa.Table:
+def account_rows(
+    rows: Sequence[Mapping[str, Any]], names: dict[str, str], *, zone: str
+) -> pa.Table:
     """Turn the meter's accounts into the table that is shown."""
     shown: dict[str, list[object]] = {
         names["emitter"]: [row["service_name"] or row["key_id"] or spoken.UNKNOWN for row in rows],
@@ -59,7 +61,7 @@ def account_rows(rows: Sequence[Mapping[str, Any]], names: dict[str, str]) -> pa
             for name in ("signal", "received", "stored", "late", "duplicates", "rejected")
         },
         names["rejected_why"]: [_reasons(row["rejected_by_reason"]) for row in rows],
-        names["last_event"]: [spoken.moment(row["last_received"], zone="UTC") for row in rows],
+        names["last_event"]: [spoken.moment(row["last_received"], zone=zone) for row in rows],
         names["silent"]: [row["is_silent"] for row in rows],
     }
     return pa.table(shown)

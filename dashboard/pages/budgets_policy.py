@@ -23,6 +23,8 @@ COLORS: Final = {
 def draw(asked: Filters) -> None:
     """Draw the page."""
     st.markdown(asked.say("budget_sentence"))
+    with Panel("", asked, key="zone", border=False):
+        st.caption(spoken.plain(asked.say("budget_zone", zone=_zone())))
     _budgets(asked)
     _course(asked)
     _refused(asked)
@@ -44,7 +46,7 @@ def _budgets(asked: Filters) -> None:
         answer = data.document("budgets", _tenants(asked))
         found, until = answer["rows"], answer["meta"]["recovering_until"]
         if until:
-            at = spoken.moment(until, zone=data.document("version")["zone"])
+            at = spoken.moment(until, zone=_zone())
             st.warning(asked.say("ledger_recovering", until=at), icon=":material/history:")
         if not found:
             st.info(asked.say("no_budgets"), icon=":material/inbox:")
@@ -86,12 +88,13 @@ def _course(asked: Filters) -> None:
         chosen = st.selectbox(
             asked.say("column_budget"), list(names), format_func=names.__getitem__, key="course-of"
         )
-        zone = next(budget["zone"] for budget in found if budget["id"] == chosen)
+        zone = _zone()
         taken = data.document(f"budgets/{chosen}/course")
         said = course.sentence(taken, asked.say, zone=zone)
         if taken["reached"]:
             lines = {line: asked.say(f"line_{line}") for line in course.LINES}
-            st.altair_chart(course.chart(taken, lines, title=asked.say("line_left")), alt=said)
+            drawn = course.chart(taken, lines, title=asked.say("line_left"), zone=zone)
+            st.altair_chart(drawn, alt=said)
         else:
             st.caption(asked.say("course_rolls"))
         st.markdown(spoken.plain(said))
@@ -135,7 +138,7 @@ def _refused(asked: Filters) -> None:
             names,
             budgets={budget["id"]: budget["name"] for budget in budgets},
             say=asked.say,
-            zone=data.document("version")["zone"],
+            zone=_zone(),
         )
         st.dataframe(
             shown,
@@ -154,8 +157,7 @@ def _rollout(asked: Filters) -> None:
             return
         color, icon = ledger.ROLLOUT_MOODS[found["state"]]
         st.badge(asked.say(f"rollout_{found['state']}"), icon=icon, color=color)
-        zone = data.document("version")["zone"]
-        st.markdown(spoken.plain(ledger.rollout_sentence(found, asked.say, zone=zone)))
+        st.markdown(spoken.plain(ledger.rollout_sentence(found, asked.say, zone=_zone())))
 
 
 def _last_rollout() -> dict[str, Any] | None:
@@ -175,7 +177,7 @@ def _generations(asked: Filters) -> None:
             st.caption(asked.say("no_generations"))
             return
         names = {key: asked.say(f"column_{key}") for key in ledger.GENERATION_COLUMNS}
-        shown = ledger.generation_rows(found, names, zone=data.document("version")["zone"])
+        shown = ledger.generation_rows(found, names, zone=_zone())
         st.dataframe(
             shown,
             hide_index=True,
@@ -191,8 +193,7 @@ def _nodes(asked: Filters) -> None:
             st.caption(asked.say("no_nodes"))
             return
         names = {key: asked.say(f"column_{key}") for key in ledger.NODE_COLUMNS}
-        zone = data.document("version")["zone"]
-        shown = ledger.node_rows(found, names, say=asked.say, zone=zone)
+        shown = ledger.node_rows(found, names, say=asked.say, zone=_zone())
         st.dataframe(shown, hide_index=True, alt=asked.say("nodes"))
 
 
@@ -230,6 +231,11 @@ def _experiments(asked: Filters) -> None:
         names = {key: asked.say(f"column_{key}") for key in routing.EXPERIMENT_COLUMNS}
         shown = routing.experiment_rows(found, names, say=asked.say)
         st.dataframe(shown, hide_index=True, column_config=tables.whole_numbers(shown), alt=title)
+
+
+def _zone() -> str:
+    """Return the organisation's zone: every time on the page but a window's own is in it."""
+    return str(data.document("version")["zone"])
 
 
 def _tenants(asked: Filters) -> Params:

@@ -52,7 +52,7 @@ def _accounts(asked: Filters) -> None:
             empty(asked)
             return
         names = {key: asked.say(f"column_{key}") for key in quality.ACCOUNT_COLUMNS}
-        shown = quality.account_rows(rows, names)
+        shown = quality.account_rows(rows, names, zone=data.document("version")["zone"])
         st.dataframe(
             shown,
             hide_index=True,

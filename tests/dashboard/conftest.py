@@ -156,6 +156,7 @@ class FakeApi:
         self.tables = dict(TABLES)
         self.data_through: str | None = NOW.isoformat()
         self.basis = "list"
+        self.zone = "UTC"
         self.asked: list[tuple[str, list[tuple[str, str]]]] = []
         self.sign_in_tokens = {"once"}
 
@@ -186,7 +187,7 @@ class FakeApi:
 
     def _document(self, path: str) -> Any:
         documents: dict[str, Any] = {
-            "version": {"version": "0", "api": "v1", "zone": "UTC"},
+            "version": {"version": "0", "api": "v1", "zone": self.zone},
             "alerts": {"rows": self.alerts, "meta": {}},
             "quality/completeness": COMPLETENESS,
             "data-quality/shares": SHARES,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import course, ledger
 from dashboard.i18n import translate
-from tests.dashboard.conftest import COURSE, GENERATION
+from tests.dashboard.conftest import COURSE, EDITS, GENERATION, NODE
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PAGES = (
@@ -260,7 +261,7 @@ def test_a_budget_shows_where_it_goes_and_who_edited_it(open_page: OpenPage, api
     said = words(app).replace("\\", "")
     assert (
         "$111.00 of $120.00 spent. By the end of the window $163.50 is likely to be spent, between "
-        "$140.00 (P10) and $187.00 (P90). At this pace the limit is met on 2026-11-22 06:00:00. "
+        "$140.00 (P10) and $187.00 (P90). At this pace the limit is met on 2026-11-22 06:00:00 UTC. "
         "Thresholds crossed: 50 %, 80 %."
     ) in said
     edits = app.dataframe[0].value
@@ -296,12 +297,42 @@ def test_a_budget_shows_what_was_told_of_it_alone(open_page: OpenPage, api: Any)
 def test_a_course_is_drawn_as_what_is_left() -> None:
     """A limit of 120: 111 spent leaves 9, and P90 of 187 is 67 below nothing."""
     names = {"left": "left", "expected": "likely", "ideal": "evenly"}
-    drawn = course.lines(COURSE, names)
+    drawn = course.lines(COURSE, names, zone="Europe/Madrid")
     assert [120.0, 0.0] == [one["amount"] for one in drawn if one["line"] == "evenly"]
     assert (120.0, 9.0) == tuple(
         [one["amount"] for one in drawn if one["line"] == "left"][end] for end in (0, -1)
     )
-    assert {"at": "2026-12-01T00:00:00Z", "low": -67.0, "high": -20.0} == course.cone(COURSE)[-1]
+    # Midnight of UTC is one o'clock in Madrid; a chart's scale knows no zone but UTC.
+    at = "2026-12-01T01:00:00.000000Z"
+    cone = course.cone(COURSE, zone="Europe/Madrid")
+    assert {"at": at, "low": -67.0, "high": -20.0} == cone[-1]
+    assert at == drawn[-1]["at"]
+
+
+def test_all_times_of_the_budgets_page_are_in_one_zone_that_it_names(
+    api: Any, open_page: OpenPage
+) -> None:
+    """UX-C05: Tokyo, nine hours ahead of what the API says, whatever a budget's own zone is."""
+    api.zone = "Asia/Tokyo"
+    api.alerts = [{
+        "labels": {"alertname": "BudgetThreshold", "budget_id": "support monthly"},
+        "annotations": {"summary": "80 % of $120 used"},
+        "since": "2026-11-16T12:00:00Z", "state": "resolved",
+    }]  # fmt: skip
+    app = open_page("budgets_policy")
+    said = words(app)
+    assert "Times are in Asia/Tokyo" in said
+    assert "the limit is met on 2026-11-22 15:00:00 Asia/Tokyo" in said
+    edits, alerts, refused, generations, nodes, *_ = (frame.value for frame in app.dataframe)
+    assert ["2026-11-16 21:00:00"] == list(alerts["Since"])
+    assert "2026-11-20 18:30:00" == refused["Last"][0]
+    for at, shown in (
+        (EDITS["rows"][0]["at"], edits["When"][0]),
+        (GENERATION["issued_at"], generations["Published"][0]),
+        (NODE["seen_at"], nodes["Last seen"][0]),
+    ):
+        tokyo = datetime.fromisoformat(str(at)).astimezone(UTC) + timedelta(hours=9)
+        assert tokyo.strftime("%Y-%m-%d %H:%M:%S") == shown
 
 
 def test_a_budget_of_tokens_is_told_in_tokens_and_a_rerate_has_its_own_term() -> None:
