@@ -52,7 +52,7 @@ def amounts_of(charges: pl.DataFrame, days: Sequence[date], rates: RateTable) ->
 def corrected_amounts(
     corrections: Sequence[Mapping[str, Any]], zone: str, rates: RateTable
 ) -> list[int | None]:
-    """Convert each row of `corrected_buckets`, as a part of its cell, on the day it was booked."""
+    """Convert each row of `Corrected.buckets`, as a part of its cell, on the day it was booked."""
     tz = ZoneInfo(zone)
     return rates.convert_cells(
         [
@@ -96,16 +96,12 @@ def charges_of(
     `period` in the answer is the position in `periods`, `commitment` the contract whose commitment
     was consumed. Rows are in the order of their keys, so the same calls give the same rows.
     """
-    starts = np.array([p.start.timestamp() * 1_000_000 for p in periods], dtype=np.int64)
     charged: list[pl.DataFrame] = []
     unpriced: list[pl.DataFrame] = []
     for batch in batches:
         frame = pl.DataFrame(pl.from_arrow(batch.select(list(READ)))).with_row_index("row")
-        at = frame["start_time"].to_physical().to_numpy()
-        frame = frame.with_columns(
-            pl.col("row").cast(pl.Int64),
-            period=pl.Series(np.searchsorted(starts, at, side="right") - 1, dtype=pl.Int64),
-        )
+        period = _positions(frame["start_time"], periods)
+        frame = frame.with_columns(pl.col("row").cast(pl.Int64), period=period)
         items = itemize(batch, book)
         marked = mark(frame, drawn).select("row", "period", *OWNERS, *SKU, *_DRAWN)
         joined = split_items(items.join(marked, on="row"))
@@ -116,17 +112,39 @@ def charges_of(
         return Charges(charges=nothing, unpriced=pl.DataFrame(schema=_UNPRICED_SCHEMA))
     return Charges(
         charges=_summed(pl.concat(charged), KEYS).sort(KEYS, nulls_last=True),
-        unpriced=pl.concat(unpriced)
-        .group_by(UNPRICED_KEYS)
-        .agg(pl.col("calls", "input_tokens", "output_tokens").sum())
-        .sort(UNPRICED_KEYS, nulls_last=True),
+        unpriced=_added(unpriced),
     )
 
 
+def with_corrected(
+    charges: Charges, corrected: pl.DataFrame, *, periods: Sequence[Window]
+) -> Charges:
+    """Add `Corrected.unpriced` to the usage without a price, where it was booked; it is no call."""
+    late = corrected.with_columns(
+        period=_positions(corrected["applied_at"], periods), calls=pl.lit(0, pl.Int128)
+    )
+    both = [charges.unpriced, late.select(_UNPRICED_SCHEMA.keys())]
+    return msgspec.structs.replace(charges, unpriced=_added(both))
+
+
+def _added(unpriced: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    summed = pl.concat(unpriced).group_by(UNPRICED_KEYS).agg(pl.col(_COUNTED).sum())
+    told = summed.filter(pl.any_horizontal(pl.col(_COUNTED) != 0))
+    return told.sort(UNPRICED_KEYS, nulls_last=True)
+
+
+def _positions(starts: pl.Series, periods: Sequence[Window]) -> pl.Series:
+    """Return in which of the periods each moment is."""
+    begin = np.array([p.start.timestamp() * 1_000_000 for p in periods], dtype=np.int64)
+    at = np.searchsorted(begin, starts.to_physical().to_numpy(), side="right") - 1
+    return pl.Series(at, dtype=pl.Int64)
+
+
+_COUNTED: Final = ("calls", "input_tokens", "output_tokens")
 _UNPRICED_SCHEMA: Final[dict[str, pl.DataType]] = {
     "period": pl.Int64(),
     **dict.fromkeys(UNPRICED_KEYS[1:], pl.String()),
-    **dict.fromkeys(("calls", "input_tokens", "output_tokens"), pl.Int128()),
+    **dict.fromkeys(_COUNTED, pl.Int128()),
 }
 
 

@@ -110,7 +110,7 @@ def statements_of(
     """Make a statement for every owner that has cost or usage, by name; the ownerless last.
 
     `previous` is what each owner's own calls cost in the period before; `corrections` are
-    `corrected_buckets` that were booked in the period about closed ones. With a `conversion` the
+    `Corrected.buckets` that were booked in the period about closed ones. With a `conversion` the
     statements are in its currency, too.
 
     Raises:

@@ -22,8 +22,9 @@ from controlplane.exports.charges import (
     amounts_of,
     charges_of,
     corrected_amounts,
+    with_corrected,
 )
-from controlplane.exports.corrections import corrected_buckets
+from controlplane.exports.corrections import Corrected, corrections_of
 from controlplane.exports.focus import (
     Correction,
     Layout,
@@ -217,11 +218,14 @@ def _focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) -
     if charges.charges.height > MAX_CHARGES:
         raise LimitExceededError("charges of an export", MAX_CHARGES, charges.charges.height)
     yield from _charge_parts(charges, layout, request, sources=sources)
-    yield from _correction_parts(layout, request, sources)
+    sides = sources.reader.correction_sides((request.tenant,), request.window)
+    late = corrections_of(sides, sources.book)
+    yield from _correction_parts(late, layout, request, sources=sources)
     yield from _idle_parts(layout, request, sources)
     yield from _commitment_parts(
         drawn, layout, request=request, sources=sources, now=stamp.created_at
     )
+    charges = with_corrected(charges, late.unpriced, periods=layout.periods)
     yield _unpriced_part(charges, layout, request)
     yield Part(name=METADATA_NAME, body=_metadata(request, stamp))
 
@@ -295,11 +299,10 @@ def _why(run_id: str, price_version: str) -> str:
 
 
 def _correction_parts(
-    layout: Layout, request: ExportRequest, sources: ExportSources
+    late: Corrected, layout: Layout, request: ExportRequest, *, sources: ExportSources
 ) -> Iterator[Part]:
     """Yield what was booked in the window about closed periods; no file where that is nothing."""
-    sides = sources.reader.correction_sides((request.tenant,), request.window)
-    booked = list(corrected_buckets(sides, sources.book))
+    booked = late.buckets
     if not booked:
         return
     corrections = [

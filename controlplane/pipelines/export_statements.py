@@ -10,8 +10,8 @@ import msgspec
 
 from controlplane.core.calendar import Period, Window, period_name, window_at, windows
 from controlplane.core.fiscal import FiscalCalendar
-from controlplane.exports.charges import charges_of
-from controlplane.exports.corrections import corrected_buckets
+from controlplane.exports.charges import charges_of, with_corrected
+from controlplane.exports.corrections import corrections_of
 from controlplane.exports.sharing import UNATTRIBUTED
 from controlplane.exports.statement import (
     Statement,
@@ -68,7 +68,8 @@ def make_statements(
     asked = CostQuery(tenants=(plan.tenant,), window=before, group_by=(plan.by,))
     previous = reader.costs(asked)
     costs = {row[plan.by]: row["cost_nusd"] for row in previous.to_pylist()}
-    corrections = corrected_buckets(reader.correction_sides((plan.tenant,), window), book)
+    late = corrections_of(reader.correction_sides((plan.tenant,), window), book)
+    found = with_corrected(found, late.unpriced, periods=days)
     conversion = None
     if request.currency != USD:
         conversion = _conversion(reader, request, asked, days=days, rates=rates)
@@ -76,7 +77,7 @@ def make_statements(
         found.charges,
         found.unpriced,
         costs,
-        corrections=corrections,
+        corrections=late.buckets,
         plan=plan,
         conversion=conversion,
     )

@@ -16,7 +16,7 @@ from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
 from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.exports.charges import charges_of
-from controlplane.exports.corrections import corrected_buckets
+from controlplane.exports.corrections import corrections_of
 from controlplane.pricing.currency import USD, RateTable
 from controlplane.pricing.itemize import WHOLE_CALL
 from controlplane.pricing.model_words import ModelWords
@@ -306,6 +306,8 @@ class _Ledger:
         """Return what corrections came to, by the month that they were booked in."""
         sums: dict[str, int] = {}
         for row in self._later:
+            if row["cost_nusd"] is None:
+                continue
             month = f"{row['applied_at'].astimezone(self._zone):%Y-%m}"
             sums[month] = sums.get(month, 0) + row["cost_nusd"]
         return {month: format_usd(sums[month]) for month in sorted(sums)}
@@ -366,17 +368,23 @@ class _Ledger:
     def _corrected(self, window: Window) -> list[dict[str, Any]]:
         """Return what was booked later about calls of these days, by bucket."""
         sides = self._reader.correction_sides(self._asked.tenants, window, of_calls=True)
-        moved = corrected_buckets((self._on_its_day(batch) for batch in sides), self._book)
+        moved = corrections_of((self._on_its_day(batch) for batch in sides), self._book)
+        unpriced = [
+            {**row, "bucket": bucket, "quantity": row[bucket], "cost_nusd": None}
+            for row in moved.unpriced.iter_rows(named=True)
+            for bucket in BUCKET_NAMES
+            if row[bucket]
+        ]
         return [
             {
                 **row,
                 "day": row["day"].date(),
                 "meter": meter_of(row["bucket"]),
                 "quantity": int(row["quantity"]),
-                "cost_nusd": int(row["cost_nusd"]),
+                "cost_nusd": None if row["cost_nusd"] is None else int(row["cost_nusd"]),
                 "calls": 1,
             }
-            for row in moved
+            for row in (*moved.buckets, *unpriced)
         ]
 
     def _on_its_day(self, batch: pa.Table) -> pa.Table:

@@ -144,12 +144,15 @@ _CORRECTION_SIDE: Final[list["pa.Field[Any]"]] = [
     pa.field("call_id", pa.string(), nullable=False),
     pa.field("start_time", TIMESTAMP, nullable=False),  # of the call
     pa.field("side_price_id", pa.string()),  # what this side was priced with
-    pa.field("cost_nusd", pa.int64(), nullable=False),
+    pa.field("cost_nusd", pa.int64()),  # NULL: no price was known, and `cost_reason` says why
+    pa.field("cost_reason", pa.string()),
+    pa.field("input_tokens", pa.int64()),
+    pa.field("output_tokens", pa.int64()),
     *[pa.field(bucket, pa.int64()) for bucket in BUCKET_NAMES],
     pa.field("sign", pa.int8(), nullable=False),
 ]
 CORRECTION_SIDE_SCHEMA: Final = pa.schema(_CORRECTION_SIDE)
-"""A corrected call whose cost is known, as it was booked before (-1) or as it is booked now (+1)."""
+"""A corrected call as it was booked before (-1) or as it is booked now (+1)."""
 
 SUPPRESSED: Final[list["pa.Field[Any]"]] = [
     pa.field("call_id", pa.string(), nullable=False),

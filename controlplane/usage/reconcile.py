@@ -205,12 +205,12 @@ def _grain_of(lines: Sequence[BillLine]) -> _Grain:
 def _add_ledger(cells: dict[CellKey, _Cell], ledger: Iterable[LedgerLine], grain: _Grain) -> None:
     for line in ledger:
         cell = cells.setdefault(grain.of(line.day, (line.model, line.key, line.meter)), _Cell())
-        if line.is_later:
-            cell.put("booked_later", Fraction(line.cost_nusd or 0))
+        if line.is_later and line.cost_nusd is not None:
+            cell.put("booked_later", Fraction(line.cost_nusd))
             cell.slack += line.calls * _HALF
-            cell.expected += line.cost_nusd or 0
+            cell.expected += line.cost_nusd
             continue
-        if grain.meter:
+        if grain.meter and not line.is_later:
             cell.ledger_quantity = (cell.ledger_quantity or 0) + line.quantity
         if line.cost_nusd is None:
             cell.unpriced += line.quantity

@@ -12,14 +12,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.core.calendar import Window
 from controlplane.exports.manifest import Manifest, public_pem
+from controlplane.exports.statement import StatementPlan
 from controlplane.exports.verify import verify_export
 from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export_statements import StatementRequest, make_statements
 from controlplane.pipelines.rerate import apply_rerate
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.overrides import compile_overrides
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.rerate import RerateOrder
+from controlplane.signals.queries import CostQuery
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from tests.priced_calls import priced
 
@@ -146,3 +149,48 @@ def test_what_is_late_is_told_by_meter_and_owner_as_if_it_had_been_in_time(
         path.read_text() for path in (tmp_path / "late-s").glob("statement-*-answers.csv")
     ]
     assert "Reasoning tokens, correction of 2026-10" in statement
+
+
+def test_late_usage_without_a_price_is_where_usage_without_a_price_is(
+    span_rows: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    """500 tokens of an unheard-of model come after October was closed; then they get a price."""
+    book = _book("2")
+    late = {"tenant": "acme", "billing_model": "unheard-of", "team": "search", "trace_lo": 1,
+            "span_id": 1, "start_time": OCTOBER.end - timedelta(days=3), "input_tokens": 500,
+            "input_uncached": 500, "output_tokens": None}  # fmt: skip
+    here = {**late, "trace_lo": 2, "span_id": 2, "start_time": NOVEMBER.start + timedelta(days=1),
+            "input_tokens": 40, "input_uncached": 40}  # fmt: skip
+    store = DuckDbSpanStore(None)
+    store.close_before(OCTOBER.end, zone="UTC", now=NOW)
+    store.write(priced(span_rows, [late, here], book), batch_id="b")
+    settle_tick(store, now=NOW, ledger=None)
+
+    def unpriced(name: str, prices: PriceBook) -> list[tuple[int, int]]:
+        manifest = _export(store, prices, tmp_path / name, NOVEMBER)
+        rows = pq.read_table(tmp_path / name / "unpriced.parquet").to_pylist()
+        assert manifest.unpriced_rows == len(rows)
+        plan = StatementPlan(
+            tenant="acme", by="team", window=NOVEMBER, period="2026-11", zone="UTC"
+        )
+        (statement,) = make_statements(store, prices, StatementRequest(plan=plan))
+        asked = CostQuery(tenants=("acme",), window=NOVEMBER)
+        (cube,) = store.costs(asked).to_pylist()
+        tokens = sum(row["input_tokens"] for row in rows)
+        assert (1, tokens) == (statement.unpriced_calls, statement.unpriced_tokens)
+        assert (1, 540) == (cube["calls"], cube["input_tokens"])
+        return [(row["calls"], row["input_tokens"]) for row in rows]
+
+    assert [(1, 40), (0, 500)] == unpriced("before", book), "a correction is no call"
+    own = [{"provider": "openai", "model": "unheard-of", "usd": {"input_uncached": "4"}}]
+    new = PriceBook("new", [], overrides=compile_overrides(own))
+    order = RerateOrder(
+        run_id="run_1", window=OCTOBER, price_version="new", closed_before=OCTOBER.end
+    )
+    apply_rerate(store.rerates, order, new, now=NOW + timedelta(minutes=10))
+    assert [(1, 40)] == unpriced("after", new)
+    priced_rows = pq.read_table(tmp_path / "after" / "focus-corrections.parquet").to_pylist()
+    assert [(Decimal(500), Decimal("0.002"))] == [
+        (row["ConsumedQuantity"], row["BilledCost"]) for row in priced_rows
+    ]
+    store.close()

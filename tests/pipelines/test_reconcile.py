@@ -293,11 +293,14 @@ def test_keys_are_matched_where_they_are_ours(store: DuckDbSpanStore, book: Pric
     assert (None, {}) == (report.key_dimension, found(report))
 
 
+@pytest.mark.parametrize("is_late", [False, True])
 def test_usage_without_a_price_of_ours_is_a_price_that_we_lack(
-    span_rows: Rows, book: PriceBook
+    span_rows: Rows, book: PriceBook, *, is_late: bool
 ) -> None:
-    """It was seen: it is not uncaptured."""
+    """It was seen, in time or after the days were closed: it is not uncaptured."""
     store = DuckDbSpanStore(None)
+    if is_late:
+        store.close_before(WINDOW.end, zone="UTC", now=WINDOW.end)
     used = {"input_uncached": 1_000, "output_text": 0}
     call = _call(1, WINDOW.start + timedelta(hours=1), "claude-unheard-of", used)
     store.write(priced(span_rows, [call], book), batch_id="b")
@@ -305,7 +308,9 @@ def test_usage_without_a_price_of_ours_is_a_price_that_we_lack(
     line = {"day": WINDOW.start.date(), "model": "claude-unheard-of", "meter": "input_uncached",
             "quantity": 1_000, "cost_usd": Decimal("0.5"), "decimals": 6}  # fmt: skip
     report = run(store, book, [line])
-    assert (1, {"price": Decimal("0.5")}) == (report.unpriced_calls, found(report))
+    assert {"price": Decimal("0.5")} == found(report)
+    assert report.unpriced_calls == (0 if is_late else 1), "a correction is no call"
+    assert {} == report.booked_later
 
 
 def test_days_may_be_of_another_zone(store: DuckDbSpanStore, book: PriceBook) -> None:

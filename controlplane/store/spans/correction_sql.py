@@ -18,6 +18,7 @@ from controlplane.signals.schema import CORRECTION_SIDE_SCHEMA
 from controlplane.store.spans.database import read_sql
 
 _COLUMNS: Final = ", ".join(ADJUSTED_COLUMNS)
+_SIDE: Final = ("cost_nusd", "cost_reason", "input_tokens", "output_tokens", *BUCKET_NAMES)
 _WHOLE: Final = ", ".join((*ADJUSTED_COLUMNS, *PRICE_COLUMNS, *USAGE_COLUMNS))
 
 
@@ -78,8 +79,7 @@ def _sides(at: str) -> str:
             for name in CORRECTION_SIDE_SCHEMA.names
         ),
         **{
-            age: _each(("cost_nusd", *BUCKET_NAMES), f"{age}_{{name}} AS {{name}}")
-            + f", {age}_price_id AS side_price_id"
+            age: _each(_SIDE, f"{age}_{{name}} AS {{name}}") + f", {age}_price_id AS side_price_id"
             for age in ("old", "new")
         },
     )
