@@ -34,6 +34,15 @@ def table(path: str, params: Params = ()) -> Table:
     )
 
 
+def long_table(path: str, params: Params = ()) -> Table:
+    """Ask for a table that every call of the window is read for; it is remembered for minutes.
+
+    Raises:
+        ApiProblem: as `table`.
+    """
+    return read_table(_kept((settings.current().api_url, bearer()), (path, params)))
+
+
 def document(path: str, params: Params = ()) -> Any:
     """Ask for a JSON document.
 
@@ -70,6 +79,7 @@ def forget() -> None:
     """Make the next question go to the API."""
     _remembered.clear()
     _answered.clear()
+    _kept.clear()
 
 
 # The cache is shared by all sessions of the process: the credential is part of the key, so that
@@ -86,6 +96,12 @@ def _remembered(
 def _answered(viewer: tuple[str, str | None], path: str, body: bytes) -> bytes:
     api_url, credential = viewer
     return Api(_pool(api_url), credential).send(path, msgspec.json.decode(body))
+
+
+@st.cache_data(ttl=ANSWER_SECONDS, max_entries=MAX_ANSWERS, show_spinner=False)
+def _kept(viewer: tuple[str, str | None], question: tuple[str, Params]) -> bytes:
+    api_url, credential = viewer
+    return Api(_pool(api_url), credential).fetch(*question, accept=ARROW)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False, on_release=httpx.Client.close)

@@ -27,7 +27,7 @@ def _cache(asked: Filters) -> None:
             format_func=lambda name: say(f"dim_{name}"),
         )
         group = by or savings.CACHE_GROUPS[0]
-        answer = data.table("costs/cache", (*asked.params(), ("group_by", group)))
+        answer = data.long_table("costs/cache", (*asked.params(), ("group_by", group)))
         tiles = savings.cache_tiles(answer.meta["totals"]).items()
         for column, (name, figure) in zip(st.columns(len(tiles)), tiles, strict=True):
             column.metric(say(name), spoken.plain(figure), help=say(f"{name}_help"))

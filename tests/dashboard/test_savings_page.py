@@ -82,3 +82,18 @@ def test_each_lever_says_its_formula_and_what_is_unknown(api: Any, open_page: Op
     blocks = [block.value for block in app.code]
     assert "new cost = sum\ncache_permille = 500" in blocks
     assert 2 == sum("idle =" in block or "break-even:" in block for block in blocks)
+
+
+def test_a_broken_cache_answer_leaves_the_rest_and_can_be_asked_again(
+    api: Any, open_page: OpenPage
+) -> None:
+    """A retry asks the API anew; the answer is then kept, whatever else is clicked."""
+    api.broken.add("costs/cache")
+    app = open_page("savings")
+    assert "Other levers" in words(app)
+    assert [] == list(app.metric)
+    api.broken.clear()
+    app.button(key="retry-cache").click().run()
+    assert "45 %" in [tile.value for tile in app.metric]
+    app.number_input(key="lever-cached").set_value(50).run()
+    assert 1 == [path for path, _ in api.asked].count("costs/cache")
