@@ -6,12 +6,14 @@ that a reader who guesses types does not take a column of whole numbers for inte
 """
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from io import BytesIO
 from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from controlplane.exports.traces import FORMULA_STARTS
@@ -80,10 +82,26 @@ def _fields() -> list[tuple[str, pa.DataType]]:
 FOCUS_SCHEMA: Final = pa.schema(_fields())
 
 
-def describe_columns() -> list[dict[str, Any]]:
-    """Return the metadata document's column definitions (FOCUS, metadata chapter)."""
+def longest_texts(table: pa.Table) -> dict[str, int]:
+    """Return how many characters the longest text of each column has."""
+    texts = (field.name for field in table.schema if field.type == TEXT)
+    return {name: pc.max(pc.utf8_length(table[name])).as_py() or 0 for name in texts}
+
+
+def describe_columns(longest: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return the metadata document's column definitions (FOCUS, metadata chapter).
+
+    `longest` is of the files that the document accompanies: names that tenants give have no bound
+    of ours that is not far too large.
+    """
     ours = {name: about for name, _, about in _OURS}
-    return [_described(field, ours) for field in FOCUS_SCHEMA]
+    return [
+        {
+            **_described(field, ours),
+            **({"StringMaxLength": longest.get(field.name, 0)} if field.type == TEXT else {}),
+        }
+        for field in FOCUS_SCHEMA
+    ]
 
 
 def _described(field: "pa.Field[Any]", ours: dict[str, str]) -> dict[str, Any]:

@@ -197,6 +197,15 @@ def _in_files(batches: Iterator[pa.Table], request: ExportRequest) -> Iterator[p
         yield held
 
 
+class _Writing(msgspec.Struct, frozen=True):
+    """A FOCUS export while it is written."""
+
+    request: ExportRequest
+    sources: ExportSources
+    longest: dict[str, int] = msgspec.field(default_factory=dict)
+    """The longest text of each column in the files so far."""
+
+
 def _focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) -> Iterator[Part]:
     layout = Layout(
         window=request.window,
@@ -217,17 +226,16 @@ def _focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) -
     )
     if charges.charges.height > MAX_CHARGES:
         raise LimitExceededError("charges of an export", MAX_CHARGES, charges.charges.height)
-    yield from _charge_parts(charges, layout, request, sources=sources)
+    writing = _Writing(request, sources)
+    yield from _charge_parts(charges, layout, writing)
     sides = sources.reader.correction_sides((request.tenant,), request.window)
     late = corrections_of(sides, sources.book)
-    yield from _correction_parts(late, layout, request, sources=sources)
-    yield from _idle_parts(layout, request, sources)
-    yield from _commitment_parts(
-        drawn, layout, request=request, sources=sources, now=stamp.created_at
-    )
+    yield from _correction_parts(late, layout, writing)
+    yield from _idle_parts(layout, writing)
+    yield from _commitment_parts(drawn, layout, writing, now=stamp.created_at)
     charges = with_corrected(charges, late.unpriced, periods=layout.periods)
     yield _unpriced_part(charges, layout, request)
-    yield Part(name=METADATA_NAME, body=_metadata(request, stamp))
+    yield Part(name=METADATA_NAME, body=_metadata(request, stamp, longest=writing.longest))
 
 
 def _statement_parts(
@@ -251,9 +259,8 @@ def _rates(sources: ExportSources, request: ExportRequest) -> RateTable:
     return RateTable(sources.rates.of(request.currency) if sources.rates else ())
 
 
-def _charge_parts(
-    charges: Charges, layout: Layout, request: ExportRequest, *, sources: ExportSources
-) -> Iterator[Part]:
+def _charge_parts(charges: Charges, layout: Layout, writing: _Writing) -> Iterator[Part]:
+    request, sources = writing.request, writing.sources
     height = charges.charges.height
     amounts = None
     if request.currency != USD:
@@ -267,7 +274,7 @@ def _charge_parts(
         rows = focus_rows(part, layout, sources.book)
         yield Part(
             name=f"focus-{number:05d}.{request.file_format}",
-            body=_focus_body(rows, request, sources, amounts=told),
+            body=_focus_body(rows, writing, amounts=told),
             rows=some.height,
             total_nusd=part.total_nusd(),
         )
@@ -275,21 +282,24 @@ def _charge_parts(
 
 def _focus_body(
     rows: Iterable[Mapping[str, Any]],
-    request: ExportRequest,
-    sources: ExportSources,
+    writing: _Writing,
     *,
     amounts: Sequence[int | None] | None = None,
 ) -> bytes:
     """Write rows in the billing currency."""
+    request = writing.request
     if request.currency != USD:
         rows = in_currency(
             rows,
-            _rates(sources, request),
+            _rates(writing.sources, request),
             currency=request.currency,
             zone=request.zone,
             amounts=amounts,
         )
-    return FOCUS_WRITERS[request.file_format](to_table(list(rows)))
+    table = to_table(list(rows))
+    for name, length in focus_schema.longest_texts(table).items():
+        writing.longest[name] = max(length, writing.longest.get(name, 0))
+    return FOCUS_WRITERS[request.file_format](table)
 
 
 def _why(run_id: str, price_version: str) -> str:
@@ -298,10 +308,9 @@ def _why(run_id: str, price_version: str) -> str:
     return f"re-rated at price version {price_version} ({run_id})"
 
 
-def _correction_parts(
-    late: Corrected, layout: Layout, request: ExportRequest, *, sources: ExportSources
-) -> Iterator[Part]:
+def _correction_parts(late: Corrected, layout: Layout, writing: _Writing) -> Iterator[Part]:
     """Yield what was booked in the window about closed periods; no file where that is nothing."""
+    request, sources = writing.request, writing.sources
     booked = late.buckets
     if not booked:
         return
@@ -322,14 +331,15 @@ def _correction_parts(
     amounts = corrected_amounts(booked, request.zone, _rates(sources, request))
     yield Part(
         name=f"focus-corrections.{request.file_format}",
-        body=_focus_body(rows, request, sources, amounts=amounts),
+        body=_focus_body(rows, writing, amounts=amounts),
         rows=len(rows),
         total_nusd=sum(one.delta_nusd for one in corrections),
     )
 
 
-def _idle_parts(layout: Layout, request: ExportRequest, sources: ExportSources) -> Iterator[Part]:
+def _idle_parts(layout: Layout, writing: _Writing) -> Iterator[Part]:
     """Yield the idle GPU time that the tenant bears; no file where that is nothing."""
+    request, sources = writing.request, writing.sources
     if sources.gpu is None:
         return
     lines = [
@@ -340,26 +350,22 @@ def _idle_parts(layout: Layout, request: ExportRequest, sources: ExportSources) 
         rows = list(idle_rows(lines, layout, tenant=request.tenant))
         yield Part(
             name=f"focus-idle.{request.file_format}",
-            body=_focus_body(rows, request, sources),
+            body=_focus_body(rows, writing),
             rows=len(rows),
             total_nusd=sum(line[-1] for line in lines),
         )
 
 
 def _commitment_parts(
-    drawn: list[Drawdown],
-    layout: Layout,
-    *,
-    request: ExportRequest,
-    sources: ExportSources,
-    now: datetime,
+    drawn: list[Drawdown], layout: Layout, writing: _Writing, *, now: datetime
 ) -> Iterator[Part]:
     """Yield what the tenant owes for commitments and did not use; no file where that is nothing."""
+    request = writing.request
     rows = list(commitment_rows(drawn, layout, tenant=request.tenant, now=now))
     if rows:
         yield Part(
             name=f"focus-commitments.{request.file_format}",
-            body=_focus_body(rows, request, sources),
+            body=_focus_body(rows, writing),
             rows=len(rows),
             total_nusd=int(sum(row["EffectiveCost"] for row in rows) * NUSD_PER_USD),
         )
@@ -389,7 +395,7 @@ def _unpriced_part(charges: Charges, layout: Layout, request: ExportRequest) -> 
     )
 
 
-def _metadata(request: ExportRequest, stamp: Stamp) -> bytes:
+def _metadata(request: ExportRequest, stamp: Stamp, *, longest: Mapping[str, int]) -> bytes:
     """Write the metadata document that accompanies the data (FX-31)."""
     document = {
         "DataGenerator": {"DataGenerator": stamp.software},
@@ -398,7 +404,7 @@ def _metadata(request: ExportRequest, stamp: Stamp) -> bytes:
                 "SchemaId": f"{focus_schema.SPEC}+{stamp.software}",
                 "FocusVersion": focus_schema.SPEC.removeprefix("FOCUS "),
                 "CreationDate": stamp.created_at,
-                "ColumnDefinition": focus_schema.describe_columns(),
+                "ColumnDefinition": focus_schema.describe_columns(longest),
             }
         ],
         "x_BillingCurrency": request.currency,

@@ -19,6 +19,7 @@ from controlplane.core.calendar import Period, Window
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.fiscal import FiscalCalendar, Pattern, Weekday
 from controlplane.exports.manifest import Manifest, public_pem
+from controlplane.exports.vendors import UNITS, pricing_unit
 from controlplane.exports.verify import verify_export
 from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
 from controlplane.pipelines.settle import settle_tick
@@ -204,9 +205,78 @@ def test_columns_are_the_specs_then_ours(made: Path) -> None:
     listed = json.loads((made / "focus-metadata.json").read_text())["Schema"][0]
     assert "1.2" == listed["FocusVersion"]
     assert names == [column["ColumnName"] for column in listed["ColumnDefinition"]]
+
+
+def _flat(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    assert len(pairs) == len({key for key, _ in pairs}), "a key twice"
+    assert all(isinstance(value, str | int | float | bool) for _, value in pairs), pairs
+    return dict(pairs)
+
+
+def test_fx23_tags_and_details_are_flat_objects_of_unique_keys(made: Path) -> None:
+    """Every one is read, keys one by one; details of ours have the prefix, no tag is empty."""
+    seen = 0
     for tags, details in sql(made, "SELECT DISTINCT Tags, SkuPriceDetails FROM focus"):
         for text in filter(None, (tags, details)):
-            assert all(isinstance(value, str) for value in json.loads(text).values())
+            said = json.loads(text, object_pairs_hook=_flat)
+            assert said
+            assert all(key for key in said)
+            assert "" not in said.values()
+            seen += 1
+        assert details is None or all(key.startswith("x_") for key in json.loads(details))
+    assert seen > 10
+
+
+_UNIT = re.compile(
+    r"([1-9]\d* )?(Tokens|Requests|Pages|Seconds|Images|Characters|Hours|Months|USD)"
+)
+"""UnitFormat: a plural noun or a currency, or a whole number of them."""
+
+
+def test_fx25_units_are_plural_nouns_or_whole_numbers_of_them(made: Path) -> None:
+    """Of every meter that there is, and of every row; `per 1M tokens` is none."""
+    units = {unit for name in ("PricingUnit", "ConsumedUnit")
+             for (unit,) in sql(made, f"SELECT DISTINCT {name} FROM focus")}  # fmt: skip  # noqa: S608 - the test's own
+    assert {"Tokens", "1000000 Tokens"} <= units
+    for unit in {*units, *UNITS.values(), *map(pricing_unit, UNITS)}:
+        assert _UNIT.fullmatch(unit), unit
+    assert not _UNIT.fullmatch("per 1M tokens")
+
+
+def test_fx30_no_row_claims_an_invoice_that_only_its_issuer_numbers(made: Path) -> None:
+    """InvoiceId is null: what an invoice comes to is tied to these rows by reconciliation (RC-06)."""
+    assert [(None,)] == sql(made, "SELECT DISTINCT InvoiceId FROM focus")
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "csv"])
+def test_fx31_the_metadata_document_describes_the_files_beside_it(
+    store: DuckDbSpanStore, book: PriceBook, tmp_path: Path, file_format: str
+) -> None:
+    """Schema id, version, generator, date, and a definition a column that the data keeps to."""
+    out = tmp_path / "out"
+    export(store, book, out, file_format=file_format)
+    document = json.loads((out / "focus-metadata.json").read_text())
+    (schema,) = document["Schema"]
+    assert {"DataGenerator": "test 1"} == document["DataGenerator"]
+    assert ("FOCUS 1.2+test 1", "1.2") == (schema["SchemaId"], schema["FocusVersion"])
+    assert WINDOW.end == datetime.fromisoformat(schema["CreationDate"])
+    kinds = {"STRING", "JSON", "DECIMAL", "DATETIME", "INTEGER"}
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"CREATE VIEW focus AS FROM '{out}/focus-*.parquet'" if file_format == "parquet" else
+            f"CREATE VIEW focus AS FROM read_csv('{out}/focus-*.csv', all_varchar=true)"
+        )  # fmt: skip
+        for column in schema["ColumnDefinition"]:
+            name, kind = column["ColumnName"], column["DataType"]
+            assert kind in kinds
+            if kind in {"STRING", "JSON"}:
+                assert "UTF-8" == column["StringEncoding"]
+                (found,) = connection.execute(
+                    f'SELECT coalesce(max(length("{name}")), 0) FROM focus'  # noqa: S608 - the test's own
+                ).fetchall()
+                assert (column["StringMaxLength"],) == found, name
+            if kind == "DECIMAL":
+                assert (38, 18) == (column["NumericPrecision"], column["NumberScale"])
 
 
 def test_csv_says_the_same(store: DuckDbSpanStore, book: PriceBook, tmp_path: Path) -> None:
