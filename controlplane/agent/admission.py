@@ -4,7 +4,14 @@ from typing import Final
 
 import msgspec
 
-from controlplane.agent.admit import Claim, claim, dearest_rate, exhausted, with_parents
+from controlplane.agent.admit import (
+    Claim,
+    claim,
+    count_unattributed,
+    dearest_rate,
+    exhausted,
+    with_parents,
+)
 from controlplane.agent.consult import Consulted, Desk
 from controlplane.agent.holder import Holder
 from controlplane.agent.lease import Instant
@@ -77,10 +84,10 @@ class Admission:
             try:
                 consulted = self._fresh_enough(consulted, request)
                 wanted = self._claim(request, consulted)
+                hold = self._hold(request, wanted)
             except RefusedError:
                 self.desk.take_back(consulted, request)
                 raise
-            hold = self._hold(request, wanted)
             if hold is not None:
                 return self._ticket(request, consulted, hold=hold, kept=wanted)
         return Waiting(request=request, wanted=wanted, consulted=consulted)
@@ -94,8 +101,13 @@ class Admission:
         applied = self._puller.applied
         if applied is None:
             return Ticket()
-        budgets = tuple(b for b in applied.document.budgets if matches(b.match, request.facts))
-        consulted = Consulted(document=applied.document, decision=Decision(budgets=budgets))
+        document = applied.document
+        unattributed = count_unattributed(document, request.facts)
+        if isinstance(unattributed, Refusal):
+            raise self.refused(unattributed, request)
+        budgets = tuple(b for b in document.budgets if matches(b.match, request.facts))
+        decision = Decision(budgets=(*budgets, *unattributed))
+        consulted = Consulted(document=document, decision=decision)
         with self._holder.lock:
             wanted = self._claim(request, consulted)
             whole = msgspec.structs.replace(wanted, least=wanted.amounts, bound=None)  # never cut
@@ -112,6 +124,14 @@ class Admission:
         Raises:
             RefusedError: with the answer for the sender.
         """
+        try:
+            return await self._finish(waiting)
+        except BaseException:  # refused, or the sender has left: it uses no quota
+            with self._holder.lock:
+                self.desk.take_back(waiting.consulted, waiting.request)
+            raise
+
+    async def _finish(self, waiting: Waiting) -> Ticket:
         request, wanted = waiting.request, waiting.wanted
         deadline = self._clock.monotonic() + self._settings.admission_wait_seconds
         while True:
@@ -122,8 +142,6 @@ class Admission:
                 with self._holder.lock:
                     return self._ticket(request, waiting.consulted, hold=kept[0], kept=kept[1])
             if left <= 0 or (answered and not self._holder.queue.is_busy):
-                with self._holder.lock:
-                    self.desk.take_back(waiting.consulted, request)
                 raise self.refused(
                     exhausted(
                         waiting.consulted.budgets,
@@ -180,11 +198,12 @@ class Admission:
         return msgspec.structs.replace(consulted, decision=decision)
 
     def _claim(self, request: Request, consulted: Consulted) -> Claim:
-        bound, most = request.bound, consulted.cap_choices
+        bound = request.bound
         if consulted.stripped:
             bound = bound.without(_with_tools(consulted.stripped))
-        if most is not None and most < bound.choices:
-            bound = msgspec.structs.replace(bound, choices=most)
+        choices = bound.capped(consulted.cap_choices)
+        if choices is not None:
+            bound = msgspec.structs.replace(bound, choices=choices)
         asked = request.facts.get("model", "")
         if (bound.operation, request.provider, asked) in self.desk.demoted:
             why = "an earlier call used more than its bound"
@@ -226,6 +245,7 @@ class Admission:
         try:
             self._holder.queue.opened(hold)
         except OSError as wrong:  # what is not written down can not be proven after a crash
+            self._holder.book.release(leases, wanted.amounts)
             reason = f"the agent's journal can not be written ({wrong.strerror})"
             raise self.refused(
                 Refusal(code="journal_unwritable", reason=reason, status=503), request
@@ -256,7 +276,6 @@ class Admission:
         if kept.budget_ids and not kept.is_own_limit:
             cap = kept.output_tokens
         lower = cap if cap is not None and (asked is None or cap < asked) else None
-        most = consulted.cap_choices
         rate = None
         if consulted.trial:
             names = _rate_names(request, consulted)
@@ -270,7 +289,7 @@ class Admission:
             slot=slot_id,
             model=decision.model,
             output_tokens=lower,
-            choices=most if most is not None and most < bound.choices else None,
+            choices=consulted.cap_choices if bound.capped(consulted.cap_choices) else None,
             strip=consulted.stripped,
             weights=decision.weights,
             sticky=consulted.sticky,

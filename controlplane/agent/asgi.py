@@ -30,6 +30,7 @@ from controlplane.agent.http_request import (
     wants_usage,
 )
 from controlplane.agent.meter import now
+from controlplane.agent.outcome import CLIENT_CLOSED
 from controlplane.agent.ticket import RefusedError, Ticket
 
 MAX_BODY_BYTES: Final = 32 * 2**20
@@ -74,6 +75,8 @@ class ControlplaneMiddleware:
             return
         content = await _whole_body(receive)
         if content is None:
+            return
+        if len(content) > MAX_BODY_BYTES:
             await _answer(send, TOO_LARGE, {"content-type": "text/plain"}, b"body too large")
             return
         call = read_call(scope["method"], "", path, content=content, provider=self._provider)
@@ -97,10 +100,13 @@ class ControlplaneMiddleware:
             body = refusal_body(refused, request_id=request_id)
             await _answer(passage.send_out, refused.refusal.status, refusal_headers(refused), body)
             return
-        passage.admitted(ticket, gate)
-        changed = {**scope, "headers": passage.headers(scope, ticket)}
         try:
+            passage.admitted(ticket, gate)
+            changed = {**scope, "headers": passage.headers(scope, ticket)}
             await self._app(changed, passage.receive, passage.send)
+        except Exception:
+            passage.raised()
+            raise
         finally:
             passage.end(is_whole=False)
 
@@ -116,7 +122,8 @@ class _Passage:
         self._receive = receive
         self._ticket = Ticket()
         self._gate: Gate | None = None
-        self._status = 500
+        self._status = CLIENT_CLOSED
+        """Until an answer begins: an application that was canceled may have done all of the work."""
         self._reader = UsageReader(is_events=False)
 
     def admitted(self, ticket: Ticket, gate: Gate) -> None:
@@ -161,6 +168,11 @@ class _Passage:
         policy = self._gate.policy if self._gate else ""
         return {**message, "headers": [*headers, (POLICY_HEADER.encode(), policy.encode())]}
 
+    def raised(self) -> None:
+        """The application failed: a server answers that with an error, which nobody pays for."""
+        if self._status == CLIENT_CLOSED:
+            self._status = 500
+
     def end(self, *, is_whole: bool) -> None:
         """Settle, once."""
         ticket, self._ticket = self._ticket, Ticket()
@@ -174,18 +186,16 @@ class _Passage:
 
 
 async def _whole_body(receive: Receive) -> bytes | None:
-    """Return the request's body; None when it is longer than anything a model takes."""
+    """Return the request's body, its beginning where it is too long; None: the client has left."""
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b"".join(parts)  # the client has left
+            return None
         parts.append(bytes(message.get("body", b"")))
         size += len(parts[-1])
-        if size > MAX_BODY_BYTES:
-            return None
-        if not message.get("more_body", False):
+        if size > MAX_BODY_BYTES or not message.get("more_body", False):
             return b"".join(parts)
 
 

@@ -17,12 +17,19 @@ from controlplane.policy.decide import Shape
 
 MESSAGE_OVERHEAD_TOKENS: Final = 16  # role markers and separators; OpenAI's chat format adds 3 to 4
 BYTES_PER_TOKEN: Final = 4  # of English in JSON, about
-REQUEST_OVERHEAD_TOKENS: Final = 64  # a tool preamble or a reply primer
+REQUEST_OVERHEAD_TOKENS: Final = 64  # a reply primer, the system line of a chat template
+TOOLS_OVERHEAD_TOKENS: Final = 1_024
+"""The provider's own words about tools: Anthropic documents 159 to 530 tokens, by model and choice."""
+MOST_OUTPUT_TOKENS: Final = 2**30
+"""More than any model writes; larger numbers would not fit in what is said of money."""
+MOST_CHOICES: Final = 10_000
+"""More outputs than any API writes for one request, all its prompts together."""
 
 INPUT_FIELDS: Final = (
     "messages",
     "input",
     "prompt",
+    "suffix",
     "system",
     "instructions",
     "tools",
@@ -106,6 +113,8 @@ _FEATURE_OF: Final = {
 """Fields without a bound that a feature's name stands for."""
 
 BOUNDED_TIERS: Final = frozenset({"auto", "default", "standard", "standard_only", "flex"})
+LEAST_THINKING_TOKENS: Final = 1_024
+"""Anthropic refuses a smaller thinking budget."""
 REASONING_FIELDS: Final = ("reasoning_effort", "reasoning", "thinking")
 STRUCTURED_FIELDS: Final = ("response_format", "tools", "functions", "text")
 
@@ -116,7 +125,8 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     input_tokens: int
     output_tokens: int | None = None  # per choice; None: the request sets no limit
-    choices: int = 1
+    choices: int = 1  # outputs of the whole request, of all its prompts
+    prompts: int = 1
     from_elsewhere: str | None = None  # content that is not in the request (context_bounded)
     unbounded: str | None = None
     strippable: dict[str, str] = {}
@@ -132,6 +142,11 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
         left = [why for feature, why in self.strippable.items() if feature not in features]
         why = self.unbounded_otherwise or next(iter(left), None)
         return msgspec.structs.replace(self, unbounded=why)
+
+    def capped(self, choices: int | None) -> int | None:
+        """Return how many outputs are left where each prompt may have so many; None: no fewer."""
+        left = None if choices is None else choices * self.prompts
+        return left if left is not None and left < self.choices else None
 
     @property
     def likely_input_tokens(self) -> int:
@@ -173,12 +188,14 @@ def bound_request(
         or odd
         or _unknown_field(sent_fields)
         or _bad_limit(said, limits)
+        or _bad_choices(request)
     )
     return Bound(
         operation=operation,
         input_tokens=_input_tokens(request),
         output_tokens=output,
         choices=_choices(request),
+        prompts=_prompts(request),
         from_elsewhere=_stored(request) or outside,
         unbounded=otherwise or next(iter(strippable.values()), None),
         strippable=strippable,
@@ -189,12 +206,32 @@ def bound_request(
     )
 
 
-def shrink(request: dict[str, object], operation: str, output_tokens: int) -> None:
-    """Lower the request's output limit in place, in each field it uses."""
+def shrink(
+    request: dict[str, object], operation: str, output_tokens: int, *, provider: str = ""
+) -> None:
+    """Lower the request's output limit in place, in each field it uses, and the thinking within it.
+
+    A request that has no limit gets one: of OpenAI's, reasoning models take the newer field only.
+    """
     fields = OUTPUT_LIMIT_FIELDS.get(operation) or ()
-    present = [field for field in fields if request.get(field) is not None] or list(fields[:1])
+    added = fields[-1:] if provider == "openai" else fields[:1]
+    present = [field for field in fields if request.get(field) is not None] or added
     for field in present:
         request[field] = output_tokens
+    if present:
+        _think_within(request, output_tokens)
+
+
+def _think_within(request: dict[str, object], output_tokens: int) -> None:
+    """Keep a thinking budget below the output limit, as the API wants it; too small: no thinking."""
+    thinking = request.get("thinking")
+    budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
+    if not isinstance(thinking, Mapping) or type(budget) is not int or budget < output_tokens:
+        return
+    if output_tokens > LEAST_THINKING_TOKENS:
+        request["thinking"] = {**thinking, "budget_tokens": output_tokens - 1}
+    else:
+        del request["thinking"]
 
 
 def limit_choices(request: dict[str, object], choices: int) -> None:
@@ -210,17 +247,30 @@ def _input_tokens(request: Mapping[str, object]) -> int:
     messages = sent.get("messages") or sent.get("input")
     count = len(messages) if isinstance(messages, list) else 1
     size = len(msgspec.json.encode(sent, enc_hook=str))
-    return size + MESSAGE_OVERHEAD_TOKENS * count + REQUEST_OVERHEAD_TOKENS
+    tools = TOOLS_OVERHEAD_TOKENS if sent.get("tools") or sent.get("functions") else 0
+    return size + MESSAGE_OVERHEAD_TOKENS * count + REQUEST_OVERHEAD_TOKENS + tools
 
 
 def _choices(request: Mapping[str, object]) -> int:
     """Return how many outputs the upstream may write: n or best_of, times the prompts."""
     wanted = [request.get("n"), request.get("best_of")]
     each = max((n for n in wanted if type(n) is int and n > 0), default=1)
+    return each * _prompts(request)
+
+
+def _prompts(request: Mapping[str, object]) -> int:
+    """Return how many prompts a request has: a list of numbers is one, in tokens."""
     prompts = request.get("prompt")
-    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
-        return each * len(prompts)
-    return each
+    is_many = isinstance(prompts, list) and prompts and not isinstance(prompts[0], int)
+    return len(prompts) if is_many and isinstance(prompts, list) else 1
+
+
+def _bad_choices(request: Mapping[str, object]) -> str | None:
+    """A count that some server may read in another way than we do has no bound."""
+    for field in ("n", "best_of"):
+        if request.get(field) is not None and type(request[field]) is not int:
+            return f"{field} is not a whole number"
+    return "more choices than any API writes" if _choices(request) > MOST_CHOICES else None
 
 
 def _unknown_field(sent_fields: Iterable[str]) -> str | None:
@@ -229,7 +279,11 @@ def _unknown_field(sent_fields: Iterable[str]) -> str | None:
 
 
 def _bad_limit(said: list[object], limits: list[int]) -> str | None:
-    return "an output limit that is not a whole number" if len(said) != len(limits) else None
+    if len(said) != len(limits):
+        return "an output limit that is not a whole number"
+    return (
+        "an output limit beyond any model" if max(limits, default=0) > MOST_OUTPUT_TOKENS else None
+    )
 
 
 def _why_unbounded(operation: str, request: Mapping[str, object]) -> str | None:

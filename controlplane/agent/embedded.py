@@ -158,14 +158,38 @@ class EmbeddedAgent:
         return self._finished_blocking(self.agent.admit_again_now(request))
 
     async def _finished(self, answer: Ticket | Waiting) -> Ticket:
-        if isinstance(answer, Waiting):
-            return await asyncio.wrap_future(self._submit(self.agent.wait(answer)))
-        return answer
+        if not isinstance(answer, Waiting):
+            return answer
+        under_way: list[asyncio.Task[Any]] = []
+        asked = self._submit(self._wait(answer, under_way))
+        try:
+            return await asyncio.shield(asyncio.wrap_future(asked))
+        except asyncio.CancelledError:
+            # Not through the future: a ticket that has just been made would be lost with it.
+            asked.add_done_callback(self._unwanted)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(_cancel, self._loop, under_way)
+            raise
+
+    async def _wait(self, answer: Waiting, under_way: list[asyncio.Task[Any]]) -> Ticket:
+        task = asyncio.current_task()
+        under_way += [task] if task else []
+        return await self.agent.wait(answer)
 
     def _finished_blocking(self, answer: Ticket | Waiting) -> Ticket:
-        if isinstance(answer, Waiting):
-            return self._submit(self.agent.wait(answer)).result()
-        return answer
+        if not isinstance(answer, Waiting):
+            return answer
+        asked = self._submit(self.agent.wait(answer))
+        try:
+            return asked.result()
+        except (KeyboardInterrupt, SystemExit):
+            asked.add_done_callback(self._unwanted)
+            raise
+
+    def _unwanted(self, asked: "concurrent.futures.Future[Ticket]") -> None:
+        """End what was admitted for a sender that has left while it waited."""
+        if not asked.cancelled() and asked.exception() is None:
+            self.agent.never_sent(asked.result().hold_id, asked.result().slot)
 
     def settle(self, hold_id: str, ending: Ending) -> None:
         """Say how an attempt ended; a second time is ignored."""
@@ -205,6 +229,14 @@ class EmbeddedAgent:
                 )
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, under_way: list[asyncio.Task[Any]]) -> None:
+    """Cancel a task that has begun, so that it cleans up; it is scheduled already, so soon."""
+    if not under_way:
+        loop.call_soon(_cancel, loop, under_way)
+    for task in under_way:
+        task.cancel()
 
 
 def _forked(embedded: "weakref.ref[EmbeddedAgent]") -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from controlplane.agent.bounds import bound_request
 from controlplane.agent.clock import seconds_since_boot
 from controlplane.agent.embedded import Gate
 from controlplane.agent.health import Outcome, is_failure
@@ -109,8 +110,10 @@ class Exchange:
         """Return what the agent is asked for the next attempt: at its own target's price."""
         asked, target = self.ask(), self._targets[self._left[0]]
         model = target.model or self._ticket.model or self._call.model
+        sent = changed_body(self._call, self._ticket) or self._call.body
         return msgspec.structs.replace(
             asked,
+            bound=bound_request(self._call.operation, sent, sent_fields=sent),
             facts={**asked.facts, "model": model},
             candidates=lambda named: (self._names(target, named),),
         )
@@ -153,6 +156,8 @@ class Exchange:
             extensions = self._hurried(extensions)
         if self._hold_id and "gzip" in headers.get("accept-encoding", ""):
             headers["accept-encoding"] = "gzip"  # what `Meter` can read as it passes
+        elif self._hold_id:
+            headers["accept-encoding"] = "identity"
         headers.pop("content-length", None)
         headers.pop("transfer-encoding", None)
         return type(request)(
@@ -191,17 +196,26 @@ class Exchange:
         never_sent = isinstance(
             wrong, library.ConnectError | library.ConnectTimeout | library.PoolTimeout
         )
+        is_lost = isinstance(wrong, library.NetworkError | library.RemoteProtocolError)
         kind = "timeout" if isinstance(wrong, library.TimeoutException) else "other"
         if not isinstance(wrong, Exception):
             kind = "cancelled"
+            if self._target is not None:
+                self._gate.deployments.left(self._target)
         ending = broken(now(), was_sent=not never_sent, kind=kind)
         self._settle(ending)
         follows = isinstance(wrong, Exception) and self._goes_on(
-            None, "connect" if never_sent else kind
+            None, "connect" if never_sent or is_lost else kind
         )
         if not follows:
             self._release(ending)
         return follows
+
+    def left(self) -> None:
+        """The sender has gone, or what it sent can not be: nothing of it stays counted."""
+        ending = broken(now(), was_sent=False, kind="cancelled")
+        self._settle(ending)
+        self._release(ending)
 
     def leaves(self, response: httpx.Response) -> bool:
         """Whether this answer is one to go on from; its attempt is then settled."""
@@ -242,9 +256,18 @@ class Exchange:
         if not (self._hold_id or self._ticket.slot):
             return None
         is_events = response.headers.get("content-type", "").startswith("text/event-stream")
+        if response.is_closed:  # a cache's answer, a test's: nobody will read it again
+            self._end(_read_at_once(response, UsageReader(is_events=is_events)))
+            return None
         added = bool(self._ticket.hold_id) and not wants_usage(self._call)
         hides = is_events and added and self._call.operation in {"chat", "text_completion"}
         if hides:
             response.headers.pop("content-length", None)
         reader = UsageReader(is_events=is_events, hide_usage=hides)
         return Meter(response, reader, settle=self._end)
+
+
+def _read_at_once(response: httpx.Response, reader: UsageReader) -> Ending:
+    reader.feed(response.content)
+    reader.end()
+    return ending_of(response.status_code, reader, ended_at=now(), is_whole=True)

@@ -32,17 +32,21 @@ class _Circuit:
     def __init__(self) -> None:
         self.failed_at: deque[float] = deque(maxlen=100)
         self.open_until: float | None = None
+        self.pause = 0.0
         self.is_probing = False
 
     def allows(self, now: float) -> bool:
         """Closed: yes. Open: no. Past its pause: once, until that call has ended."""
-        if self.open_until is None:
-            return True
-        return now >= self.open_until and not self.is_probing
+        return self.open_until is None or now >= self.open_until
 
     def sent(self, now: float) -> None:
         if self.open_until is not None and now >= self.open_until:
             self.is_probing = True
+            self.open_until = now + self.pause  # if nobody says how it ended, then another
+
+    def left(self) -> None:
+        if self.is_probing:
+            self.is_probing, self.open_until = False, 0.0
 
     def ended(self, now: float, breaker: Breaker, *, is_failure: bool) -> None:
         if not is_failure:
@@ -53,7 +57,8 @@ class _Circuit:
             self.failed_at.append(now)
             recent = sum(1 for at in self.failed_at if now - at <= breaker.window_seconds)
             if self.is_probing or recent >= breaker.failures:
-                self.open_until = now + breaker.open_seconds
+                self.pause = breaker.open_seconds
+                self.open_until = now + self.pause
         self.is_probing = False
 
 
@@ -76,6 +81,10 @@ class Deployments:
     def sent(self, name: str, now: float) -> None:
         """Note that a call goes to a deployment: past its pause it is the probe."""
         self._circuit(name).sent(now)
+
+    def left(self, name: str) -> None:
+        """Note that nobody waited for how an attempt ended: the next one may probe."""
+        self._circuit(name).left()
 
     def ended(self, name: str, breaker: Breaker, outcome: Outcome) -> None:
         """Note how an attempt ended."""

@@ -16,6 +16,7 @@ from controlplane.core.tokens import INPUT_BUCKETS
 MAX_KEPT_BYTES: Final = 32 * 2**20
 """A longer JSON answer is passed on unread: its usage is then unknown."""
 POLICY_HEADER: Final = "x-controlplane-policy"
+_MARKER: Final = b"data: [DONE]"
 _FINAL_EVENTS: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "message_delta"}
 )
@@ -36,7 +37,7 @@ class UsageReader:
         self._hides = hide_usage
         self._kept = bytearray()
         self._usage: dict[str, object] = {}
-        self._is_final = self._has_ended = self._has_count = False
+        self._is_final = self._has_ended = self._has_count = self._has_marker = False
         self.response_id: str | None = None
         self.model: str | None = None
 
@@ -63,8 +64,13 @@ class UsageReader:
 
     def usage(self) -> dict[str, int] | None:
         """Return the bucket vector; None when the answer did not say, or stopped before it."""
-        is_known = self._is_final or (self._has_ended and self._has_count)
+        is_known = self._is_final or ((self._has_ended or self._has_marker) and self._has_count)
         return usage_buckets(self._usage) if is_known else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a stream has said that it is at its end: many clients then hang up."""
+        return self._is_final or self._has_marker
 
     def read_usage(self) -> dict[str, int] | None:
         """Return what the call read, where a stream said that before it stopped; else None."""
@@ -98,6 +104,9 @@ class UsageReader:
 
     def _is_shown(self, event: bytes) -> bool:
         """Read one event; False when it holds the usage only and is to be hidden."""
+        if event.strip() == _MARKER:
+            self._has_marker = True
+            return True
         if b"usage" not in event and self.response_id is not None:
             return True
         lines = event.splitlines()
@@ -134,6 +143,7 @@ def ending_of(status: int, reader: UsageReader, *, ended_at: datetime, is_whole:
             error_type=error_type(status),
             http_status=status,
         )
+    is_whole = is_whole or reader.is_done
     is_error = status >= 400 or not is_whole  # noqa: PLR2004 - HTTP's own line
     return Ending(
         ended_at=ended_at,

@@ -93,14 +93,30 @@ def read_call(
         content: the body; one that is not a JSON object makes the request unbounded.
         provider: what the operator says it is, over what the host's name says.
     """
-    path = path.rstrip("/")
-    if method not in BILLED_METHODS or path.endswith(FREE_PATHS):
+    if method not in BILLED_METHODS or is_free_path(path):
         return None
     try:
         body = msgspec.json.decode(content, type=dict[str, object])
     except UNREADABLE:
         body = {}
         path = f"{path}/unreadable"
+    return call_of(host, path, body=body, provider=provider)
+
+
+def is_free_path(path: str) -> bool:
+    """Whether requests to a path are billed by nobody."""
+    return _place(path).endswith(FREE_PATHS)
+
+
+def _place(path: str) -> str:
+    return path.partition("?")[0].rstrip("/")
+
+
+def call_of(
+    host: str, path: str, *, body: dict[str, object], provider: str | None = None
+) -> HttpCall:
+    """Read a request that may be billed."""
+    path = _place(path)
     return HttpCall(
         operation=operation_of(path),
         provider=provider or provider_of(host),
@@ -208,7 +224,7 @@ def changed_body(call: HttpCall, ticket: Ticket) -> dict[str, object] | None:
     if ticket.strip:
         strip(body, ticket.strip)
     if ticket.output_tokens is not None:
-        shrink(body, call.operation, ticket.output_tokens)
+        shrink(body, call.operation, ticket.output_tokens, provider=call.provider)
     if ticket.choices is not None:
         limit_choices(body, ticket.choices)
     if ticket.hold_id and call.is_stream and call.operation in {"chat", "text_completion"}:

@@ -92,6 +92,9 @@ class ControlplaneTransport(httpx.BaseTransport):
                 exchange.admitted_again(self._gate.admit_again_blocking(exchange.ask_again()))
         except RefusedError as refused:
             return exchange.refused(refused)
+        except BaseException:
+            exchange.left()
+            raise
         meter = exchange.answered(response)
         if meter:
             base = library_of(request).SyncByteStream
@@ -154,6 +157,9 @@ class AsyncControlplaneTransport(httpx.AsyncBaseTransport):
                 exchange.admitted_again(await self._gate.admit_again(exchange.ask_again()))
         except RefusedError as refused:
             return exchange.refused(refused)
+        except BaseException:
+            exchange.left()
+            raise
         meter = exchange.answered(response)
         if meter:
             base = library_of(request).AsyncByteStream

@@ -67,7 +67,7 @@ async def _serve(agent: Agent) -> None:
     async with contextlib.AsyncExitStack() as serving:
         if agent.settings.socket:
             api = NodeApi(agent)
-            await serving.enter_async_context(serve_socket(agent.settings.socket, api.answer))
+            await serving.enter_async_context(serve_socket(agent.settings.socket, api))
         if agent.settings.envoy_address:
             # gRPC is an extra: an agent without Envoy does not have it.
             from controlplane.agent.envoy.server import serve_envoy  # noqa: PLC0415

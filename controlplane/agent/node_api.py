@@ -6,7 +6,7 @@ body). The socket is served by `node_server.py`.
 
 import secrets
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -16,10 +16,10 @@ from controlplane.agent.health import Outcome, is_failure
 from controlplane.agent.http_answer import POLICY_HEADER, refusal_body, refusal_headers
 from controlplane.agent.http_request import (
     HttpCall,
+    call_of,
     changed_body,
     facts_of,
-    operation_of,
-    provider_of,
+    is_free_path,
     to_request,
 )
 from controlplane.agent.outcome import error_type, is_free
@@ -28,7 +28,8 @@ from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError, Request, Ticket
 from controlplane.agent.usage import usage_buckets
 from controlplane.core.json_errors import UNREADABLE
-from controlplane.policy.document import Breaker, Downgrade, PolicyDocument
+from controlplane.core.tokens import BUCKET_NAMES, MAX_QUANTITY
+from controlplane.policy.document import Breaker, Downgrade, Failover, PolicyDocument
 
 JSON: Final = {"content-type": "application/json"}
 FAILURES: Final = ("429", "5xx", "timeout", "connect")
@@ -62,26 +63,49 @@ class AdmitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Another attempt of an admitted call: held anew, quotas are not used twice."""
 
 
+Bucket = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(BUCKET_NAMES)})$")]
+Quantity = Annotated[int, msgspec.Meta(ge=0, le=MAX_QUANTITY)]
+Buckets = dict[Bucket, Quantity]
+Error = Literal[
+    "timeout",
+    "connect",
+    "cancelled",
+    "never_sent",
+    "other",
+    "rate_limited",
+    "server_error",
+    "client_error",
+]
+
+
 class SettleOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/settle`: how an attempt ended; with `slot`, the whole request has."""
 
     hold_id: str | None = None
     slot: str | None = None
-    http_status: int | None = None
+    http_status: Annotated[int, msgspec.Meta(ge=100, le=599)] | None = None
     """Of the upstream's answer; None when there was none."""
     usage: dict[str, object] | None = None
     """The answer's own `usage` object; None when it did not say."""
-    buckets: dict[str, int] | None = None
+    buckets: Buckets | None = None
     """The same as exclusive buckets, from a front that has worked them out."""
-    read: dict[str, int] | None = None
+    read: Buckets | None = None
     """Of a stream that was left before it said its usage: what it read, as buckets."""
-    error: str | None = None
-    """timeout, connect, cancelled, never_sent or other, when there was no whole answer."""
+    error: Error | None = None
+    """timeout, connect, cancelled, never_sent or other, when there was no whole answer; else the
+    name of the error."""
     response_id: str | None = None
     provider: str | None = None
     model: str | None = None
     deployment: str | None = None
-    latency_seconds: float = 0.0
+    latency_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """What an answer may have admitted."""
+
+    hold_id: str | None = None
+    slot: str | None = None
 
 
 class NodeApi:
@@ -91,6 +115,7 @@ class NodeApi:
         self._agent = agent
         self._admit = msgspec.json.Decoder(AdmitOrder)
         self._settle = msgspec.json.Decoder(SettleOrder)
+        self._said = msgspec.json.Decoder(_Said)
 
     async def answer(self, method: str, path: str, body: bytes) -> Answer:
         """Answer one request; never raises for what a client can send."""
@@ -107,12 +132,22 @@ class NodeApi:
             "GET /health": self.health,
             "GET /metrics": self.metrics,
         }
-        return reads[place]() if place in reads else _problem(404, f"{place} is not served here")
+        return reads[place]() if place in reads else _not_served(place)
+
+    def unheard(self, content: bytes) -> None:
+        """Take back what an answer admitted whose sender had left before it read it."""
+        try:
+            said = self._said.decode(content)
+        except UNREADABLE:
+            return  # it admitted nothing
+        self._agent.never_sent(said.hold_id, said.slot)
 
     async def admit(self, order: AdmitOrder) -> Answer:
         """Admit one call."""
         await self._agent.ready()  # without a policy nobody knows whose a call is
         request_id = order.request_id or f"req_{secrets.token_hex(12)}"
+        if is_free_path(order.path):
+            return self._ticket(Ticket(), request_id, None)
         call = None if order.asked else _call(order)
         request = (
             _from_asked(order.asked, request_id)
@@ -127,6 +162,9 @@ class NodeApi:
         except RefusedError as refused:
             status = refused.refusal.status
             return status, refusal_headers(refused), refusal_body(refused, request_id=request_id)
+        return self._ticket(ticket, request_id, call)
+
+    def _ticket(self, ticket: Ticket, request_id: str, call: HttpCall | None) -> Answer:
         said = _to_wire(ticket, request_id, self._agent)
         if call and (body := changed_body(call, ticket)) is not None:
             said["body"] = body
@@ -151,14 +189,21 @@ class NodeApi:
         return 200, JSON, msgspec.json.encode({"settled": settled, "released": released})
 
     def _judge(self, name: str, order: SettleOrder) -> None:
-        kind = {"timeout": "timeout", "connect": "connect", "never_sent": "connect"}
+        """Count what a deployment did, by the rule that has it in its order."""
+        deployments = self._agent.admission.desk.deployments
+        if order.error in {"cancelled", "never_sent"}:
+            deployments.left(name)
+            return
+        applied = self._agent.puller.applied
+        rules = applied.document.rules if applied else ()
+        rule = next((one for one in rules if isinstance(one, Failover) and name in one.order), None)
         is_bad = is_failure(
-            FAILURES, status=order.http_status, kind=kind.get(order.error or "", "other")
+            rule.on if rule else FAILURES, status=order.http_status, kind=order.error or "other"
         )
         outcome = Outcome(
             seconds_since_boot(), is_failure=is_bad, latency_seconds=order.latency_seconds
         )
-        self._agent.admission.desk.deployments.ended(name, Breaker(), outcome)
+        deployments.ended(name, rule.breaker if rule else Breaker(), outcome)
 
     def policy(self) -> Answer:
         """Say which policy is in force, and what a front must know to ask."""
@@ -198,14 +243,7 @@ class NodeApi:
 
 
 def _call(order: AdmitOrder) -> HttpCall:
-    said = order.body.get("model")
-    return HttpCall(
-        operation=operation_of(order.path.partition("?")[0].rstrip("/")),
-        provider=order.provider or provider_of(order.host),
-        model=said if isinstance(said, str) else "",
-        body=order.body,
-        is_stream=order.body.get("stream") is True,
-    )
+    return call_of(order.host, order.path, body=order.body, provider=order.provider)
 
 
 def _from_asked(asked: Asked, request_id: str) -> Request:
@@ -227,8 +265,10 @@ def _to_wire(ticket: Ticket, request_id: str, agent: Agent) -> dict[str, object]
     }
     rule = ticket.failover
     if rule:
-        deployments = agent.admission.desk.deployments
-        said["deployments"] = deployments.in_order(rule, seconds_since_boot())
+        deployments, at = agent.admission.desk.deployments, seconds_since_boot()
+        order = deployments.in_order(rule, at)
+        deployments.sent(order[0], at)  # past its pause it is the one probe
+        said["deployments"] = order
         said["failover"] = msgspec.to_builtins(rule)
     return {"request_id": request_id, "policy": agent.policy, **said}
 
@@ -273,6 +313,22 @@ def _other_models(document: PolicyDocument) -> list[str]:
     return sorted(found)
 
 
-def _problem(status: int, detail: str) -> Answer:
-    headers = {"content-type": "application/problem+json"}
+METHODS: Final = {
+    "/v1/admit": "POST",
+    "/v1/settle": "POST",
+    "/v1/policy": "GET",
+    "/health": "GET",
+    "/metrics": "GET",
+}
+
+
+def _not_served(place: str) -> Answer:
+    allowed = METHODS.get(place.partition(" ")[2])
+    if allowed is None:
+        return _problem(404, f"{place} is not served here")
+    return _problem(405, f"{place} is not served here, {allowed} is", allow=allowed)
+
+
+def _problem(status: int, detail: str, **more: str) -> Answer:
+    headers = {"content-type": "application/problem+json", **more}
     return status, headers, msgspec.json.encode({"status": status, "detail": detail})

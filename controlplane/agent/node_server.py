@@ -4,24 +4,38 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import h11
+import msgspec
 
 from controlplane.agent.log import say
 
 MAX_BODY_BYTES: Final = 32 * 2**20
+TOO_LARGE: Final = 413
 IDLE_SECONDS: Final = 300.0
 READ_BYTES: Final = 2**16
 OWNER_ONLY: Final = 0o177  # umask: the socket is 0600
 
-Handle = Callable[[str, str, bytes], Awaitable[tuple[int, Mapping[str, str], bytes]]]
+Answer = tuple[int, Mapping[str, str], bytes]
+
+
+class Api(Protocol):
+    """What is served."""
+
+    async def answer(self, method: str, path: str, body: bytes) -> Answer:
+        """Answer one request."""
+        ...
+
+    def unheard(self, content: bytes) -> None:
+        """Take back an answer whose sender had left before it read it."""
+        ...
 
 
 @contextlib.asynccontextmanager
-async def serve_socket(path: Path, handle: Handle) -> AsyncIterator[asyncio.Server]:
+async def serve_socket(path: Path, api: Api) -> AsyncIterator[asyncio.Server]:
     """Serve until left; a socket file that a dead process left is replaced.
 
     Raises:
@@ -35,8 +49,8 @@ async def serve_socket(path: Path, handle: Handle) -> AsyncIterator[asyncio.Serv
         assert task is not None  # noqa: S101 - a stream's callback is a task
         connections.add(task)
         try:
-            await _Connection(reader, writer, handle).serve()
-        except (OSError, TimeoutError, h11.RemoteProtocolError):
+            await _Connection(reader, writer, api).serve()
+        except (OSError, TimeoutError, h11.ProtocolError):
             pass  # it left, or does not speak HTTP: nobody to tell
         finally:
             connections.discard(task)
@@ -76,26 +90,43 @@ class _Connection:
     """One client's connection, request after request."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handle
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, api: Api
     ) -> None:
         self._reader = reader
         self._writer = writer
-        self._handle = handle
+        self._api = api
         self._http = h11.Connection(h11.SERVER)
+        self._said = b""
 
     async def serve(self) -> None:
-        while True:
+        try:
+            while await self._serve_one():
+                self._http.start_next_cycle()
+        except ConnectionError:
+            # Unix says so only of a sender that left its last answer unread.
+            if self._said:
+                self._api.unheard(self._said)
+            raise
+
+    async def _serve_one(self) -> bool:
+        """Answer one request; False when there is no further one on this connection."""
+        try:
             request = await self._next(h11.Request)
-            if request is None:
-                return
-            body = await self._body()
-            status, headers, content = await self._handle(
-                request.method.decode(), request.target.decode(), body
-            )
-            await self._send(status, headers, content)
-            if self._http.our_state is h11.MUST_CLOSE:
-                return
-            self._http.start_next_cycle()
+            self._said = b""  # who goes on has read it
+            body = await self._body() if request else None
+        except h11.RemoteProtocolError as wrong:
+            await self._send(*_problem(wrong.error_status_hint, str(wrong)), is_last=True)
+            return False
+        if request is None:
+            return False
+        if body is None:
+            detail = f"a body may have {MAX_BODY_BYTES} bytes"
+            await self._send(*_problem(TOO_LARGE, detail), is_last=True)
+            return False
+        method = request.method.decode()
+        answer = await self._api.answer(method, request.target.decode(), body)
+        await self._send(*answer, is_head=method == "HEAD")
+        return self._http.our_state is not h11.MUST_CLOSE
 
     async def _event(self) -> object:
         while True:
@@ -112,20 +143,36 @@ class _Connection:
         event = await self._event()
         return event if isinstance(event, kind) else None
 
-    async def _body(self) -> bytes:
+    async def _body(self) -> bytes | None:
+        """Return the body; None when it is longer than anything that is asked here."""
         parts: list[bytes] = []
         size = 0
         while isinstance(event := await self._event(), h11.Data):
             parts.append(bytes(event.data))
             size += len(event.data)
             if size > MAX_BODY_BYTES:
-                msg = "body too large"
-                raise h11.RemoteProtocolError(msg)
+                return None
         return b"".join(parts)
 
-    async def _send(self, status: int, headers: Mapping[str, str], content: bytes) -> None:
+    async def _send(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        content: bytes,
+        *,
+        is_last: bool = False,
+        is_head: bool = False,
+    ) -> None:
+        self._said = content
         pairs = [*headers.items(), ("content-length", str(len(content)))]
+        if is_last:
+            pairs.append(("connection", "close"))
         response = h11.Response(status_code=status, headers=pairs)
-        events = (response, h11.Data(data=content), h11.EndOfMessage())
+        events = (response, h11.Data(data=b"" if is_head else content), h11.EndOfMessage())
         self._writer.write(b"".join(self._http.send(event) or b"" for event in events))
         await self._writer.drain()
+
+
+def _problem(status: int, detail: str) -> Answer:
+    headers = {"content-type": "application/problem+json"}
+    return status, headers, msgspec.json.encode({"status": status, "detail": detail})

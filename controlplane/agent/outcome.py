@@ -5,6 +5,7 @@ from typing import Final
 RATE_LIMITED: Final = 429
 REQUEST_TIMEOUT: Final = 408
 CLIENT_CLOSED: Final = 499
+REDIRECTS: Final = range(300, 400)
 CLIENT_ERRORS: Final = range(400, 500)
 SERVER_ERRORS: Final = range(500, 600)
 MAYBE_SERVED: Final = frozenset({REQUEST_TIMEOUT, CLIENT_CLOSED, 502, 504, 524})
@@ -12,8 +13,8 @@ MAYBE_SERVED: Final = frozenset({REQUEST_TIMEOUT, CLIENT_CLOSED, 502, 504, 524})
 
 
 def is_free(status: int) -> bool:
-    """Whether an answer with this status can not have cost anything."""
-    is_error = status in CLIENT_ERRORS or status in SERVER_ERRORS
+    """Whether an answer with this status can not have cost anything: an error, or a redirect."""
+    is_error = status in REDIRECTS or status in CLIENT_ERRORS or status in SERVER_ERRORS
     return is_error and status not in MAYBE_SERVED
 
 

@@ -293,6 +293,20 @@ class Agent:
             self._in_loop(self.syncer.released if ended.is_released else self.syncer.wake)
         return True
 
+    def never_sent(self, hold_id: str | None, slot: str | None) -> None:
+        """End what was admitted for a call that nobody will send: it costs and uses nothing."""
+        ending = Ending(
+            ended_at=self.clock.now(),
+            usage={},
+            status="error",
+            error_type="cancelled",
+            was_sent=False,
+        )
+        if hold_id:
+            self.settle(hold_id, ending)
+        if slot:
+            self.release(slot, ending)
+
     def release(self, slot: str, ending: Ending) -> bool:
         """Count a request out, in any thread; False when it was before."""
         with self.holder.lock:

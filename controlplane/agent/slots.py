@@ -114,13 +114,17 @@ class Slots:
         if slot is None:
             return False
         if slot.throttle and not ending.was_sent:
-            self._throttle.untake(slot.throttle, now, tokens=slot.tokens)
+            self._throttle.untake(
+                slot.throttle, now, tokens=slot.tokens, taken_at=slot.started.wall
+            )
         elif slot.throttle:
             self._throttle.release(slot.throttle)
             if ending.usage is not None:
                 used = sum(ending.usage.values())
-                self._throttle.correct(slot.throttle, now, tokens=used - slot.tokens)
-        if slot.trial is not None and ending.was_sent:
+                self._throttle.correct(
+                    slot.throttle, now, tokens=used - slot.tokens, taken_at=slot.started.wall
+                )
+        if slot.trial is not None and ending.was_sent and ending.error_type != "cancelled":
             self._judge(slot.trial, slot, ending)
         return True
 

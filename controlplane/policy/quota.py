@@ -57,18 +57,28 @@ class ThrottleState:
         if rule.concurrency is not None:
             self._under_way[rule.id] = max(0, self._under_way.get(rule.id, 0) - 1)
 
-    def untake(self, rule: Throttle, now: datetime, *, tokens: int) -> None:
+    def untake(
+        self, rule: Throttle, now: datetime, *, tokens: int, taken_at: datetime | None = None
+    ) -> None:
         """Undo `take`: the request was refused after all, or never sent."""
         self.release(rule)
-        self.correct(rule, now, tokens=-tokens)
-        self._admitted[rule.id] = max(0, self._admitted.get(rule.id, 0) - 1)
+        self.correct(rule, now, tokens=-tokens, taken_at=taken_at)
+        if _minute(taken_at or now) == self._minute:
+            self._admitted[rule.id] = max(0, self._admitted.get(rule.id, 0) - 1)
         kept = self._buckets.get(rule.id)
         if kept is not None:
             kept.level += 1  # `_filled` keeps it within the burst
 
-    def correct(self, rule: Throttle, now: datetime, *, tokens: int) -> None:
-        """Add to what the minute has used: what a call took beyond its estimate, or less."""
+    def correct(
+        self, rule: Throttle, now: datetime, *, tokens: int, taken_at: datetime | None = None
+    ) -> None:
+        """Add to what the minute has used: what a call took beyond its estimate, or less.
+
+        What a call of an earlier minute did not use was counted there: it is no room in this one.
+        """
         self._turn(now)
+        if tokens < 0 and _minute(taken_at or now) != self._minute:
+            return
         if rule.tpm is not None:
             self._tokens[rule.id] = max(0, self._tokens.get(rule.id, 0) + tokens)
 
@@ -96,7 +106,7 @@ class ThrottleState:
         return min(most, kept.level + passed * rule.rps)
 
     def _turn(self, now: datetime) -> None:
-        minute = int(now.timestamp()) // MINUTE_SECONDS
+        minute = _minute(now)
         if self._minute != minute:
             self._minute = minute
             self._admitted.clear()
@@ -112,6 +122,10 @@ def limits_of(rule: Throttle) -> str:
         (rule.concurrency, "calls at once"),
     )
     return " and ".join(f"{limit:g} {what}" for limit, what in limits if limit is not None)
+
+
+def _minute(at: datetime) -> int:
+    return int(at.timestamp()) // MINUTE_SECONDS
 
 
 def _to_next_minute(now: datetime) -> int:

@@ -1,5 +1,6 @@
 """An agent under a fake clock, and a real server that speaks the wire."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -53,8 +54,9 @@ class ControlPlane(msgspec.Struct):
         httpx.put(f"{self.url}/_faults", json={"fail_syncs": count}).raise_for_status()
 
 
-@pytest.fixture
-def control_plane() -> Iterator[ControlPlane]:
+@contextlib.contextmanager
+def running_control_plane() -> Iterator[ControlPlane]:
+    """Run the fake server as a program of its own."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "fake_control_plane.py")],
         stdin=subprocess.PIPE,
@@ -64,6 +66,19 @@ def control_plane() -> Iterator[ControlPlane]:
     ready = json.loads(process.stdout.readline())
     yield ControlPlane(f"http://127.0.0.1:{ready['port']}", ready["keys"])
     process.communicate(timeout=15)
+
+
+@pytest.fixture
+def control_plane() -> Iterator[ControlPlane]:
+    with running_control_plane() as plane:
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def shared_control_plane() -> Iterator[ControlPlane]:
+    """One for the tests of a module that publish what they need."""
+    with running_control_plane() as plane:
+        yield plane
 
 
 @pytest.fixture
