@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from controlplane.core.calendar import Window
@@ -217,6 +217,9 @@ def test_groups_sum_to_the_calls_for_every_group_by(
 @pytest.mark.slow
 @SAME
 @given(window=ranges(most_days=31), group=st.sampled_from([d.name for d in DIMENSIONS]))
+@example(
+    window=Window(BOOKED.replace(minute=0, second=0, microsecond=0), SPAN.end), group="cost_reason"
+)
 def test_each_group_is_the_sum_of_its_own(
     store: DuckDbSpanStore, calls: list[Call], window: Window, group: str
 ) -> None:
