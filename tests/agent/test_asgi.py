@@ -132,6 +132,55 @@ def test_a_refusal_names_the_budget_at_every_front(gate: EmbeddedAgent, control_
         assert "2036-01-01T00:00:00+00:00" == budget["resets_at"]
 
 
+async def _raw(gate: EmbeddedAgent, app: Any, *messages: dict[str, Any]) -> list[dict[str, Any]]:
+    """Send what a server would say of a request; return what the middleware answers."""
+    left, answered = list(messages), []
+
+    async def receive() -> Any:
+        return left.pop(0)
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
+    await ControlplaneMiddleware(app, gate)(scope, receive, send)
+    return answered
+
+
+def _body(**more: Any) -> dict[str, Any]:
+    order = {"model": "m", "messages": SAY, "user": "a", "max_tokens": 50}
+    return {"type": "http.request", "body": json.dumps(order).encode(), **more}
+
+
+def test_a_request_that_breaks_off_reaches_nobody(gate: EmbeddedAgent) -> None:
+    async def app(*_: Any) -> None:
+        pytest.fail("the application saw half of a request")
+
+    gone = {"type": "http.disconnect"}
+    assert [] == asyncio.run(_raw(gate, app, _body(more_body=True), gone))
+    assert (0, 0) == (gate.agent.holder.tally.admitted, gate.agent.holder.tally.refused)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"), [(RuntimeError, "settled"), (asyncio.CancelledError, "unproven")]
+)
+def test_an_application_that_fails_is_free_and_one_that_is_canceled_is_not(
+    gate: EmbeddedAgent, control_plane: Any, wrong: type[BaseException], kind: str
+) -> None:
+    """Its client left before the answer began: by then the model may have written all of it."""
+
+    async def app(*_: Any) -> None:
+        raise wrong
+
+    with pytest.raises(wrong):
+        asyncio.run(_raw(gate, app, _body()))
+    gate.close()  # says everything it owes
+    state = control_plane.state()
+    assert 1 == len(state[kind])
+    assert [0] == list(state[kind].values()) or kind == "unproven"
+    assert not gate.agent.holder.queue.unsettled
+
+
 def test_other_paths_pass(gate: EmbeddedAgent) -> None:
     (answer,) = _ask(gate, path="/hello")
     assert {"path": "/hello"} == answer.json()

@@ -37,6 +37,21 @@ def test_clock_that_goes_back_gives_nothing() -> None:
     assert state.take(rule, after(1), tokens=0) is None
 
 
+def test_what_an_earlier_minute_did_not_use_is_no_room_in_this_one() -> None:
+    """A call taken at 10:00:20 ends, or is never sent, at 10:01:10, when others have used it up."""
+    state, rule = ThrottleState(), Throttle(id="t", tpm=1_000, rpm=2)
+    assert state.take(rule, NOW, tokens=900) is None
+    assert state.take(rule, NOW, tokens=100) is None
+    later = after(50)
+    assert state.take(rule, later, tokens=600) is None
+    assert state.take(rule, later, tokens=400) is None
+    state.correct(rule, later, tokens=-890, taken_at=NOW)
+    state.untake(rule, later, tokens=100, taken_at=NOW)
+    assert 50 == state.take(rule, later, tokens=1)
+    state.untake(rule, later, tokens=400, taken_at=later)
+    assert state.take(rule, later, tokens=400) is None
+
+
 def test_tokens_per_minute_are_charged_ahead_and_corrected() -> None:
     """The estimate counts until the call has ended; the next minute begins anew."""
     state, rule = ThrottleState(), Throttle(id="t", tpm=100)
