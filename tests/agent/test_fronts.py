@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,146 +14,19 @@ import httpx2
 import msgspec
 import openai
 import pytest
-from typing_extensions import override
 
 from controlplane.agent.embedded import EmbeddedAgent
-from controlplane.agent.exchange import library_of
 from controlplane.agent.httpx_transport import AsyncControlplaneTransport, ControlplaneTransport
 from controlplane.agent.main import build_agent
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.targets import Target
+from tests.agent.upstream import READ, WROTE, Upstream
 
 IN_NUSD, OUT_NUSD = 1_000, 10_000
 RATE = {"input_nusd": IN_NUSD * 10**6, "output_nusd": OUT_NUSD * 10**6}
 CARD = {"openai/m": RATE, "openai/m-small": RATE, "anthropic/m": RATE}
 SAY: Any = [{"role": "user", "content": "say something short"}]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-READ, WROTE = 11, 17
-"""Tokens of every answer of the upstream."""
-CHAT = {"prompt_tokens": READ, "completion_tokens": WROTE, "total_tokens": READ + WROTE}
-OTHER = {"input_tokens": READ, "output_tokens": WROTE}
-
-
-class Upstream(httpx.BaseTransport, httpx.AsyncBaseTransport):
-    """Answers in process; keeps what was sent, and what was held at that moment."""
-
-    def __init__(self) -> None:
-        self.gate: EmbeddedAgent | None = None
-        self.sent: list[dict[str, Any]] = []
-        self.held: list[int] = []
-        self.hosts: list[str] = []
-        self.statuses: list[int] = []
-        """Of the next answers; then 200."""
-        self.failures: list[type[Exception]] = []
-        self.says_usage = True
-        self.hangs: asyncio.Event | None = None
-
-    def _seen(self, request: Any) -> None:
-        self.sent.append(json.loads(request.content))
-        self.hosts.append(request.url.host)
-        assert self.gate
-        self.held.append(self.gate.agent.holder.queue.open_nusd().get("b1", 0))
-        if self.failures:
-            wrong = self.failures.pop(0)
-            raise getattr(library_of(request), wrong.__name__)("lost")
-
-    @override
-    def handle_request(self, request: Any) -> Any:
-        self._seen(request)
-        return self._answer(request)
-
-    @override
-    async def handle_async_request(self, request: Any) -> Any:
-        self._seen(request)
-        if self.hangs:
-            self.hangs.set()
-            await asyncio.Event().wait()
-        return self._answer(request)
-
-    def _answer(self, request: Any) -> Any:
-        response = library_of(request).Response
-        status = self.statuses.pop(0) if self.statuses else 200
-        body = self.sent[-1]
-        if status != 200:
-            return response(
-                status, json={"error": {"message": "no"}}, headers={"location": str(request.url)}
-            )
-        kind = request.url.path.rpartition("/")[2]
-        if not body.get("stream"):
-            return response(200, json=_whole(kind, body))
-        events = _events(kind, asked=self.says_usage and bool(body.get("stream_options")))
-        return response(
-            200, headers={"content-type": "text/event-stream"}, stream=_stream(request, events)
-        )
-
-
-def _stream(request: Any, events: list[str]) -> Any:
-    library = library_of(request)
-
-    class Events(library.SyncByteStream, library.AsyncByteStream):  # type: ignore[misc,name-defined]
-        def __iter__(self) -> Iterator[bytes]:
-            yield from (event.encode() for event in events)
-
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            for event in events:
-                yield event.encode()
-
-    return Events()
-
-
-def _whole(kind: str, body: dict[str, Any]) -> dict[str, Any]:
-    base = {"id": "r1", "model": body.get("model"), "created": 1, "usage": CHAT}
-    if kind == "messages":
-        said: dict[str, Any] = {
-            "type": "message",
-            "role": "assistant",
-            "content": [],
-            "stop_reason": "end_turn",
-        }
-        return {**base, **said, "usage": OTHER}
-    if kind == "responses":
-        said = {"object": "response", "created_at": 1, "output": [], "tools": []}
-        return {**base, **said, "parallel_tool_calls": True, "tool_choice": "auto", "usage": OTHER}
-    if kind == "embeddings":
-        vectors = [{"object": "embedding", "index": 0, "embedding": [0.5]}]
-        usage = {"prompt_tokens": READ, "total_tokens": READ}
-        return {"object": "list", "data": vectors, "model": "m", "usage": usage}
-    return {**base, "object": "chat.completion", "choices": []}
-
-
-def _events(kind: str, *, asked: bool) -> list[str]:
-    if kind == "messages":
-        begun = {
-            **_whole(kind, {"model": "m"}),
-            "usage": {"input_tokens": READ, "output_tokens": 1},
-        }
-        delta = {"delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": WROTE}}
-        events: list[dict[str, Any]] = [
-            {"type": "message_start", "message": begun},
-            {"type": "message_delta", **delta},
-            {"type": "message_stop"},
-        ]
-        return [f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in events]
-    if kind == "responses":
-        whole = _whole(kind, {"model": "m"})
-        events = [
-            {"type": "response.created", "response": {**whole, "usage": None}},
-            {"type": "response.completed", "response": whole},
-        ]
-        return [
-            f"event: {one['type']}\ndata: {json.dumps({**one, 'sequence_number': 1})}\n\n"
-            for one in events
-        ]
-    base = {"id": "r1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    choice = {"index": 0, "delta": {"content": "x"}, "finish_reason": None, "text": "x"}
-    chunks: list[dict[str, Any]] = [{**base, "choices": [choice]}] * 3
-    if asked:
-        chunks.append({**base, "choices": [], "usage": CHAT})
-    # `: late` after the marker: clients hang up before it
-    return [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks] + [
-        "data: [DONE]\n\n",
-        ": late\n\n",
-    ]
 
 
 class World(msgspec.Struct):
@@ -487,3 +359,41 @@ async def _four_leave(world: World) -> None:
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         world.upstream.hangs = None
+
+
+@pytest.mark.parametrize("events", [1, 4])
+def test_a_stream_that_is_left_in_the_middle_holds_nothing_more(plain: World, events: int) -> None:
+    """After one of three pieces what was written is not known; the fourth event is the usage."""
+
+    async def main() -> None:
+        async with _async_client(plain) as client:
+            order = _order(stream=True, stream_options={"include_usage": True})
+            async with client.stream("POST", order["url"], json=order["json"]) as answer:
+                left = events
+                async for line in answer.aiter_lines():
+                    left -= line.startswith("data:")
+                    if not left:
+                        break
+
+    (told,) = plain.settled(lambda: asyncio.run(main()))
+    if events == 1:
+        assert (None, "error", "cancelled") == (told["usage"], told["status"], told["error_type"])
+    else:
+        assert ("ok", WROTE) == (told["status"], told["usage"]["output_text"])
+
+
+def test_a_canary_is_not_blamed_for_who_leaves(world: World) -> None:
+    canary = {"action": "canary", "id": "c", "to": "m-small", "share_percent": 100, "min_calls": 2}
+    world.publish({**canary, "abort_if": {"error_ratio": 0.1}})
+    slots = world.gate.agent.admission.desk.slots
+    for _ in range(4):
+        stream = _chat(world, max_tokens=30, stream=True)
+        next(iter(stream))
+        stream.close()
+    assert {} == slots.ended_canaries
+    assert {"m-small"} == {body["model"] for body in world.upstream.sent}
+    world.upstream.statuses = [500, 500]
+    assert [500, 500] == [world.ask().status_code for _ in range(2)]
+    assert {"c"} == slots.ended_canaries.keys()
+    world.ask()
+    assert "m" == world.upstream.sent[-1]["model"]
