@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -397,3 +398,27 @@ def test_a_canary_is_not_blamed_for_who_leaves(world: World) -> None:
     assert {"c"} == slots.ended_canaries.keys()
     world.ask()
     assert "m" == world.upstream.sent[-1]["model"]
+
+
+def test_a_full_disk_refuses_and_keeps_neither_money_nor_quota(world: World) -> None:
+    world.publish({"action": "throttle", "id": "q", "concurrency": 1})
+    world.settled(lambda: world.ask().raise_for_status())
+    holder = world.gate.agent.holder
+    left = holder.book.left_nusd("b1")
+    assert left
+    file = next(
+        int(link.name)
+        for link in Path("/proc/self/fd").iterdir()
+        if link.exists() and link.resolve() == holder.journal.path.resolve()
+    )
+    kept, full = os.dup(file), os.open("/dev/full", os.O_WRONLY)
+    try:
+        os.dup2(full, file)
+        answer = world.ask()
+    finally:
+        os.dup2(kept, file)
+        os.close(kept)
+        os.close(full)
+    assert (503, "journal_unwritable") == (answer.status_code, _code(answer))
+    assert left == holder.book.left_nusd("b1")
+    assert 200 == world.ask().status_code
