@@ -59,6 +59,7 @@ class World(msgspec.Struct):
 
     def settled(self, ask: Callable[[], object]) -> list[dict[str, Any]]:
         """Return what the control plane is told of the calls that are made meanwhile."""
+        self.until(lambda: not self.gate.agent.holder.queue.is_busy)  # what a test before left
         before = len(self._told())
         sent = len(self.upstream.sent)
         ask()
