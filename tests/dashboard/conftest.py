@@ -226,12 +226,17 @@ class FakeApi:
         table["cost_usd"] = [usd(v) for v in table["cost_nusd"]]
         totals: dict[str, Any] = {m: sum(int(r[m]) for r in kept) for m in MEASURES}
         totals["cost_usd"] = usd(totals["cost_nusd"])
+        is_whole = not any(name.startswith("filter.") for name, _ in asked)
+        idle = {
+            "cost_usd": "72", "cost_nusd": str(72 * 10**9),
+            "with_calls_usd": usd(totals["cost_nusd"] + 72 * 10**9),
+        }  # fmt: skip
         meta = {
             "start": (NOW - timedelta(days=7)).isoformat(), "end": NOW.isoformat(),
             "zone": "UTC", "basis": self.basis, "granularity": step, "data_through": self.data_through, "totals": totals,
             "previous": {"totals": totals, "change_usd": "1.5", "change_ratio": 0.25},
             "corrections": self.corrections,
-            "idle": None if any(k.startswith("filter.") for k, _ in asked) else {"cost_usd": "72"},
+            "idle": idle if is_whole else None,
         }  # fmt: skip
         return pa.table(table), meta
 
