@@ -8,6 +8,7 @@ is given back (algorithms L2).
 
 import errno
 import os
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -75,6 +76,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._began = Began(holder, scope)
         self._file = self._open(path, os.O_EXCL)
+        self._close = self._closes(self._file)
         self._dirty = False
         self._bytes = 0
         self.append(self._began)
@@ -82,6 +84,10 @@ class Journal:
     @staticmethod
     def _open(path: Path, flags: int = 0) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+
+    def _closes(self, descriptor: int) -> "weakref.finalize[[int], Journal]":
+        """Answer what closes it, once: by order, or when a holder is dropped that never ended."""
+        return weakref.finalize(self, os.close, descriptor)
 
     def append(self, record: Record) -> None:
         """Write one record; on return it survives this process.
@@ -117,17 +123,18 @@ class Journal:
         os.write(descriptor, lines)
         os.fsync(descriptor)
         fresh.rename(self.path)
-        os.close(self._file)
+        self._close()
         self._file, self._bytes, self._dirty = descriptor, len(lines), False
+        self._close = self._closes(descriptor)
 
     def let_go(self) -> None:
         """Close without a sync: the file belongs to the process that forked this one."""
-        os.close(self._file)
+        self._close()
 
     def close(self) -> None:
         """Sync and close."""
         self.sync()
-        os.close(self._file)
+        self._close()
 
 
 class Remains(msgspec.Struct, kw_only=True):

@@ -93,6 +93,10 @@ class LeaseBook(Leases):
         for budget_id in budget_ids:
             self._refusals.freed(budget_id, now)
 
+    def forget_refusals(self, now: Instant) -> None:
+        """Another policy is in force: what was refused under the last one says nothing."""
+        self._refusals.renew(now)
+
     def heard(self, standing: Standing) -> bool:
         """Take what the server says is free; True when it is enough for what it had refused."""
         return self._refusals.heard(standing)

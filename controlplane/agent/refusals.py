@@ -25,9 +25,10 @@ class Refusals:
     def __init__(self) -> None:
         self._refused: dict[str, Refused] = {}
         self._freed: dict[str, Instant] = {}
+        self._renewed: Instant | None = None
 
     def add(self, budget_id: str, refused: Refused) -> None:
-        """Note a refusal, unless money of ours came back after it was asked for."""
+        """Note a refusal, unless there is a reason to ask again that came after it was asked for."""
         if not self.has_freed_since(budget_id, refused.since):
             self._refused[budget_id] = refused
 
@@ -43,10 +44,15 @@ class Refusals:
         self.drop(budget_id)
         self._freed[budget_id] = now
 
+    def renew(self, now: Instant) -> None:
+        """Another policy is in force: its budgets may have other limits than those refused by."""
+        self._refused.clear()
+        self._renewed = now
+
     def has_freed_since(self, budget_id: str, asked: Instant) -> bool:
-        """Whether money of ours went back since then."""
-        freed = self._freed.get(budget_id)
-        return freed is not None and asked.seconds_until(freed) > 0
+        """Whether money of ours went back since then, or the limits are others."""
+        reasons = (self._freed.get(budget_id), self._renewed)
+        return any(one is not None and asked.seconds_until(one) > 0 for one in reasons)
 
     def seconds(self, budget_id: str, needed_nusd: int, now: Instant) -> float:
         """Return for how long it makes no sense to ask for so much; 0: it does."""

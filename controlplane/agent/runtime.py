@@ -160,6 +160,7 @@ class Agent:
         if self.puller.nack is not None:
             self.syncer.wake()
         else:
+            self.holder.book.forget_refusals(Instant.of(self.clock))
             wait = self._surroundings.jitter.uniform(0, ACKNOWLEDGE_SECONDS)
             asyncio.get_running_loop().call_later(wait, self.syncer.wake)
         for listener in self._listeners:

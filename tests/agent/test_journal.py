@@ -1,4 +1,3 @@
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def test_a_torn_last_line_is_as_if_never_written(tmp_path: Path) -> None:
 
 def test_a_full_disk_refuses_the_call(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", holder="h", scope="s")
-    os.close(journal._file)
+    journal.let_go()
     with pytest.raises(OSError, match="Bad file descriptor"):
         journal.append(_held("h1"))
 

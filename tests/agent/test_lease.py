@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from controlplane.agent.lease import Instant
 from controlplane.agent.lease_book import IDLE_SECONDS, LeaseBook, Need
+from controlplane.agent.refusals import Refusals, Refused
 from controlplane.core.clock import FakeClock
 from controlplane.policy.wire import Grant, Standing
 
@@ -339,3 +340,16 @@ def test_a_refused_escrow_says_nothing_of_calls() -> None:
     book = LeaseBook()
     assert not book.accept(_escrow("", 0), AT)
     assert not book.is_refused("b", 1, AT)
+
+
+def test_another_policy_makes_asking_sensible_again() -> None:
+    """What was refused under the old limit says nothing of the new one, however late the answer."""
+    refusals = Refusals()
+    refusals.add("b", Refused(_later(0), 60.0, 10))
+    assert 59.0 == refusals.seconds("b", 10, _later(1))
+    refusals.renew(_later(2))
+    assert 0.0 == refusals.seconds("b", 10, _later(2))
+    refusals.add("b", Refused(_later(1), 60.0, 10))  # asked for under the old policy
+    assert 0.0 == refusals.seconds("b", 10, _later(3))
+    refusals.add("b", Refused(_later(3), 60.0, 10))
+    assert 60.0 == refusals.seconds("b", 10, _later(3))
