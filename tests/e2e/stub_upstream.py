@@ -4,7 +4,8 @@ Run as a program, with the seconds that an answer takes if they are to be fixed:
 random up to the request's limit; every completion is logged with what was asked and what was
 billed (`GET /_log`); `PUT /_latency` fixes the seconds that an answer takes. Model names choose behaviour: `…-flaky` answers 500 to every other request,
 `…-busy` 429 to every one, `…-hang` never answers, `…-fixed` bills 10 tokens in and 10 out, and
-`…-cut` breaks a stream off before its end. An answer is compressed for a client that takes gzip.
+`…-cut` breaks a stream off before its end; one with `-slow` in it pauses half a second between the
+parts of a stream. An answer is compressed for a client that takes gzip.
 """
 
 import contextlib
@@ -121,15 +122,15 @@ class Stub(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         with contextlib.suppress(ConnectionError):  # the client may leave
-            self._send_events(events)
+            self._send_events(events, pause=0.5 if "-slow" in model else 0.02)
 
-    def _send_events(self, events: list[tuple[str, object]]) -> None:
+    def _send_events(self, events: list[tuple[str, object]], *, pause: float) -> None:
         for name, event in events:
             data = event if isinstance(event, str) else json.dumps(event)
             head = f"event: {name}\n" if name else ""
             self.wfile.write(f"{head}data: {data}\n\n".encode())
             self.wfile.flush()
-            time.sleep(0.02)
+            time.sleep(pause)
 
 
 def _usage(bill: dict[str, Any]) -> dict[str, Any]:

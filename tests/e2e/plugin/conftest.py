@@ -61,6 +61,7 @@ def proxy(
 
     nobody = {"model": "openai/gpt-fixed", "api_base": dead_url, "api_key": "none"}
     claude = {"model": "anthropic/claude-fixed", "api_base": upstream, "api_key": "none"}
+    slow = {**claude, "model": "anthropic/claude-slow-fixed"}
     return start_proxy(
         {
             "model_list": [
@@ -73,6 +74,7 @@ def proxy(
                 deployment("tough", "gpt-fixed", id="alive"),
                 {**deployment("tough", "gpt-fixed", id="dead"), "litellm_params": nobody},
                 {**deployment("claude", "x"), "litellm_params": claude},
+                {**deployment("claude-slow", "x"), "litellm_params": slow},
             ],
             "litellm_settings": {"callbacks": ["controlplane.agent.litellm_proxy.handler"]},
         },
@@ -98,6 +100,7 @@ def put_rules(control_plane: dict[str, Any], **changes: object) -> None:
             "openai/gpt-4o-mini": MINI,
             "openai/gpt-fixed": GPT_4O,
             "anthropic/claude-fixed": GPT_4O,
+            "anthropic/claude-slow-fixed": GPT_4O,
             "openai/gpt-4o-flaky": GPT_4O,
         },
     } | changes

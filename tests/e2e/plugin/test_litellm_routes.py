@@ -158,7 +158,7 @@ def test_a_stream_left_early_is_charged_what_its_chunks_prove(
     before = state(control_plane)
     long: Any = [{"role": "user", "content": "word " * 2_000}]  # held: a token for every byte
     with claude.messages.create(
-        model="claude", messages=long, max_tokens=20, stream=True, extra_headers=TENANT
+        model="claude-slow", messages=long, max_tokens=20, stream=True, extra_headers=TENANT
     ) as stream:
         next(iter(stream))
     deadline = time.monotonic() + 15
