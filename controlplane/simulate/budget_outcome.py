@@ -83,7 +83,7 @@ def _utilization(stage: Stage, spent: dict[str, int]) -> float | None:
     changes = any(event.kind is Kind.LIMIT for event in stage.schedule.events)
     limits = stage.truth.limits
     tightest = min(limits, key=lambda name: limits[name])
-    wanted = stage.truth.offered_nusd >= 1.2 * limits[tightest]
+    wanted = stage.truth.offered_nusd >= 1.2 * limits[tightest] > 0  # half a request is none
     if changes or stage.schedule.rolls or stage.schedule.traffic.bypass_ratio or not wanted:
         return None
     return spent[tightest] / limits[tightest]

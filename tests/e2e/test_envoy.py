@@ -142,8 +142,8 @@ class World(msgspec.Struct):
         return standing
 
     def until(self, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Wait for something of the ledger."""
-        deadline = time.monotonic() + 15
+        """Wait for something of the ledger; a lease that nothing else ends ends after 20 s."""
+        deadline = time.monotonic() + 40
         while not is_so(state := self.state()):
             assert time.monotonic() < deadline, state["standing"]
             time.sleep(0.05)

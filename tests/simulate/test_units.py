@@ -59,3 +59,11 @@ def _shows(unit: BudgetUnit, faulty: Callable[[], World]) -> bool:
 
 def test_schedules_are_drawn_in_every_unit() -> None:
     assert set(BudgetUnit) == {draw(f"units:{number}").unit for number in range(60)}
+
+
+def test_a_limit_of_less_than_one_request_is_none_that_could_be_used() -> None:
+    """Six tenths of one request, of the parent, are no request."""
+    schedule = draw("2026-11-25:7208")
+    assert (1, 0.6, BudgetUnit.REQUESTS) == (schedule.holds, schedule.parent_ratio, schedule.unit)
+    outcome = simulate(schedule, World(open_ledger=memory_ledger))
+    assert (0, 0, None) == (outcome.admitted, outcome.overspend_nusd, outcome.utilization_ratio)
