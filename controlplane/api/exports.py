@@ -18,7 +18,7 @@ import structlog
 
 from controlplane.core.errors import ControlPlaneError, LimitExceededError, NotFoundError
 from controlplane.exports.manifest import MANIFEST_NAME, PUBLIC_KEY_NAME, SIGNATURE_NAME, Manifest
-from controlplane.pipelines.export import ExportRequest
+from controlplane.pipelines.export_request import ExportRequest
 from controlplane.pipelines.signed_directory import Stamp
 
 MAX_WAITING: Final = 8

@@ -22,7 +22,7 @@ from controlplane.pipelines.budget_course import SpentByBudget
 from controlplane.pipelines.gpu_cost import GpuTools
 from controlplane.pipelines.ports import SubjectStore
 from controlplane.pipelines.publish import PublishTools
-from controlplane.pipelines.reconcile import ReconciliationReport
+from controlplane.pipelines.reconcile_report import ReconciliationReport
 from controlplane.pipelines.sync import SyncTools
 from controlplane.policy.wire import RefusedCalls
 from controlplane.pricing.currency import ExchangeRates

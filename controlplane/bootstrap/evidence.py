@@ -17,12 +17,8 @@ from controlplane.core.errors import InvalidInputError
 from controlplane.exports.manifest import Manifest
 from controlplane.exports.sharing import SharedRule, read_shares
 from controlplane.exports.verify import Verification, verify_export
-from controlplane.pipelines.export import (
-    ExportRequest,
-    ExportSources,
-    check_request,
-    write_export,
-)
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources, check_request
 from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.currency import USD
 from controlplane.settings import Settings

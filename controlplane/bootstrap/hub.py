@@ -53,7 +53,8 @@ from controlplane.bootstrap.system import (
 from controlplane.bootstrap.watching import watch_rounds
 from controlplane.budgets.book import LeaseTerms
 from controlplane.pipelines.agent_reports import store_settles
-from controlplane.pipelines.export import ExportSources, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportSources
 from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import SettleOutcome, settle_tick

@@ -17,11 +17,9 @@ from controlplane.bootstrap.price_books import load_book
 from controlplane.bootstrap.system import SystemClock, UlidIds
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import parse_usd
-from controlplane.pipelines.reconcile import (
-    ReconcileRequest,
-    ReconciliationReport,
-    reconcile_bill,
-)
+from controlplane.pipelines.reconcile import reconcile_bill
+from controlplane.pipelines.reconcile_ledger import ReconcileRequest
+from controlplane.pipelines.reconcile_report import ReconciliationReport
 from controlplane.pricing.currency import ExchangeRates, RateTable
 from controlplane.pricing.price_book import PriceBook
 from controlplane.settings import Settings

@@ -13,7 +13,7 @@ from controlplane.core.money import format_usd
 from controlplane.exports.verify import Verification
 from controlplane.pipelines.import_prices import ImportAnswer
 from controlplane.pipelines.inspect import InspectReport
-from controlplane.pipelines.reconcile import ReconciliationReport
+from controlplane.pipelines.reconcile_report import ReconciliationReport
 from controlplane.pipelines.rerate_answer import RerateAnswer
 
 WIDTH = 140

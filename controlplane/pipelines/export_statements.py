@@ -23,7 +23,8 @@ from controlplane.exports.statement import (
 from controlplane.exports.statement_currency import Conversion, previous_in
 from controlplane.exports.statement_pdf import to_pdf
 from controlplane.exports.traces import to_csv
-from controlplane.pipelines.signed_directory import Part
+from controlplane.pipelines.export_request import ExportRequest, ExportSources
+from controlplane.pipelines.signed_directory import Part, Stamp
 from controlplane.pipelines.unit_costs import local_days
 from controlplane.pricing.currency import USD, RateTable
 from controlplane.pricing.price_book import PriceBook
@@ -114,14 +115,23 @@ def _conversion(
 
 
 def statement_parts(
-    reader: SpanReader,
-    book: PriceBook,
-    request: StatementRequest,
-    *,
-    rates: RateTable | None = None,
+    sources: ExportSources, request: ExportRequest, _stamp: Stamp
 ) -> Iterator[Part]:
     """Yield a PDF and a CSV per statement, and an index of them."""
-    made = make_statements(reader, book, request, rates=rates)
+    plan = StatementPlan(
+        tenant=request.tenant,
+        by=request.by,
+        window=request.window,
+        period=name_of(request.window, zone=request.zone, calendar=request.calendar),
+        zone=request.zone,
+        shared_rule=request.shared_rule,
+        shares=request.shares,
+        calendar=request.calendar,
+    )
+    asked = StatementRequest(plan=plan, owner=request.owner, currency=request.currency)
+    made = make_statements(
+        sources.reader, sources.book, asked, rates=sources.rates_of(request.currency)
+    )
     for number, one in enumerate(made):
         slug = _UNSAFE.sub("-", one.owner or UNATTRIBUTED)[:MAX_SLUG].strip("-.") or "owner"
         name = f"statement-{number:04d}-{slug}"

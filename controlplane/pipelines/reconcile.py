@@ -1,107 +1,25 @@
 """A bill's lines → our ledger over the same days → what the difference is made of → a report."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, timedelta
-from decimal import Context, Decimal
-from fractions import Fraction
-from typing import Any, Final
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import msgspec
-import polars as pl
-import pyarrow as pa
 
-from controlplane.core.calendar import Period, Window, midnight, windows
+from controlplane.core.calendar import Window, midnight
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
-from controlplane.core.tokens import BUCKET_NAMES
-from controlplane.exports.charges import charges_of
-from controlplane.exports.corrections import corrections_of
-from controlplane.pricing.currency import USD, RateTable
-from controlplane.pricing.itemize import WHOLE_CALL
-from controlplane.pricing.model_words import ModelWords
-from controlplane.pricing.price_book import NotFound, PriceBook
-from controlplane.pricing.providers import price_provider
+from controlplane.pipelines.bill_currency import Rates, billed_in, in_usd
+from controlplane.pipelines.reconcile_ledger import BilledLedger, ReconcileRequest
+from controlplane.pipelines.reconcile_report import ReconciliationReport, ratio, row_of
+from controlplane.pricing.currency import RateTable
+from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.billing import BillFile, BillLine
 from controlplane.signals.ports import SpanReader
-from controlplane.signals.queries import CallQuery
-from controlplane.signals.schema import TIMESTAMP
-from controlplane.usage.reconcile import CLASSES, Compared, ReconciledCell, Tolerance, reconcile
-from controlplane.usage.reconcile_usage import EDGE_MINUTES, Edge, LedgerLine
+from controlplane.usage.reconcile import CLASSES, Compared, reconcile
 
 MAX_DAYS: Final = 400
-KEYS: Final = ("api_key", "project")
-"""Our dimensions that a bill's keys may be of, tried in this order."""
-_OUTPUT: Final = frozenset({"output_text", "output_reasoning"})
-_EXACT: Final = Context(prec=60)
-_EDGE: Final = timedelta(minutes=EDGE_MINUTES)
-
-
-class ReconcileRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose ledger, against which provider's bill; `zone` is that of the bill's days."""
-
-    tenants: tuple[str, ...]
-    provider: str
-    zone: str = "UTC"
-    tolerance: Tolerance = Tolerance()
-
-
-class UsedRate(msgspec.Struct, frozen=True, order=True):
-    """A dated rate that lines of a bill were converted at."""
-
-    currency: str
-    day: date
-    usd_per_unit: str
-    source: str
-
-
-Rates = Callable[[str], RateTable]
-"""The dated rates of a currency."""
-
-
-class ReconciledRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell of the bill, as it is read."""
-
-    day: date
-    model: str | None
-    key: str | None
-    meter: str | None
-    billed_usd: str
-    ledger_usd: str
-    difference_usd: str
-    billed_quantity: int | None
-    ledger_quantity: int | None
-    classes: dict[str, str]
-
-
-class ReconciliationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a page, a person or another program needs of a reconciliation."""
-
-    provider: str
-    tenants: tuple[str, ...]
-    start: datetime
-    end: datetime
-    zone: str
-    currency: str
-    key_dimension: str | None
-    files: tuple[BillFile, ...]
-    billed_usd: str
-    ledger_usd: str
-    difference_usd: str
-    classes: dict[str, str]
-    unexplained_ratio: float
-    tolerance_ratio: float
-    tolerance_usd: str
-    within_tolerance: bool
-    has_quantities: bool
-    has_costs: bool
-    unpriced_calls: int
-    rows: tuple[ReconciledRow, ...]
-    billed_in: dict[str, str] = {}
-    """What was billed by currency, as the bill says it."""
-    rates: tuple[UsedRate, ...] = ()
-    booked_later: dict[str, str] = {}
-    """What corrections of these days came to, by the month (in `zone`) that they were booked in."""
 
 
 def reconcile_bill(
@@ -130,8 +48,8 @@ def reconcile_bill(
         raise InvalidInputError("file", f"spans {(last - first).days} days", f"At most {MAX_DAYS}")
     zone = ZoneInfo(asked.zone)
     window = Window(midnight(first, zone), midnight(last, zone))
-    ours = _Ledger(reader, book, asked=asked, window=window)
-    named = [_canonical(line, ours) for line in lines]
+    ours = BilledLedger(reader, book, asked=asked, window=window)
+    named = [msgspec.structs.replace(line, model=ours.model_name(line.model)) for line in lines]
     dimension = ours.key_dimension({line.key for line in named if line.key})
     if dimension is None:
         named = [msgspec.structs.replace(line, key=None) for line in named]
@@ -158,7 +76,7 @@ def reconcile_bill(
         ledger_usd=format_usd(result.ledger_nusd),
         difference_usd=format_usd(result.difference_nusd),
         classes={name: format_usd(result.classes[name]) for name in CLASSES},
-        unexplained_ratio=_ratio(
+        unexplained_ratio=ratio(
             sum(abs(c.classes.get("unexplained", 0)) for c in result.cells), billed
         ),
         tolerance_ratio=float(asked.tolerance.ratio),
@@ -167,258 +85,8 @@ def reconcile_bill(
         has_quantities=result.has_quantities,
         has_costs=result.has_costs,
         unpriced_calls=ours.unpriced_calls,
-        rows=tuple(_row(cell) for cell in result.cells),
-        billed_in=_billed_in(said),
+        rows=tuple(row_of(cell) for cell in result.cells),
+        billed_in=billed_in(said),
         rates=rates,
         booked_later=ours.booked_later(),
     )
-
-
-def in_usd(
-    lines: Iterable[BillLine], rates_of: Rates
-) -> tuple[list[BillLine], tuple[UsedRate, ...]]:
-    """Convert lines that are not in USD, each at the rate of its day.
-
-    Raises:
-        InvalidInputError: no rate holds on a line's day; nothing is guessed.
-    """
-    tables: dict[str, RateTable] = {}
-    used: set[UsedRate] = set()
-    made = []
-    for line in lines:
-        if line.currency == USD or line.cost_usd is None:
-            made.append(line)
-            continue
-        table = tables.setdefault(line.currency, rates_of(line.currency))
-        rate = table.on(line.day)
-        if rate is None:
-            raise InvalidInputError(
-                "currency",
-                f"no {line.currency} rate up to {line.day}",
-                "Add one: `controlplane rates import`",
-            )
-        used.add(UsedRate(rate.currency, rate.day, rate.usd_per_unit, rate.source))
-        per_unit = Decimal(rate.usd_per_unit)
-        cost = _EXACT.multiply(line.cost_usd, per_unit)
-        made.append(msgspec.structs.replace(line, cost_usd=cost, usd_per_unit=per_unit))
-    return made, tuple(sorted(used))
-
-
-def _billed_in(lines: Iterable[BillLine]) -> dict[str, str]:
-    sums: dict[str, Decimal] = {}
-    for line in lines:
-        if line.cost_usd is not None:
-            sums[line.currency] = _EXACT.add(sums.get(line.currency, Decimal(0)), line.cost_usd)
-    return {code: format(sums[code], "f") for code in sorted(sums)}
-
-
-def _ratio(part: int, whole: int) -> float:
-    """Divide for display; everything is unexplained where nothing was billed."""
-    return round(part / abs(whole), 6) if whole else float(bool(part))
-
-
-def _row(cell: ReconciledCell) -> ReconciledRow:
-    return ReconciledRow(
-        day=cell.day,
-        model=cell.model,
-        key=cell.key,
-        meter=cell.meter,
-        billed_usd=format_usd(cell.billed_nusd),
-        ledger_usd=format_usd(cell.ledger_nusd),
-        difference_usd=format_usd(cell.billed_nusd - cell.ledger_nusd),
-        billed_quantity=cell.billed_quantity,
-        ledger_quantity=cell.ledger_quantity,
-        classes={name: format_usd(amount) for name, amount in cell.classes.items()},
-    )
-
-
-def _canonical(line: BillLine, ours: "_Ledger") -> BillLine:
-    return msgspec.structs.replace(line, model=ours.model_name(line.model))
-
-
-class _Ledger:
-    """Our calls of one provider over a bill's days, by day, model, meter and key."""
-
-    def __init__(
-        self, reader: SpanReader, book: PriceBook, *, asked: ReconcileRequest, window: Window
-    ) -> None:
-        self._reader = reader
-        self._book = book
-        self._asked = asked
-        self._window = window
-        self._provider = price_provider(asked.provider)
-        self._zone = ZoneInfo(asked.zone)
-        self._names: dict[str, str] = {}
-        self._words: ModelWords | None = None
-        self._rows = self._summed(window)
-        self._later = self._corrected(window)
-        self.unpriced_calls = sum(
-            row["calls"] for row in self._rows if row["cost_nusd"] is None and row["is_call"]
-        )
-
-    def model_name(self, model: str | None) -> str | None:
-        """Return one name for every spelling of a model that the price book knows."""
-        if model is None:
-            return None
-        name = self._names.get(model)
-        if name is None:
-            name = self._names[model] = self._listed_name(model) or self._by_words(model)
-        return name
-
-    def _listed_name(self, model: str) -> str | None:
-        found = self._book.find(self._provider, model)
-        return None if isinstance(found, NotFound) else found.model.lower()
-
-    def _by_words(self, model: str) -> str:
-        """Return the listed or called model that has the same words, else the name itself."""
-        if self._words is None:
-            listed = {name for who, name in self._book.names() if who == self._provider}
-            called = {row["billing_model"] for row in self._rows if row["billing_model"]}
-            known = {self._listed_name(name) or name.lower() for name in listed | called}
-            self._words = ModelWords(known)
-        return self._words.find(model) or model.lower()
-
-    def key_dimension(self, keys: set[str]) -> str | None:
-        """Return which of our dimensions the bill's keys are values of; None if of none."""
-        for dimension in KEYS:
-            if keys & {row[dimension] for row in (*self._rows, *self._later)}:
-                return dimension
-        return None
-
-    def lines(self, dimension: str | None) -> list[LedgerLine]:
-        """Return our usage and cost."""
-        return [
-            LedgerLine(
-                day=row["day"],
-                model=self.model_name(row["billing_model"]),
-                meter=row["meter"],
-                key=row[dimension] if dimension else None,
-                quantity=row["quantity"],
-                cost_nusd=row["cost_nusd"],
-                calls=row["calls"],
-                is_later=is_later,
-            )
-            for is_later, rows in ((False, self._rows), (True, self._later))
-            for row in rows
-        ]
-
-    def booked_later(self) -> dict[str, str]:
-        """Return what corrections came to, by the month that they were booked in."""
-        sums: dict[str, int] = {}
-        for row in self._later:
-            if row["cost_nusd"] is None:
-                continue
-            month = f"{row['applied_at'].astimezone(self._zone):%Y-%m}"
-            sums[month] = sums.get(month, 0) + row["cost_nusd"]
-        return {month: format_usd(sums[month]) for month in sorted(sums)}
-
-    def edges(self, dimension: str | None) -> Iterator[Edge]:
-        """Yield our usage within minutes of both ends."""
-        start, end = self._window.start, self._window.end
-        for window, is_start, is_inside in (
-            (Window(start - _EDGE, start), True, False),
-            (Window(start, start + _EDGE), True, True),
-            (Window(end - _EDGE, end), False, True),
-            (Window(end, end + _EDGE), False, False),
-        ):
-            for row in self._summed(window):
-                yield Edge(
-                    model=self.model_name(row["billing_model"]),
-                    meter=row["meter"],
-                    key=row[dimension] if dimension else None,
-                    is_start=is_start,
-                    is_inside=is_inside,
-                    quantity=row["quantity"],
-                )
-
-    def rate_of(self, model: str | None, meter: str | None, day: date) -> Fraction | None:
-        """Return a meter's base rate on a day, in nano-USD, from the price book."""
-        found = self._book.find(self._provider, model)
-        row = None if isinstance(found, NotFound) else found.at(midnight(day, self._zone))
-        if row is None or meter is None:
-            return None
-        rate = row.tiers[0].rates.get("output_text" if meter == "output" else meter)
-        return None if rate is None else Fraction(rate.numerator, rate.denominator)
-
-    def _summed(self, window: Window) -> list[dict[str, Any]]:
-        periods = tuple(windows(Period.DAY, window, zone=self._asked.zone))
-        days = [period.start.astimezone(self._zone).date() for period in periods]
-        query = CallQuery(tenants=self._asked.tenants, window=window)
-        charges = charges_of(
-            (self._of_provider(batch) for batch in self._reader.call_batches(query)),
-            self._book,
-            periods=periods,
-        ).charges
-        rows = [
-            {
-                **row,
-                "day": days[row["period"]],
-                "meter": meter_of(row["bucket"]),
-                "quantity": int(row["quantity"]),
-                "cost_nusd": int(row["cost_nusd"]),
-                "is_call": False,
-            }
-            for row in charges.iter_rows(named=True)
-        ]
-        unpriced = msgspec.structs.replace(query, filters={"cost_state": ("unpriced",)})
-        for batch in self._reader.call_batches(unpriced):
-            rows += self._unpriced(self._of_provider(batch).to_pylist())
-        return rows
-
-    def _corrected(self, window: Window) -> list[dict[str, Any]]:
-        """Return what was booked later about calls of these days, by bucket."""
-        sides = self._reader.correction_sides(self._asked.tenants, window, of_calls=True)
-        moved = corrections_of((self._on_its_day(batch) for batch in sides), self._book)
-        unpriced = [
-            {**row, "bucket": bucket, "quantity": row[bucket], "cost_nusd": None}
-            for row in moved.unpriced.iter_rows(named=True)
-            for bucket in BUCKET_NAMES
-            if row[bucket]
-        ]
-        return [
-            {
-                **row,
-                "day": row["day"].date(),
-                "meter": meter_of(row["bucket"]),
-                "quantity": int(row["quantity"]),
-                "cost_nusd": None if row["cost_nusd"] is None else int(row["cost_nusd"]),
-                "calls": 1,
-            }
-            for row in (*moved.buckets, *unpriced)
-        ]
-
-    def _on_its_day(self, batch: pa.Table) -> pa.Table:
-        """Name each correction's day in the zone of the bill."""
-        ours = self._of_provider(batch)
-        frame = pl.DataFrame(pl.from_arrow(ours.select(["start_time"])))
-        local = pl.col("start_time").dt.convert_time_zone(self._asked.zone).dt.date()
-        days = frame.select(local.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")).to_series()
-        at = ours.schema.get_field_index("day")
-        return ours.set_column(at, ours.schema.field(at), days.to_arrow().cast(TIMESTAMP))
-
-    def _of_provider(self, batch: pa.Table) -> pa.Table:
-        frame = pl.DataFrame(pl.from_arrow(batch.select(["provider"])))
-        said = {name: price_provider(name or "") for name in frame["provider"].unique()}
-        keep = frame["provider"].map_elements(
-            lambda name: said[name] == self._provider, return_dtype=pl.Boolean, skip_nulls=False
-        )
-        return batch.filter(keep.to_arrow())
-
-    def _unpriced(self, calls: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        for call in calls:
-            used = {bucket: call[bucket] for bucket in BUCKET_NAMES if call[bucket]}
-            for number, (bucket, quantity) in enumerate((used or {WHOLE_CALL: 0}).items()):
-                yield {
-                    **{name: call[name] for name in ("billing_model", *KEYS)},
-                    "day": call["start_time"].astimezone(self._zone).date(),
-                    "meter": meter_of(bucket),
-                    "quantity": quantity,
-                    "cost_nusd": None,
-                    "calls": 1,
-                    "is_call": number == 0,
-                }
-
-
-def meter_of(bucket: str) -> str:
-    """Return the meter that providers bill a bucket as: reasoning is output."""
-    return "output" if bucket in _OUTPUT else bucket

@@ -32,7 +32,8 @@ from controlplane.bootstrap.reconciling import uploaded_bills
 from controlplane.core.clock import FakeClock
 from controlplane.core.ids import SequentialIds
 from controlplane.exports.manifest import Manifest
-from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources
 from controlplane.pipelines.gpu_cost import GpuTools
 from controlplane.pipelines.publish import PublishTools, RateCard
 from controlplane.pipelines.settle import settle_tick

@@ -25,7 +25,8 @@ from controlplane.core.fiscal import GREGORIAN, FiscalCalendar, Pattern, Weekday
 from controlplane.core.money import format_usd
 from controlplane.exports.sharing import UNATTRIBUTED
 from controlplane.exports.statement import BY
-from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources
 from controlplane.pipelines.rerate import apply_rerate
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp

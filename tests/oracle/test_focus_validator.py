@@ -23,7 +23,8 @@ from controlplane.core.fiscal import GREGORIAN
 from controlplane.exports.focus import Correction, Layout, correction_rows, to_table
 from controlplane.exports.focus_currency import in_currency
 from controlplane.exports.focus_idle import idle_rows
-from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.contracts import Contract

@@ -17,7 +17,7 @@ from controlplane.auth.roles import Scope
 from controlplane.core.calendar import Period
 from controlplane.core.errors import NotFoundError
 from controlplane.exports.sharing import SharedRule
-from controlplane.pipelines.export import ExportRequest, check_request
+from controlplane.pipelines.export_request import ExportRequest, check_request
 from controlplane.pricing.currency import USD
 
 ACCEPTED: Final = 202

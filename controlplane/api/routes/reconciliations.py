@@ -15,7 +15,7 @@ from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.services import BillUpload, Services
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import InvalidInputError, NotFoundError
-from controlplane.pipelines.reconcile import ReconciliationReport
+from controlplane.pipelines.reconcile_report import ReconciliationReport
 from controlplane.usage.ports import KeptReconciliation
 
 MAX_LISTED: Final = 100
