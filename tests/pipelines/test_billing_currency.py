@@ -19,17 +19,11 @@ from controlplane.core.errors import InvalidInputError
 from controlplane.exports.manifest import Manifest, public_pem
 from controlplane.exports.sharing import SharedRule
 from controlplane.exports.verify import verify_export
-from controlplane.pipelines.export import (
-    ExportRequest,
-    ExportSources,
-    check_request,
-    write_export,
-)
-from controlplane.pipelines.reconcile import (
-    ReconcileRequest,
-    ReconciliationReport,
-    reconcile_bill,
-)
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources, check_request
+from controlplane.pipelines.reconcile import reconcile_bill
+from controlplane.pipelines.reconcile_ledger import ReconcileRequest
+from controlplane.pipelines.reconcile_report import ReconciliationReport
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.contracts import Contract

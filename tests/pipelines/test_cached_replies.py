@@ -8,7 +8,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from controlplane.attribution.rules import BUILT_IN
 from controlplane.pipelines.inspect import InspectedCall, inspect_files
 from controlplane.pricing.price_book import PriceBook
-from controlplane.pricing.seed import listed_providers, seed_version
 
 START_NS = 1_795_000_000_000_000_000
 SECOND_NS = 10**9
@@ -47,11 +46,6 @@ def span(
             held.int_value = value
         else:
             held.string_value = value
-
-
-@pytest.fixture(scope="module")
-def book() -> PriceBook:
-    return PriceBook(seed_version(), listed_providers())
 
 
 def inspected(

@@ -15,7 +15,8 @@ from controlplane.core.calendar import Window
 from controlplane.exports.manifest import Manifest, public_pem
 from controlplane.exports.verify import verify_export
 from controlplane.pipelines.commitments import drawdowns
-from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.contracts import Contract

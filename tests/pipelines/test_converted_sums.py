@@ -25,7 +25,6 @@ from controlplane.pipelines.export_statements import StatementRequest, make_stat
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.currency import ExchangeRate, RateTable
 from controlplane.pricing.price_book import PriceBook
-from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.signals.queries import CallQuery, CostQuery
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from tests.priced_calls import draw_calls, priced
@@ -35,11 +34,6 @@ DAYS = Window(datetime(2026, 10, 4, 18, 30, tzinfo=UTC), datetime(2026, 10, 7, 1
 NANO = 10**9
 CELL = ("tenant", "team", "project", "feature", "customer", "api_key", "environment", "region",
         "provider", "billing_model", "operation", "price_id", "cost_state")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def book() -> PriceBook:
-    return PriceBook(seed_version(), listed_providers())
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from controlplane.core.calendar import Window
 from controlplane.pipelines.explain_change import explain_change
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.price_book import PriceBook
-from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.signals.queries import CostQuery
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.usage.change import total_of
@@ -20,11 +19,6 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 BEFORE = Window(START, START + timedelta(days=3))
 AFTER = Window(START + timedelta(days=4), START + timedelta(days=9))
 Rows = Callable[..., pa.Table]
-
-
-@pytest.fixture(scope="module")
-def book() -> PriceBook:
-    return PriceBook(seed_version(), listed_providers())
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from controlplane.core.errors import InvalidInputError, StoreUnavailableError
 from controlplane.core.money import parse_usd
 from controlplane.exports.manifest import Manifest, public_pem
 from controlplane.exports.verify import Verification, verify_export
-from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.price_book import PriceBook

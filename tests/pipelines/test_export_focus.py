@@ -21,7 +21,8 @@ from controlplane.core.fiscal import FiscalCalendar, Pattern, Weekday
 from controlplane.exports.manifest import Manifest, public_pem
 from controlplane.exports.vendors import UNITS, pricing_unit
 from controlplane.exports.verify import verify_export
-from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.overrides import compile_overrides

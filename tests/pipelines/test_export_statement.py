@@ -19,12 +19,12 @@ from controlplane.exports.manifest import public_pem
 from controlplane.exports.sharing import SharedRule
 from controlplane.exports.statement_pdf import written
 from controlplane.exports.verify import verify_export
-from controlplane.pipelines.export import ExportRequest, ExportSources, check_request, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources, check_request
 from controlplane.pipelines.export_statements import name_of
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.price_book import PriceBook
-from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from tests.pdf_texts import texts
 from tests.priced_calls import draw_calls, priced
@@ -35,11 +35,6 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 STAMP = Stamp(export_id="exp_1", created_at=NOVEMBER.end, software="test 1")
 
 Rows = Callable[..., pa.Table]
-
-
-@pytest.fixture(scope="module")
-def book() -> PriceBook:
-    return PriceBook(seed_version(), listed_providers())
 
 
 @pytest.fixture(scope="module")

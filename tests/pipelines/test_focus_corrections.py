@@ -14,7 +14,8 @@ from controlplane.core.calendar import Window
 from controlplane.exports.manifest import Manifest, public_pem
 from controlplane.exports.statement import StatementPlan
 from controlplane.exports.verify import verify_export
-from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources
 from controlplane.pipelines.export_statements import StatementRequest, make_statements
 from controlplane.pipelines.rerate import apply_rerate
 from controlplane.pipelines.settle import settle_tick

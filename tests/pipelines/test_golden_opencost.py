@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 
 from collectors.billing.files import read_bill
-from controlplane.pipelines.reconcile import ReconcileRequest, reconcile_bill
+from controlplane.pipelines.reconcile import reconcile_bill
+from controlplane.pipelines.reconcile_ledger import ReconcileRequest
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.price_book import PriceBook
-from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from tests.pipelines.golden_calls import FOLDER
 
@@ -76,11 +76,6 @@ def answer(bill: Bill) -> str:
             "gpuHours": 1.5, "gpuCost": float(usd), "totalCost": float(usd),
         }  # fmt: skip
     return json.dumps({"code": 200, "data": sets}, indent=1) + "\n"
-
-
-@pytest.fixture(scope="module")
-def book() -> PriceBook:
-    return PriceBook(seed_version(), listed_providers())
 
 
 @pytest.fixture(scope="module")

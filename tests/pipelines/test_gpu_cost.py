@@ -13,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.core.calendar import Window
-from controlplane.pipelines.export import ExportRequest, ExportSources, write_export
+from controlplane.pipelines.export import write_export
+from controlplane.pipelines.export_request import ExportRequest, ExportSources
 from controlplane.pipelines.gpu_cost import BUCKET, GpuTools, gpu_round, rebuild
 from controlplane.pipelines.gpu_idle import idle_lines
 from controlplane.pipelines.settle import settle_tick

@@ -21,7 +21,6 @@ from controlplane.core.calendar import Window
 from controlplane.ingest.limits import DEFAULT_LIMITS
 from controlplane.ingest.ports import Payload, SpoolBatch, SpoolEntry
 from controlplane.pipelines.ingest import IngestOutcome, ingest_batch
-from controlplane.pricing import seed
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.queries import TraceQuery
 from controlplane.signals.sender import KEYLESS_SENDER, Sender, TenantMap
@@ -46,11 +45,6 @@ def store(tmp_path: Path) -> Iterator[DuckDbSpanStore]:
     store = DuckDbSpanStore(tmp_path / "spans.duckdb")
     yield store
     store.close()
-
-
-@pytest.fixture(scope="module")
-def book() -> PriceBook:
-    return PriceBook(seed.seed_version(), seed.listed_providers())
 
 
 @pytest.fixture

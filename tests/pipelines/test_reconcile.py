@@ -16,14 +16,11 @@ import pytest
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import parse_usd
-from controlplane.pipelines.reconcile import (
-    ReconcileRequest,
-    ReconciliationReport,
-    reconcile_bill,
-)
+from controlplane.pipelines.reconcile import reconcile_bill
+from controlplane.pipelines.reconcile_ledger import ReconcileRequest
+from controlplane.pipelines.reconcile_report import ReconciliationReport
 from controlplane.pipelines.settle import settle_tick
 from controlplane.pricing.price_book import PriceBook
-from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.signals.billing import BillKind, BillLine
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.usage.reconcile import CLASSES, Tolerance
@@ -62,11 +59,6 @@ def _call(n: int, at: datetime, model: str, used: dict[str, int]) -> dict[str, A
         "input_tokens": used["input_uncached"] + cached, "cached_input_tokens": cached,
         "output_tokens": used["output_text"], **used,
     }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def book() -> PriceBook:
-    return PriceBook(seed_version(), listed_providers())
 
 
 @pytest.fixture(scope="module")
