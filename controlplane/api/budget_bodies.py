@@ -14,6 +14,7 @@ from controlplane.core.money import parse_usd
 from controlplane.policy.document import Mode
 from controlplane.policy.units import BudgetUnit
 
+FORECAST_PERCENT: Final = (100,)
 _ONE_LIMIT: Final = "Give one of limit_usd, limit_tokens and limit_requests"
 
 
@@ -63,7 +64,8 @@ class BudgetIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Id of the budget above it."""
     increases: tuple[IncreaseIn, ...] = ()
     thresholds: tuple[int, ...] = (50, 80, 100)
-    forecast_thresholds: tuple[int, ...] = (100,)
+    forecast_thresholds: tuple[int, ...] | None = None
+    """Default 100; a rolling budget has none."""
     counts_from: datetime | None = None
     """First instant whose calls count; default now."""
 
@@ -125,8 +127,14 @@ def budget_of(said: BudgetIn, *, budget_id: str, now: datetime, defaults: Defaul
         parent=said.parent,
         increases=increases_of(said.increases, unit),
         thresholds=said.thresholds,
-        forecast_thresholds=said.forecast_thresholds,
+        forecast_thresholds=_forecast_of(said),
     )
+
+
+def _forecast_of(said: BudgetIn) -> tuple[int, ...]:
+    if said.forecast_thresholds is not None:
+        return said.forecast_thresholds
+    return () if said.window is WindowKind.ROLLING else FORECAST_PERCENT
 
 
 def limit_of(said: BudgetIn | BudgetChange) -> tuple[BudgetUnit, int] | None:

@@ -105,7 +105,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     thresholds: tuple[int, ...] = (50, 80, 100)
     """Percent of the limit that is told about, once per window each."""
     forecast_thresholds: tuple[int, ...] = (100,)
-    """Percent of the limit that the window is on its way to; told once per window each."""
+    """Percent of the limit that the window is on its way to; told once per window each. A rolling
+    window never ends, so it has none."""
     archived_at: datetime | None = None
 
     @property
@@ -226,6 +227,12 @@ def _check_windows(budget: Budget) -> None:
     if budget.anchor is not None and (budget.is_rolling or budget.anchor.tzinfo is None):
         raise InvalidInputError(
             "anchor", "has no offset, or is of a rolling window", "RFC 3339, for fixed windows only"
+        )
+    if budget.is_rolling and budget.forecast_thresholds:
+        raise InvalidInputError(
+            "forecast_thresholds",
+            "mean nothing to a rolling window, which has no end to forecast",
+            "Leave them out: thresholds fire while they are passed",
         )
 
 

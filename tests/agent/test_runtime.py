@@ -158,6 +158,47 @@ def test_a_budget_is_spent_to_the_end_and_not_beyond(
     assert budget["spent_usd"].startswith("0.99")
 
 
+def test_a_retry_inside_an_admitted_call_holds_its_whole_ceiling_again(
+    control_plane: Any, make_settings: Make
+) -> None:
+    """Both attempts may be billed in full, so the cap has to have room for both (L14).
+
+    An attempt of at most 100 tokens at $10 a million costs at most 1,000,000 nano-USD and what
+    rounding adds; 2,500,000 are room for two, and for 49 tokens more: a retry is sent as it was,
+    so it can not be cut to fit. It is one request to a quota all the same.
+    """
+    rates = {"m": {"input_nusd": 0, "output_nusd": 10_000_000_000}}
+    once = {"action": "throttle", "id": "once", "match": {"tenant": ["a"]}, "rps": 0.001}
+    control_plane.publish(
+        budgets=[control_plane.budget(limit_nusd=2_500_000)], rate_card=rates, rules=[once]
+    )
+
+    async def work(agent: Agent) -> None:
+        first = await agent.admit(_request())
+        second = await agent.admit_again(_request())
+        assert first.hold_id != second.hold_id
+        for ticket in (first, second):
+            hold = agent.holder.queue.find(ticket.hold_id or "")
+            assert hold
+            assert 1_000_000 <= hold.held_nusd <= 1_000_100
+        with pytest.raises(RefusedError) as refused:
+            await agent.admit_again(_request())
+        assert "budget_exhausted" == refused.value.refusal.code
+        with pytest.raises(RefusedError) as again:
+            await agent.admit(_request())
+        assert "once" == again.value.refusal.rule
+        for ticket in (first, second):
+            assert ticket.hold_id
+            agent.settle(
+                ticket.hold_id, Ending(ended_at=datetime.now(UTC), usage={"output_text": 100})
+            )
+        await _until(lambda: not agent.holder.queue.pending)
+
+    _run(make_settings(control_plane), work)
+    settled = [one for said in control_plane.state()["requests"] for one in said["settle"]]
+    assert [100, 100] == [one["usage"]["output_text"] for one in settled]
+
+
 def test_an_empty_budget_refuses_at_once(control_plane: Any, make_settings: Make) -> None:
     control_plane.publish(budgets=[control_plane.budget(limit_nusd=1)])
 

@@ -243,6 +243,24 @@ def test_a_rolling_budget_says_which_quarter_hours_count(api: Any, finance: str)
         row["standing"]["window_end"],
     )
     assert "in any 24h" in row["bound"]
+    assert [] == row["forecast_thresholds"]
+
+
+def test_a_rolling_budget_refuses_forecast_thresholds(api: Any, finance: str) -> None:
+    """They would never be told: it has no end to forecast."""
+    wanted = {key: value for key, value in WANTED.items() if key != "period"}
+    rolling = wanted | {"window": "rolling", "every": "24h"}
+    with api.client(finance) as client:
+        refused = client.post("/api/v1/budgets", json=rolling | {"forecast_thresholds": [100]})
+        made = client.post("/api/v1/budgets", json=rolling | {"forecast_thresholds": []}).json()
+        path = f"/api/v1/budgets/{made['id']}"
+        changed = client.patch(path, json={"forecast_thresholds": [90]})
+        renamed = client.patch(path, json={"name": "still rolling"})
+    for answer in (refused, changed):
+        assert 400 == answer.status_code
+        assert "forecast_thresholds" in answer.text
+        assert "Leave them out" in answer.text
+    assert "still rolling" == renamed.json()["name"]
 
 
 def test_a_budget_has_escrow_for_times_without_the_hub(api: Any, finance: str) -> None:

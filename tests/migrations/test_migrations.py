@@ -1,5 +1,6 @@
 """The metadata schema, up and down, on both engines."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,3 +110,23 @@ def test_ledger_entries_can_not_be_touched(engine: Engine, statement: str) -> No
         connection.execute(text(statement))
     with reading(engine) as connection:
         assert 7 == connection.execute(text("SELECT unenforced_nusd FROM ledger_entry")).scalar()
+
+
+def test_rolling_budgets_lose_the_forecasts_they_never_told_of(engine: Engine) -> None:
+    """Or none of them could be changed any more; others keep theirs."""
+    migrate(engine, revision="refused_calls")
+    bodies = {
+        "r": '{"window_kind":"rolling","forecast_thresholds":[100],"name":"é"}',
+        "c": '{"window_kind":"calendar","forecast_thresholds":[100]}',
+    }
+    keep = text("INSERT INTO budget (id, tenant, limit_nusd, body) VALUES (:id, 't', 1, :body)")
+    with writing(engine) as connection:
+        for name, body in bodies.items():
+            connection.execute(keep, {"id": name, "body": body})
+    migrate(engine)
+    with reading(engine) as connection:
+        kept = {row.id: row.body for row in connection.execute(text("SELECT * FROM budget"))}
+    assert {"window_kind": "rolling", "forecast_thresholds": [], "name": "é"} == json.loads(
+        kept["r"]
+    )
+    assert bodies["c"] == kept["c"]

@@ -348,7 +348,7 @@ def test_a_rerate_has_its_own_line_once(world: World) -> None:
 
 def test_a_rolling_budget_counts_the_quarter_hours_that_its_length_touches(world: World) -> None:
     """At 10:00 the last hour touches 09:00 to 10:15; the call of 08:59 no longer counts."""
-    budget = world.budget(window_kind="rolling", period=None, every="1h")
+    budget = world.budget(window_kind="rolling", period=None, every="1h", forecast_thresholds=())
     for call_id, minutes in (("old", 61), ("first", 60), ("last", 1), ("now", 0)):
         at = NOW - timedelta(minutes=minutes)
         world.post({"call_id": call_id, "version": minutes + 1, "start_time": at})

@@ -53,6 +53,10 @@ BUDGET = Budget(
         ({"zone": "/etc/passwd"}, "zone"),
         ({"thresholds": (0,)}, "thresholds"),
         ({"forecast_thresholds": (0,)}, "forecast_thresholds"),
+        (
+            {"window_kind": WindowKind.ROLLING, "period": None, "every": "1h"},
+            "forecast_thresholds",
+        ),
         ({"escrow_nusd": -1}, "escrow"),
         ({"escrow_nusd": 1_001}, "escrow"),
         ({"escrow_nusd": 1, "mode": Mode.SOFT}, "escrow"),
