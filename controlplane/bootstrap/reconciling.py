@@ -5,11 +5,13 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from collectors.billing.files import read_bill
 from collectors.billing.plain import mapping_of
+from collectors.otlp.inflate import inflate
 from controlplane.api.services import BillUpload, ReconcileBill
 from controlplane.bootstrap.metadata import open_metadata
 from controlplane.bootstrap.places import SPANS_FILE
@@ -17,6 +19,7 @@ from controlplane.bootstrap.price_books import load_book
 from controlplane.bootstrap.system import SystemClock, UlidIds
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import parse_usd
+from controlplane.ingest.limits import Limits
 from controlplane.pipelines.reconcile import reconcile_bill
 from controlplane.pipelines.reconcile_ledger import ReconcileRequest
 from controlplane.pipelines.reconcile_report import ReconciliationReport
@@ -32,6 +35,9 @@ from controlplane.usage.ports import KeptReconciliation
 from controlplane.usage.reconcile import Tolerance
 
 MAX_PERCENT = 100
+MAX_NAME_BYTES: Final = 200
+UNPACKED: Final = Limits(max_decompressed_bytes=32 * 2**20)
+"""Of an uploaded bill: rows take many times their bytes, in the process that serves everybody."""
 
 
 class ReconcileOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,10 +127,10 @@ def uploaded_bills(reader: SpanReader, book: PriceBook, rates: ExchangeRates) ->
     """Return what compares a bill that came over HTTP; its file is gone when it answers."""
 
     def run(upload: BillUpload) -> ReconciliationReport:
-        name = Path(upload.name).name  # never a path of the sender's
+        name, body = _unpacked(upload)
         with tempfile.TemporaryDirectory(prefix="bill-") as folder:
-            path = Path(folder) / (name or "bill.json")
-            path.write_bytes(upload.body)
+            path = Path(folder) / name
+            path.write_bytes(body)
             bill = read_bills([path], source=upload.source, mapping=upload.mapping)
         request = ReconcileRequest(
             tenants=upload.tenants, provider=upload.provider, zone=upload.zone
@@ -132,6 +138,22 @@ def uploaded_bills(reader: SpanReader, book: PriceBook, rates: ExchangeRates) ->
         return reconcile_bill(reader, book, bill, asked=request, rates_of=rates_in(rates))
 
     return run
+
+
+def _unpacked(upload: BillUpload) -> tuple[str, bytes]:
+    """Return an upload's file name, never a path of the sender's, and its bytes, unpacked.
+
+    Raises:
+        InvalidInputError: no name of a file, or damaged bytes.
+        LimitExceededError: it unpacks to more than `UNPACKED`.
+    """
+    told = Path(upload.name).name
+    name = told.removesuffix(".gz")
+    if name in {"", ".", ".."} or not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidInputError("name", "is no name of a file", 'Write it like "bill.csv"')
+    if name == told:
+        return name, upload.body
+    return name, inflate(upload.body, encoding="gzip", limits=UNPACKED)
 
 
 def _kept(report: ReconciliationReport) -> KeptReconciliation:

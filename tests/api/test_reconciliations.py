@@ -1,5 +1,6 @@
 """Bills over HTTP: compared, kept, listed; never of another tenant."""
 
+import gzip
 import json
 from typing import Any
 
@@ -75,6 +76,11 @@ def test_a_kept_report_is_listed_and_read_by_its_tenants_only(
         (b"a,b\n1,2\n", {"name": "x.csv", "map": "cost=a"}, "map"),
         (b"\xff\xfe{", {"name": "../../x.json"}, "file"),
         (b"", {}, "file"),
+        (BILL, {"name": ".."}, "name"),
+        (BILL, {"name": "...gz"}, "name"),
+        (BILL, {"name": "bill\x00.json"}, "name"),
+        (BILL, {"name": f"{'é' * 101}.json"}, "name"),
+        (BILL, {"name": "bill.json.gz"}, "gzip"),
     ],
 )
 def test_what_is_no_bill_is_refused_by_name(
@@ -84,6 +90,16 @@ def test_what_is_no_bill_is_refused_by_name(
         answer = _post(client, body, **params)
     assert 400 == answer.status_code
     assert field in answer.json()["detail"]
+
+
+def test_a_packed_bill_is_read_and_one_that_only_unpacks_to_much_is_refused(
+    api: Any, finance: str
+) -> None:
+    with api.client(finance) as client:
+        packed = _post(client, gzip.compress(json.dumps(BILL).encode()), name="bill.json.gz")
+        bomb = _post(client, gzip.compress(bytes(33 * 2**20)), name="bill.csv.gz")
+    assert "8.500000005" == packed.json()["billed_usd"]
+    assert (413, "limit_exceeded") == (bomb.status_code, bomb.json()["code"])
 
 
 def test_a_plain_table_needs_its_mapping(api: Any, finance: str) -> None:

@@ -69,7 +69,8 @@ class ReconciliationController(Controller):
     async def reconcile(self, request: ApiRequest, services: Injected) -> ReconciliationReport:
         """Explain the difference between the bill in the body and the ledger; changes nothing.
 
-        With `record=yes` the report is kept. A bill above 4 MiB goes through the command line.
+        With `record=yes` the report is kept. A bill above 4 MiB, or 32 MiB unpacked, goes
+        through the command line.
         """
         given = p.read(request.query_params.multi_items(), params=PARAMS)
         provider = p.one(given, "provider")
