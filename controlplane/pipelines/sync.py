@@ -155,7 +155,7 @@ def _answer(
     if request.refused:
         told = told_refusals(request, call.caller, budgets)
         ledger.count_refused(told, holder=request.boot_id)
-    book = _open_book(ledger, request, budgets, terms=tools.terms, now=now)
+    book = _open_book(ledger, call, budgets, terms=tools.terms)
     ids = {settle.hold_id for settle in request.settle}
     for settle in _first_of_each(request.settle, ledger.known_holds(ids)):
         span = book.span_of(settle, holder=request.boot_id)
@@ -165,7 +165,7 @@ def _answer(
         book.give_back(given, holder=request.boot_id)
     is_newest = not request.seq or ledger.advance(request.boot_id, request.seq, now=now)
     if is_newest and frozen is None:  # else: what it does not name may be spent and forgotten
-        _free_unknown(ledger, book, request)
+        _free_unknown(ledger, book, call, budgets=budgets)
     if sweeps:
         _sweep(ledger, book, now)
     # A request that was overtaken gets no lease: its sender no longer listens for it.
@@ -245,13 +245,9 @@ def _node_report(request: SyncRequest) -> NodeReport:
 
 
 def _open_book(
-    ledger: LedgerTransaction,
-    request: SyncRequest,
-    budgets: dict[str, Budget],
-    *,
-    terms: LeaseTerms,
-    now: datetime,
+    ledger: LedgerTransaction, call: SyncCall, budgets: dict[str, Budget], *, terms: LeaseTerms
 ) -> LedgerBook:
+    request, now = call.request, call.now
     windows = [WindowKey(one.id, one.window(now).start) for one in budgets.values()]
     leases = {given.lease_id for given in request.returns}
     leases.update(lease for settle in request.settle for lease in settle.leases.values())
@@ -271,17 +267,27 @@ def _open_book(
             if one.is_rolling
         },
     )
-    book.know(ledger.leases(leases))
+    book.know(_visible(ledger.leases(leases), call.caller, budgets))
     return book
 
 
-def _free_unknown(ledger: LedgerTransaction, book: LedgerBook, request: SyncRequest) -> None:
+def _visible(leases: Sequence[Lease], caller: Principal, budgets: dict[str, Budget]) -> list[Lease]:
+    """Leave out leases of other tenants' budgets: a holder's name alone is no proof of being it."""
+    of = [(lease, budgets.get(lease.window.budget_id)) for lease in leases]
+    return [lease for lease, budget in of if budget is None or caller.may_see(budget.tenant)]
+
+
+def _free_unknown(
+    ledger: LedgerTransaction, book: LedgerBook, call: SyncCall, *, budgets: dict[str, Budget]
+) -> None:
     """Free what was granted in an answer that never arrived; its holder names what it has."""
+    request = call.request
     if not request.seq or request.leases is None:
         return
     has = {*request.leases, *(given.lease_id for given in request.returns)}
     changed = {lease.id: lease for lease in book.leases}
-    lost = [lease for lease in ledger.leases_in_hand(request.boot_id) if lease.id not in has]
+    in_hand = _visible(ledger.leases_in_hand(request.boot_id), call.caller, budgets)
+    lost = [lease for lease in in_hand if lease.id not in has]
     book.know(lease for lease in lost if lease.id not in changed)
     for lease in lost:
         book.disown(changed.get(lease.id, lease))

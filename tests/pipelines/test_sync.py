@@ -258,6 +258,21 @@ def test_somebody_elses_lease_is_not_touched(
     assert (0, 0, 400, 600) == stands(reply)
 
 
+def test_who_says_a_holders_name_without_its_tenant_frees_nothing(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Names of holders are no secret: `GET /policy/nodes` tells them."""
+    make_budget()
+    lease = grant(tools, 400)
+    stranger = msgspec.structs.replace(PROXY, id="s", tenants=("globex",))
+    for said in (
+        SyncRequest(node="n", boot_id="h1", returns=(LeaseReturn(lease.lease_id, 400),)),
+        SyncRequest(node="n", boot_id="h1", seq=9, leases=()),
+    ):
+        assert () == sync(said, stranger, NOW, tools=tools).standings
+    assert (0, 0, 400, 600) == stands(say(tools))
+
+
 def test_a_call_of_a_forgotten_lease_is_still_charged(
     tools: SyncTools, make_budget: Callable[..., Budget]
 ) -> None:
