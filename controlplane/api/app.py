@@ -49,6 +49,7 @@ from controlplane.api.routes.refusals import RefusalController
 from controlplane.api.routes.replay import ReplayController
 from controlplane.api.routes.rerates import RerateController
 from controlplane.api.routes.scores import ScoreController
+from controlplane.api.routes.showback import ShowbackController
 from controlplane.api.routes.unit_costs import UnitCostController
 from controlplane.api.routes.what_if import WhatIfController
 from controlplane.api.services import Services
@@ -89,6 +90,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     ReconciliationController,
     ReplayController,
     ScoreController,
+    ShowbackController,
     UnitCostController,
 )
 

@@ -44,6 +44,8 @@ class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
     shared_rule: SharedRule = SharedRule.NONE
     shares: tuple[str, ...] = ()
     """`owner=weight`, each."""
+    idle_rule: SharedRule = SharedRule.NONE
+    idle_shares: tuple[str, ...] = ()
 
 
 def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
@@ -67,6 +69,8 @@ def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
         owner=order.owner,
         shared_rule=order.shared_rule,
         shares=read_shares(order.shares),
+        idle_rule=order.idle_rule,
+        idle_shares=read_shares(order.idle_shares),
         zone=settings.zone,
         calendar=settings.calendar,
     )

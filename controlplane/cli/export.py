@@ -100,6 +100,15 @@ def export_statement(  # noqa: PLR0913 - one option each, as the contract has it
         list[str] | None,
         typer.Option(help="With fixed: an owner's weight, as in search=3; once an owner."),
     ] = None,
+    idle: Annotated[
+        str,
+        typer.Option(
+            help="Idle GPU time that the tenant bears: none, proportional (to its pool's calls), even or fixed."
+        ),
+    ] = "none",
+    idle_share: Annotated[
+        list[str] | None, typer.Option(help="With idle fixed: as share; once an owner.")
+    ] = None,
     currency: Annotated[str, typer.Option(help="Billing currency, if it has rates.")] = "USD",
     data_dir: DataDir = None,
     config: Config = None,
@@ -116,6 +125,8 @@ def export_statement(  # noqa: PLR0913 - one option each, as the contract has it
         owner=owner,
         shared_rule=shared,
         shares=share or [],
+        idle_rule=idle,
+        idle_shares=idle_share or [],
         currency=currency.upper(),
     )
     _export(out, asked, options=(config, data_dir), json=json)

@@ -11,9 +11,8 @@ from fractions import Fraction
 from typing import Any, Final
 
 from controlplane.exports.focus import PRICE_SCALE, Layout, exact, times, usd
-from controlplane.exports.vendors import service, vendor
+from controlplane.exports.vendors import SELF_HOSTED, service, vendor
 
-PROVIDER: Final = "self-hosted"
 _QUARTERS: Final = 4
 
 
@@ -58,16 +57,16 @@ def _row(
         "ChargeCategory": "Usage",
         "ChargeDescription": f"Idle GPU time, {name}",
         "ChargeFrequency": "Usage-Based",
-        "InvoiceIssuerName": vendor(PROVIDER),
+        "InvoiceIssuerName": vendor(SELF_HOSTED),
         "PricingCategory": "Standard",
         "PricingCurrency": "USD",
         "PricingUnit": "Hours",
-        "ProviderName": vendor(PROVIDER),
-        "PublisherName": vendor(PROVIDER),
+        "ProviderName": vendor(SELF_HOSTED),
+        "PublisherName": vendor(SELF_HOSTED),
         "ServiceCategory": "AI and Machine Learning",
-        "ServiceName": service(PROVIDER),
+        "ServiceName": service(SELF_HOSTED),
         "ServiceSubcategory": "Generative AI",
-        "SkuId": f"{PROVIDER}/{of[0]}",
+        "SkuId": f"{SELF_HOSTED}/{of[0]}",
         "SkuMeter": "Idle GPU hours",
         "SkuPriceId": f"gpu:{of[0]}:idle",
         "BilledCost": cost,

@@ -1,48 +1,46 @@
 """Showback and chargeback statements: whose cost it is, line by line, with an id that names it.
 
 A statement's id is the hash of everything on it: the same calls and the same rule give the same id,
-and a changed cost another. Lines sum to the total, statements of all owners to the ledger; cost that
-has no owner is a statement of its own, or is shared out by a stated rule, exactly.
+and a changed cost another. Lines sum to the total, statements of all owners to the ledger, idle GPU
+time included; cost that has no owner and idle time are lines of a statement of their own, or are shared
+out by a stated rule each, exactly.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
-from itertools import groupby
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 import polars as pl
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
-from controlplane.core.fiscal import GREGORIAN, FiscalCalendar, month_name
+from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 from controlplane.core.money import format_usd
-from controlplane.exports.charges import amounts_of, corrected_amounts
-from controlplane.exports.sharing import UNATTRIBUTED, SharedRule, divide, weights_by
-from controlplane.exports.statement_currency import Billing, Cell, Conversion, bill, in_currency
-from controlplane.exports.vendors import METERS, vendor
+from controlplane.exports.charges import amounts_of
+from controlplane.exports.sharing import (
+    UNATTRIBUTED,
+    SharedRule,
+    bearers,
+    divide,
+    idle_weights_by,
+    weights_by,
+)
+from controlplane.exports.statement_currency import Billing, Conversion, bill, in_currency
+from controlplane.exports.statement_lines import (
+    Drawn,
+    IdleCost,
+    StatementLine,
+    charged,
+    corrected,
+    part_of,
+)
 from controlplane.pricing.currency import RateTable
-from controlplane.pricing.itemize import WHOLE_CALL
-from controlplane.pricing.providers import price_provider
 from controlplane.usage.converted import OWNERS
 
 BY: Final = tuple(name for name in OWNERS if name != "tenant")
 ID_DIGITS: Final = 24
-_SUMMED: Final = ("quantity", "calls", "cost_nusd")
-
-
-class StatementLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One meter of one model, or the owner's part of what has no owner (`is_shared`)."""
-
-    provider: str
-    model: str
-    meter: str
-    quantity: int
-    calls: int
-    cost_nusd: int
-    is_shared: bool = False
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,6 +63,9 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Without one it is in USD; it is then in no hash, either."""
     share: tuple[int, int] | None = None
     """The owner's weight of all weights, where the rule is `fixed`."""
+    idle_rule: SharedRule = SharedRule.NONE
+    """How the idle GPU time that the tenant bears was divided; `none` where there is none."""
+    idle_share: tuple[int, int] | None = None
 
     @property
     def content_sha256(self) -> str:
@@ -75,13 +76,6 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def id(self) -> str:
         """Return the name that the statement is quoted by."""
         return f"stmt_{self.content_sha256[:ID_DIGITS]}"
-
-
-class _Drawn(msgspec.Struct, frozen=True):
-    """A line, and its days where it is converted."""
-
-    line: StatementLine
-    cells: tuple[Cell, ...] = ()
 
 
 class StatementPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,192 +89,153 @@ class StatementPlan(msgspec.Struct, frozen=True, kw_only=True):
     shared_rule: SharedRule = SharedRule.NONE
     shares: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Weights by owner of the rule `fixed`."""
+    idle_rule: SharedRule = SharedRule.NONE
+    idle_shares: Mapping[str, int] = msgspec.field(default_factory=dict)
     calendar: FiscalCalendar = GREGORIAN
 
 
-def statements_of(
+def statements_of(  # noqa: PLR0913 - what a period's cost is made of
     charges: pl.DataFrame,
     unpriced: pl.DataFrame,
     previous: Mapping[str | None, int],
     *,
     corrections: Iterable[Mapping[str, Any]] = (),
+    idle: Sequence[IdleCost] = (),
     plan: StatementPlan,
     conversion: Conversion | None = None,
 ) -> list[Statement]:
     """Make a statement for every owner that has cost or usage, by name; the ownerless last.
 
     `previous` is what each owner's own calls cost in the period before; `corrections` are
-    `Corrected.buckets` that were booked in the period about closed ones. With a `conversion` the
-    statements are in its currency, too.
+    `Corrected.buckets` that were booked in the period about closed ones, `idle` the idle GPU time
+    that the tenant bears. With a `conversion` the statements are in its currency, too.
 
     Raises:
         InvalidInputError: no rate of the currency holds on a day that cost something.
     """
-    drawn: dict[str | None, list[_Drawn]] = {}
-    keys = [plan.by, "provider", "billing_model", "bucket"]
-    days = conversion.days if conversion else ()
-    rates = conversion.rates if conversion else None
-    if rates:  # a day without a rate is refused by `bill`
-        made = [amount or 0 for amount in amounts_of(charges, days, rates)]
-        charges = charges.with_columns(pl.Series("amount_nano", made, pl.Int128))
-    booked = list(corrections)
-    for owner, line in [*_charged(charges, keys, days), *_corrected(booked, plan, rates)]:
-        drawn.setdefault(owner, []).append(line)
+    drawn = _drawn(charges, corrections, plan=plan, conversion=conversion)
     left_out: dict[str | None, tuple[int, int]] = {}
     for row in unpriced.iter_rows(named=True):
         calls, tokens = left_out.get(row[plan.by], (0, 0))
         more = int(row["input_tokens"]) + int(row["output_tokens"])
         left_out[row[plan.by]] = (calls + int(row["calls"]), tokens + more)
         drawn.setdefault(row[plan.by], [])
-    lines = {owner: [one.line for one in some] for owner, some in drawn.items()}
-    weights = _weights(lines, plan)
-    for owner in weights:  # who bears a part may have nothing of its own
+    shared = _shared(drawn, idle, plan, unpriced={owner for owner in left_out if owner})
+    if idle:
+        drawn.setdefault(None, []).extend(one.drawn() for one in idle)
+    for owner in shared.parts:  # who bears a part may have nothing of its own
         drawn.setdefault(owner, [])
-        lines.setdefault(owner, [])
-    whole = sum(weights.values())
-    shared = divide(sum(line.cost_nusd for line in lines.get(None, [])), weights)
-    billings = _billings(drawn, weights, conversion) if conversion else {}
-    is_fixed = plan.shared_rule is SharedRule.FIXED
-    return [
-        Statement(
-            tenant=plan.tenant,
-            by=plan.by,
-            owner=owner,
-            start=plan.window.start,
-            end=plan.window.end,
-            period=plan.period,
-            zone=plan.zone,
-            shared_rule=plan.shared_rule,
-            share=(weights[owner], whole) if is_fixed and owner in weights else None,
-            lines=(*lines[owner], *(_part(cost) for cost in _share(shared, owner))),
-            total_nusd=sum(line.cost_nusd for line in lines[owner]) + sum(_share(shared, owner)),
-            previous_nusd=previous.get(owner, 0),
-            unpriced_calls=left_out.get(owner, (0, 0))[0],
-            unpriced_tokens=left_out.get(owner, (0, 0))[1],
-            billing=billings.get(owner),
-        )
-        for owner in sorted(lines, key=lambda name: (name is None, name or ""))
-    ]
-
-
-def _charged(
-    charges: pl.DataFrame, keys: Sequence[str], days: Sequence[date]
-) -> Iterator[tuple[str | None, _Drawn]]:
-    """Yield a line an owner, model and meter, with its part of each period where those are `days`."""
-    told = (*_SUMMED, "amount_nano") if days else _SUMMED
-    summed = charges.group_by([*keys, "period"]).agg(pl.col(told).sum())
-    rows = summed.sort([*keys, "period"], nulls_last=True).iter_rows(named=True)
-    for key, some in groupby(rows, key=lambda row: tuple(row[name] for name in keys)):
-        parts = list(some)
-        whole = {name: sum(part[name] for part in parts) for name in _SUMMED}
-        cells = tuple(
-            Cell(days[part["period"]], *(int(part[name]) for name in told))
-            for part in parts
-            if days
-        )
-        yield key[0], _Drawn(_line({**parts[0], **whole}), cells)
-
-
-def _line(row: Mapping[str, Any]) -> StatementLine:
-    provider = price_provider(row["provider"]) if row["provider"] else None
-    return StatementLine(
-        provider=vendor(provider),
-        model=row["billing_model"] or "unknown model",
-        meter=METERS[row["bucket"]],
-        quantity=int(row["quantity"]),
-        calls=int(row["calls"]),
-        cost_nusd=int(row["cost_nusd"]),
-    )
-
-
-def _corrected(
-    corrections: Sequence[Mapping[str, Any]], plan: StatementPlan, rates: RateTable | None
-) -> Iterator[tuple[str | None, _Drawn]]:
-    """Yield a line an owner, model, closed month and meter whose cost was booked now."""
-    tz = ZoneInfo(plan.zone)
-    sums: dict[tuple[str | None, ...], dict[date, tuple[int, int, int]]] = {}
-    amounts = corrected_amounts(corrections, plan.zone, rates or RateTable(()))
-    for row, amount in zip(corrections, amounts, strict=True):
-        month = month_name(row["day"].date(), plan.calendar)
-        what = (row[plan.by], row["provider"], row["billing_model"], month, row["bucket"])
-        booked = sums.setdefault(what, {})
-        day = row["applied_at"].astimezone(tz).date()
-        quantity, nusd, nano = booked.get(day, (0, 0, 0))
-        booked[day] = (
-            quantity + int(row["quantity"]),
-            nusd + int(row["cost_nusd"]),
-            nano + (amount or 0),
-        )
-    for key, booked in sorted(
-        sums.items(), key=lambda item: [(k is None, k or "") for k in item[0]]
-    ):
-        owner, provider, model, closed, bucket = key
-        quantity, nusd, _ = (sum(part) for part in zip(*booked.values(), strict=True))
-        if quantity or nusd:
-            line = StatementLine(
-                provider=vendor(price_provider(provider) if provider else None),
-                model=model or "unknown model",
-                meter=f"{METERS[bucket or WHOLE_CALL]}, correction of {closed}",
-                quantity=quantity,
-                calls=0,
-                cost_nusd=nusd,
+    made = []
+    for owner in sorted(drawn, key=lambda name: (name is None, name or "")):
+        own, parts = drawn[owner], shared.parts.get(owner, [])
+        lines = (*(one.line for one in own), *(one.line for one in parts))
+        billing = None
+        if conversion:
+            moved = [(one.line.cost_nusd, one.amount_nano) for one in parts]
+            billing = bill(owner, [one.cells for one in own], conversion, parts=moved)
+        made.append(
+            Statement(
+                tenant=plan.tenant,
+                by=plan.by,
+                owner=owner,
+                start=plan.window.start,
+                end=plan.window.end,
+                period=plan.period,
+                zone=plan.zone,
+                shared_rule=plan.shared_rule,
+                share=shared.weight_of(owner, plan.shared_rule, shared.ownerless),
+                idle_rule=plan.idle_rule if idle else SharedRule.NONE,
+                idle_share=shared.weight_of(owner, plan.idle_rule, shared.idle),
+                lines=lines,
+                total_nusd=sum(line.cost_nusd for line in lines),
+                previous_nusd=previous.get(owner, 0),
+                unpriced_calls=left_out.get(owner, (0, 0))[0],
+                unpriced_tokens=left_out.get(owner, (0, 0))[1],
+                billing=billing,
             )
-            cells = (
-                Cell(day, booked[day][0], 0, cost_nusd=booked[day][1], amount_nano=booked[day][2])
-                for day in sorted(booked)
-            )
-            yield owner, _Drawn(line, tuple(cells))
+        )
+    return made
 
 
-def _weights(
-    lines: Mapping[str | None, list[StatementLine]], plan: StatementPlan
-) -> dict[str, int]:
-    """Return what each owner's part of the cost without an owner is in proportion to."""
-    if not sum(line.cost_nusd for line in lines.get(None, [])):
-        return {}
-    own = {
-        owner: sum(line.cost_nusd for line in some)
-        for owner, some in lines.items()
+def _drawn(
+    charges: pl.DataFrame,
+    corrections: Iterable[Mapping[str, Any]],
+    *,
+    plan: StatementPlan,
+    conversion: Conversion | None,
+) -> dict[str | None, list[Drawn]]:
+    """Return every owner's own lines."""
+    keys = [plan.by, "provider", "billing_model", "bucket"]
+    days = conversion.days if conversion else ()
+    rates = conversion.rates if conversion else RateTable(())
+    if conversion:  # a day without a rate is refused by `bill`
+        made = [amount or 0 for amount in amounts_of(charges, days, rates)]
+        charges = charges.with_columns(pl.Series("amount_nano", made, pl.Int128))
+    booked = corrected(corrections, by=plan.by, zone=plan.zone, calendar=plan.calendar, rates=rates)
+    drawn: dict[str | None, list[Drawn]] = {}
+    for owner, line in [*charged(charges, keys, days), *booked]:
+        drawn.setdefault(owner, []).append(line)
+    return drawn
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """An owner's part of one thing that is shared."""
+
+    line: StatementLine
+    amount_nano: int
+
+
+class _Shared(msgspec.Struct, frozen=True, kw_only=True):
+    """What goes from the ownerless to owners, and the weights that it goes by."""
+
+    parts: dict[str | None, list[_Part]]
+    ownerless: Mapping[str, int]
+    idle: Mapping[str, int]
+
+    def weight_of(
+        self, owner: str | None, rule: SharedRule, weights: Mapping[str, int]
+    ) -> tuple[int, int] | None:
+        """Return an owner's weight of all weights, where the rule is `fixed`."""
+        if owner is None or rule is not SharedRule.FIXED or owner not in weights:
+            return None
+        return (weights[owner], sum(weights.values()))
+
+
+def _shared(
+    drawn: Mapping[str | None, Sequence[Drawn]],
+    idle: Sequence[IdleCost],
+    plan: StatementPlan,
+    *,
+    unpriced: Container[str],
+) -> _Shared:
+    """Divide what has no owner and what was idle, in USD and in the currency, each by its rule."""
+    costs = {
+        owner: sum(one.line.cost_nusd for one in some)
+        for owner, some in drawn.items()
         if owner is not None
     }
-    return weights_by(plan.shared_rule, own, plan.shares)
+    own = bearers(costs, unpriced)
+    parts: dict[str | None, list[_Part]] = {}
 
+    def move(what: str, cost: tuple[int, int], weights: Mapping[str, int]) -> Mapping[str, int]:
+        if not cost[0]:
+            return {}
+        amounts = divide(cost[1], weights)
+        for owner, nusd in divide(cost[0], weights).items():
+            parts.setdefault(owner, []).append(_Part(part_of(what, nusd), amounts[owner]))
+        return weights
 
-def _share(shares: Mapping[str | None, int], owner: str | None) -> tuple[int, ...]:
-    return (shares[owner],) if owner in shares else ()
-
-
-def _billings(
-    drawn: Mapping[str | None, Sequence[_Drawn]],
-    weights: Mapping[str, int],
-    conversion: Conversion,
-) -> dict[str | None, Billing]:
-    """Convert every owner's lines, and share out what the ownerless came to in the currency."""
-    cells = {owner: [one.cells for one in some] for owner, some in drawn.items()}
-    whole = bill(None, cells.get(None, []), conversion)
-    shared = divide(sum(row.cost_nusd for row in whole.rows), weights)
-    amounts = divide(whole.total_nano, weights)
-    return {
-        owner: bill(
-            owner,
-            some,
-            conversion,
-            share=(shared[owner], amounts[owner]) if owner in shared else None,
-        )
-        for owner, some in cells.items()
-    }
-
-
-def _part(cost_nusd: int) -> StatementLine:
-    return StatementLine(
-        provider="-",
-        model="Cost without an owner",
-        meter="share",
-        quantity=0,
-        calls=0,
-        cost_nusd=cost_nusd,
-        is_shared=True,
-    )
+    whole = drawn.get(None, ())
+    cost = (sum(one.line.cost_nusd for one in whole), sum(one.amount_nano for one in whole))
+    by_rule = weights_by(plan.shared_rule, own, plan.shares)
+    ownerless = move("Cost without an owner", cost, by_rule)
+    of_idle: Mapping[str, int] = {}
+    for pool in idle:
+        line = pool.drawn()
+        weights = idle_weights_by(plan.idle_rule, own, plan.idle_shares, users=pool.users)
+        cost = (line.line.cost_nusd, line.amount_nano)
+        of_idle = move(f"Idle GPU time, {line.line.model}", cost, weights) or of_idle
+    return _Shared(parts=parts, ownerless=ownerless, idle=of_idle)
 
 
 _COLUMNS: Final = (

@@ -36,7 +36,7 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class BilledRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A line's part at one rate; a share of what has no owner was converted before, at none."""
+    """A line's part at one rate; a part of what is shared was converted before, at none."""
 
     line: int
     rate: int | None
@@ -102,9 +102,9 @@ def bill(
     lines: Sequence[Sequence[Cell]],
     conversion: Conversion,
     *,
-    share: tuple[int, int] | None = None,
+    parts: Sequence[tuple[int, int]] = (),
 ) -> Billing:
-    """Convert an owner's lines; `share` is its part of what has no owner, in nano-USD and converted.
+    """Convert an owner's lines; `parts` are of what is shared, each in nano-USD and converted.
 
     Raises:
         InvalidInputError: no rate holds on a line's day.
@@ -119,17 +119,10 @@ def bill(
         if (some := [cell for cell in cells if rate_of[cell.day] == rate])
     ]
     uses = tuple(_use(rate, [row for row in rows if row.rate == n]) for n, rate in enumerate(rates))
-    if share is not None:
-        rows.append(
-            BilledRow(
-                line=len(lines),
-                rate=None,
-                quantity=0,
-                calls=0,
-                cost_nusd=share[0],
-                amount_nano=share[1],
-            )
-        )
+    rows += [
+        BilledRow(line=line, rate=None, quantity=0, calls=0, cost_nusd=nusd, amount_nano=nano)
+        for line, (nusd, nano) in enumerate(parts, start=len(lines))
+    ]
     return Billing(
         currency=conversion.currency,
         rates=uses,

@@ -14,8 +14,9 @@ from reportlab.pdfgen.canvas import Canvas
 
 from controlplane.core.money import format_usd
 from controlplane.exports.sharing import UNATTRIBUTED, SharedRule
-from controlplane.exports.statement import Statement, StatementLine
+from controlplane.exports.statement import Statement
 from controlplane.exports.statement_currency import HOW, Billing
+from controlplane.exports.statement_lines import StatementLine
 from controlplane.pricing.currency import USD
 
 MARGIN: Final = 48
@@ -28,10 +29,9 @@ _X: Final = (MARGIN, 150, 330, 440)
 _MOST: Final = (17, 34, 24)
 """Letters that fit in these columns."""
 _RULES: Final = {
-    SharedRule.NONE: "Cost without an owner is a statement of its own.",
-    SharedRule.PROPORTIONAL: "Cost without an owner is shared in proportion to own cost.",
-    SharedRule.EVEN: "Cost without an owner is shared evenly.",
-    SharedRule.FIXED: "Cost without an owner is shared by fixed weights",
+    SharedRule.PROPORTIONAL: "is shared in proportion to own cost",
+    SharedRule.EVEN: "is shared evenly",
+    SharedRule.FIXED: "is shared by fixed weights",
 }
 
 
@@ -62,7 +62,7 @@ def _heading(canvas: Canvas, statement: Statement, height: float) -> float:
         f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}, {statement.zone}; the end is not included",
         *_totals(statement),
         f"Excludes {statement.unpriced_calls} calls ({statement.unpriced_tokens} tokens) of no known price",
-        _rule(statement),
+        *_rules(statement),
     ):
         y -= LINE + 2
         canvas.drawString(MARGIN, y, text)
@@ -71,12 +71,20 @@ def _heading(canvas: Canvas, statement: Statement, height: float) -> float:
     return y - 3 * LINE
 
 
-def _rule(statement: Statement) -> str:
-    said = _RULES[statement.shared_rule]
-    if statement.shared_rule is not SharedRule.FIXED:
-        return said
-    weight, of = statement.share or (0, 0)
-    return f"{said}, here {weight} of {of}." if of else f"{said}."
+def _rules(statement: Statement) -> Iterator[str]:
+    """Yield by which rule each kind of cost was shared."""
+    yield _rule("Cost without an owner", statement.shared_rule, statement.share)
+    if statement.idle_rule is not SharedRule.NONE:
+        yield _rule("Idle GPU time", statement.idle_rule, statement.idle_share)
+        if statement.idle_rule is SharedRule.PROPORTIONAL:
+            yield "Own cost is there what the pool's calls cost; what nobody used is not shared."
+
+
+def _rule(what: str, rule: SharedRule, share: tuple[int, int] | None) -> str:
+    if rule is SharedRule.NONE:
+        return f"{what} is a statement of its own."
+    here = f", here {share[0]} of {share[1]}" if share else ""
+    return f"{what} {_RULES[rule]}{here}."
 
 
 def _totals(statement: Statement) -> Iterator[str]:

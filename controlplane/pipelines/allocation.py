@@ -18,14 +18,12 @@ from controlplane.exports.opencost import (
     dimension_of,
     to_wire,
 )
-from controlplane.pipelines.gpu_cost import GpuTools
+from controlplane.pipelines.gpu_cost import GPU_PRICE, GpuTools
 from controlplane.pipelines.gpu_idle import idle_lines
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import MAX_CHART_ROWS, CostQuery
 
 SELF_HOSTED: Final = "self-hosted"
-_GPU_PRICE: Final = "gpu:"
-"""Begins the price of a call whose cost is its part of a pool's bill; the pool's name follows."""
 _NO_POOL: Final = "__unallocated__"
 _QUARTERS: Final = 4
 
@@ -105,8 +103,8 @@ def _rows(
 def _pool(row: dict[str, Any]) -> str | None:
     """Return the pool that served a row's calls; None where a provider did."""
     price = row["price_id"] or ""
-    if price.startswith(_GPU_PRICE):
-        return price.removeprefix(_GPU_PRICE)
+    if price.startswith(GPU_PRICE):
+        return price.removeprefix(GPU_PRICE)
     return _NO_POOL if row["provider"] == SELF_HOSTED else None
 
 

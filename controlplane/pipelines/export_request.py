@@ -28,7 +28,7 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for: one tenant's calls with a start in the window.
 
     `charge_period`, `zone` and `calendar` say in which hours or days and in which months a FOCUS
-    export is told. `by`, `owner`, `shared_rule` and `shares` are of statements, which are PDF and CSV whatever
+    export is told. `by`, `owner`, the rules and their shares are of statements, which are PDF and CSV whatever
     the format.
     """
 
@@ -47,6 +47,9 @@ class ExportRequest(msgspec.Struct, frozen=True, kw_only=True):
     shared_rule: SharedRule = SharedRule.NONE
     shares: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Weights by owner, of the rule `fixed`."""
+    idle_rule: SharedRule = SharedRule.NONE
+    idle_shares: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """The same of idle GPU time."""
 
 
 class ExportSources(msgspec.Struct, frozen=True):
@@ -82,3 +85,4 @@ def check_request(request: ExportRequest) -> None:
     if request.charge_period not in WIDTHS:
         raise InvalidInputError("charge_period", f"{request.charge_period!r}", "Use hour or day")
     check_shares(request.shared_rule, request.shares)
+    check_shares(request.idle_rule, request.idle_shares, name="idle_shares")

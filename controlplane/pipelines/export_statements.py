@@ -12,7 +12,7 @@ from controlplane.core.calendar import Period, Window, period_name, window_at, w
 from controlplane.core.fiscal import FiscalCalendar
 from controlplane.exports.charges import charges_of, with_corrected
 from controlplane.exports.corrections import corrections_of
-from controlplane.exports.sharing import UNATTRIBUTED
+from controlplane.exports.sharing import UNATTRIBUTED, SharedRule
 from controlplane.exports.statement import (
     Statement,
     StatementPlan,
@@ -21,16 +21,19 @@ from controlplane.exports.statement import (
     to_table,
 )
 from controlplane.exports.statement_currency import Conversion, previous_in
+from controlplane.exports.statement_lines import IdleCost
 from controlplane.exports.statement_pdf import to_pdf
 from controlplane.exports.traces import to_csv
 from controlplane.pipelines.export_request import ExportRequest, ExportSources
+from controlplane.pipelines.gpu_cost import GpuTools
+from controlplane.pipelines.gpu_idle import idle_costs, idle_lines, pool_users
 from controlplane.pipelines.signed_directory import Part, Stamp
 from controlplane.pipelines.unit_costs import local_days
 from controlplane.pricing.currency import USD, RateTable
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CallQuery, CostQuery, Granularity
-from controlplane.usage.converted import CELL, keys_in
+from controlplane.usage.converted import CELL, CellKey, keys_in
 
 INDEX_NAME: Final = "statements.json"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
@@ -52,8 +55,9 @@ def make_statements(
     request: StatementRequest,
     *,
     rates: RateTable | None = None,
+    gpu: GpuTools | None = None,
 ) -> list[Statement]:
-    """Make the statements; nothing is written.
+    """Make the statements; nothing is written. Without `gpu` there is no idle time.
 
     Raises:
         InvalidInputError: no rate of the currency holds on a day that cost something.
@@ -69,21 +73,49 @@ def make_statements(
     asked = CostQuery(tenants=(plan.tenant,), window=before, group_by=(plan.by,))
     previous = reader.costs(asked)
     costs = {row[plan.by]: row["cost_nusd"] for row in previous.to_pylist()}
+    idle_before = _idle(reader, request, gpu, window=before, rates=rates)
+    if idle_before:
+        costs[None] = costs.get(None, 0) + sum(one.cost_nusd for one in idle_before)
     late = corrections_of(reader.correction_sides((plan.tenant,), window), book)
     found = with_corrected(found, late.unpriced, periods=days)
     conversion = None
     if request.currency != USD:
-        conversion = _conversion(reader, request, asked, days=days, rates=rates)
+        conversion = _conversion(
+            reader, request, asked, days=days, rates=rates, idle_before=idle_before
+        )
     made = statements_of(
         found.charges,
         found.unpriced,
         costs,
         corrections=late.buckets,
+        idle=_idle(reader, request, gpu, window=window, rates=rates),
         plan=plan,
         conversion=conversion,
     )
     wanted = request.owner
     return made if wanted is None else [s for s in made if (s.owner or UNATTRIBUTED) == wanted]
+
+
+def _idle(
+    reader: SpanReader,
+    request: StatementRequest,
+    gpu: GpuTools | None,
+    *,
+    window: Window,
+    rates: RateTable | None,
+) -> list[IdleCost]:
+    """Return the idle GPU time that the tenant bears in a window, and who used its pools."""
+    if gpu is None:
+        return []
+    plan = request.plan
+    query = CostQuery(tenants=(plan.tenant,), window=window)
+    is_by_use = plan.idle_rule is SharedRule.PROPORTIONAL
+    return idle_costs(
+        idle_lines(gpu, (plan.tenant,), window),
+        zone=plan.zone,
+        rates=rates or RateTable.of_nothing(request.currency),
+        users=pool_users(reader, query, by=plan.by) if is_by_use else {},
+    )
 
 
 def _conversion(
@@ -93,6 +125,7 @@ def _conversion(
     *,
     days: Sequence[Window],
     rates: RateTable | None,
+    idle_before: Sequence[IdleCost],
 ) -> Conversion:
     """Return what the statements are converted with; `asked` is the question about the time before."""
     table = rates or RateTable.of_nothing(request.currency)
@@ -106,6 +139,9 @@ def _conversion(
         (owner, at.astimezone(tz).date(), cell, nusd)
         for cell, owner, at, nusd in zip(keys_in(told), *columns, strict=True)
     ]
+    for one in idle_before:
+        what: CellKey = ("idle", one.pool, one.slice)
+        before += [(None, cell.day, what, cell.cost_nusd) for cell in one.cells]
     return Conversion(
         currency=request.currency,
         rates=table,
@@ -126,11 +162,17 @@ def statement_parts(
         zone=request.zone,
         shared_rule=request.shared_rule,
         shares=request.shares,
+        idle_rule=request.idle_rule,
+        idle_shares=request.idle_shares,
         calendar=request.calendar,
     )
     asked = StatementRequest(plan=plan, owner=request.owner, currency=request.currency)
     made = make_statements(
-        sources.reader, sources.book, asked, rates=sources.rates_of(request.currency)
+        sources.reader,
+        sources.book,
+        asked,
+        rates=sources.rates_of(request.currency),
+        gpu=sources.gpu,
     )
     for number, one in enumerate(made):
         slug = _UNSAFE.sub("-", one.owner or UNATTRIBUTED)[:MAX_SLUG].strip("-.") or "owner"

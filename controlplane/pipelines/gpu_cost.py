@@ -28,6 +28,8 @@ WATCHED: Final = timedelta(hours=2)
 """Later calls and samples of a bucket change it for so long; `rebuild` does after that."""
 BASIS: Final = "gpu"
 """Cost reason of a call whose cost is its part of a pool's bill."""
+GPU_PRICE: Final = f"{BASIS}:"
+"""Begins the price of such a call; the pool's name follows."""
 _LAST_HASH: Final = 2**64 - 1
 _MEAN: Final = "mean"
 _BUSY: Final = (Meaning.GPU_ACTIVE_RATIO, Meaning.GPU_UTILIZATION_RATIO)
@@ -112,7 +114,7 @@ def _revised(row: dict[str, Any]) -> dict[str, Any]:
         "cost_nusd": row["gpu_nusd"],
         "cost_state": CostState.ESTIMATED.value,
         "cost_reason": BASIS,
-        "price_id": f"gpu:{row['pool']}",
+        "price_id": f"{GPU_PRICE}{row['pool']}",
         "price_provenance": PriceProvenance.OVERRIDE.value,
     }
 

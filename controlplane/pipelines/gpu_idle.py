@@ -1,13 +1,19 @@
 """Idle time of GPU pools that no call carries: a cost of the ledger that belongs to no request."""
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from controlplane.core.calendar import Window
-from controlplane.pipelines.gpu_cost import GpuTools
+from controlplane.exports.statement_currency import Cell
+from controlplane.exports.statement_lines import IdleCost
+from controlplane.pipelines.gpu_cost import GPU_PRICE, GpuTools
+from controlplane.pricing.currency import RateTable
 from controlplane.pricing.gpu_cost import IDLE_TENANT
+from controlplane.signals.ports import SpanReader
+from controlplane.signals.queries import CostQuery
 
 
 class IdleLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,3 +52,52 @@ def idle_lines(
 def with_bearers(tools: GpuTools, tenants: tuple[str, ...], window: Window) -> tuple[str, ...]:
     """Add those who bear idle time of a window and may have no call of their own."""
     return tuple(sorted({*tenants, *tools.store.bearers(window)}))
+
+
+def idle_costs(
+    lines: Iterator[IdleLine],
+    *,
+    zone: str,
+    rates: RateTable,
+    users: Mapping[str, Mapping[str, int]],
+) -> list[IdleCost]:
+    """Sum idle lines by pool and slice, by local day; each day is converted once, as FOCUS does.
+
+    A day without a rate comes to nothing here: who asked for a currency is refused it elsewhere.
+    """
+    tz = ZoneInfo(zone)
+    sums: dict[tuple[str, str], dict[date, tuple[int, int]]] = {}
+    for line in lines:
+        days = sums.setdefault((line.pool, line.slice), {})
+        day = line.bucket.astimezone(tz).date()
+        quarters, nusd = days.get(day, (0, 0))
+        days[day] = (quarters + 1, nusd + line.cost_nusd)
+    return [
+        IdleCost(
+            pool=pool,
+            slice=part,
+            cells=tuple(
+                Cell(day, quarters, 0, cost_nusd=nusd, amount_nano=_converted(nusd, day, rates))
+                for day, (quarters, nusd) in sorted(days.items())
+            ),
+            users=users.get(pool, {}),
+        )
+        for (pool, part), days in sorted(sums.items())
+    ]
+
+
+def _converted(nusd: int, day: date, rates: RateTable) -> int:
+    made = rates.convert(nusd, day)
+    return made.amount_nano if made else 0
+
+
+def pool_users(reader: SpanReader, query: CostQuery, *, by: str) -> dict[str, dict[str, int]]:
+    """Return by pool what each owner's calls cost on it: calls that carry their part of its bill."""
+    asked = msgspec.structs.replace(query, group_by=(by, "price_id"))
+    found: dict[str, dict[str, int]] = {}
+    for row in reader.costs(asked).to_pylist():
+        price = row["price_id"] or ""
+        if price.startswith(GPU_PRICE) and row[by] is not None:
+            users = found.setdefault(price.removeprefix(GPU_PRICE), {})
+            users[row[by]] = users.get(row[by], 0) + row["cost_nusd"]
+    return found

@@ -1,10 +1,10 @@
-"""Unit economics: what one of something costs, and how concentrated cost is."""
+"""Unit economics: what one of something costs, who bears what, and how concentrated cost is."""
 
 from typing import Final
 
 import streamlit as st
 
-from dashboard import data, filters, money_charts, money_rows, spoken, tables
+from dashboard import data, filters, money_charts, money_rows, showback, spoken, tables
 from dashboard.filters import Filters
 from dashboard.panel import Panel
 
@@ -14,6 +14,7 @@ DIMENSIONS: Final = ("customer", "user", "team", "feature", "api_key", "project"
 def draw(asked: Filters) -> None:
     """Draw the page."""
     _figures(asked)
+    showback.draw(asked)
     _concentration(asked)
 
 

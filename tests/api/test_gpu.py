@@ -69,6 +69,28 @@ def test_a_pool_is_made_billed_and_removed(api: Any, admin: str, acme: str) -> N
         assert 404 == client.delete("/api/v1/gpu/pools/h100").status_code
 
 
+def test_showback_divides_idle_time_and_sums_to_costs(api: Any, admin: str) -> None:
+    """UX-14: two hours of a pool at $24, two thirds to a and the rest to b."""
+    window = {"start": "2026-11-20T08:00:00Z", "end": "2026-11-20T10:00:00Z"}
+    with api.client(admin) as client:
+        client.put("/api/v1/gpu/pools/h100", json=POOL)
+        client.post("/api/v1/gpu/rebuild", json=window)
+        meta = client.get("/api/v1/costs", params=window).json()["meta"]
+        rules = {**window, "idle": "fixed", "idle_share": "a=2,b=1", "shared": "even"}
+        told = client.get("/api/v1/showback", params=rules).json()
+        assert meta["idle"]["with_calls_usd"] == told["meta"]["totals"]["cost_usd"]
+        by_name = {row["name"]: row for row in told["rows"]}
+        assert ("32", "16") == (by_name["a"]["idle_usd"], by_name["b"]["idle_usd"])
+        assert ("idle", "48", "-48", "0") == tuple(
+            by_name["h100"][k] for k in ("kind", "own_usd", "idle_usd", "total_usd")
+        )
+        assert 0 == sum(Decimal(row["shared_usd"]) for row in told["rows"])
+        wrong = {**window, "idle": "even", "idle_share": "a=2"}
+        answer = client.get("/api/v1/showback", params=wrong)
+        assert 400 == answer.status_code
+        assert "idle_shares" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     "change",
     [

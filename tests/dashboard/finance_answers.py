@@ -71,15 +71,15 @@ def finance_answer(path: str, asked: list[tuple[str, str]]) -> Any:
     """Answer a finance route; None for any other."""
     if path == "costs/change":
         return _change(asked)
-    if path == "unit-costs":
-        return _unit_costs()
     if path == "costs/cache":
         return _cache(dict(asked)["group_by"])
+    if path == "showback":
+        return _showback(dict(asked))
     if path == "concentration":
         return _concentration(dict(asked).get("dimension", "customer"))
     if path == "currencies/costs":
         return {"currency": dict(asked)["currency"], **CONVERTED}
-    return _DOCUMENTS.get(path)
+    return _unit_costs() if path == "unit-costs" else _DOCUMENTS.get(path)
 
 
 _DOCUMENTS: Final = {
@@ -88,6 +88,20 @@ _DOCUMENTS: Final = {
     "reconciliations": {"rows": [{"id": "rec_1", **REPORT}]},
     "reconciliations/rec_1": REPORT,
 }
+
+
+def _showback(asked: dict[str, str]) -> tuple[pa.Table, dict[str, Any]]:
+    """A team, a cost without one, and a pool's idle time that goes to the team by any rule."""
+    moved = "0" if asked["idle"] == "none" else "72"
+    rows: list[dict[str, Any]] = [
+        {"kind": "owner", "name": "support", "own_usd": "24", "shared_usd": "0",
+         "idle_usd": moved, "total_usd": "24" if moved == "0" else "96"},
+        {"kind": "unattributed", "name": None, "own_usd": "7.5", "shared_usd": "0",
+         "idle_usd": "0", "total_usd": "7.5"},
+        {"kind": "idle", "name": "a100", "own_usd": "72", "shared_usd": "0",
+         "idle_usd": "0" if moved == "0" else "-72", "total_usd": "72" if moved == "0" else "0"},
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows), {"totals": {"cost_usd": "103.5"}}
 
 
 def _change(asked: list[tuple[str, str]]) -> tuple[pa.Table, dict[str, Any]]:

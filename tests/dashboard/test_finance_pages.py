@@ -46,7 +46,27 @@ def test_unit_costs_keep_their_denominators(open_page: OpenPage) -> None:
     assert ["$0.41", "–", "–", "$2.50"] == list(shown["Each"])  # noqa: RUF001 - the dash
     assert "users are counted over at most 31 days" in list(shown["Note"])
     assert "The top 1 of 3 make 50 % of $530.00, the top 2 make 80 %. Gini 0.47." in words(app)
-    assert ["globex", "acme", "initech"] == list(app.dataframe[1].value["Group"])
+    assert ["globex", "acme", "initech"] == list(app.dataframe[2].value["Group"])
+
+
+def test_idle_time_is_a_row_and_its_rule_is_chosen(api: Any, open_page: OpenPage) -> None:
+    """UX-14: own rows for a pool and for what has no owner; the rule asks the API; fixed needs weights."""
+    app = open_page("unit_economics")
+    shown = app.dataframe[1].value
+    assert ["support", "unattributed", "idle GPU time, a100"] == list(shown["Owner"])
+    assert ["$24.00", "$7.50", "$72.00"] == list(shown["Total"])
+    app.selectbox(key="showback-idle").select("proportional").run()
+    shown = app.dataframe[1].value
+    assert ["+$72.00", "$0.00", "-$72.00"] == list(shown["Part of idle time"])
+    assert ["$96.00", "$7.50", "$0.00"] == list(shown["Total"])
+    assert "$103.50 in all, before and after." in words(app).replace("**", "")
+    app.selectbox(key="showback-shared").select("fixed").run()
+    assert "Write each owner's weight" in words(app)
+    app.text_input(key="showback-shared-weights").input("search=3, ads=1").run()
+    asked = next(params for path, params in reversed(api.asked) if path == "showback")
+    assert [("by", "team"), ("shared", "fixed"), ("share", "search=3"), ("share", "ads=1"),
+            ("idle", "proportional")] == [p for p in asked if p[0] != "range"]  # fmt: skip
+    assert not app.exception
 
 
 def test_a_kept_report_shows_its_residuals(open_page: OpenPage) -> None:

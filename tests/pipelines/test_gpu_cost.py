@@ -1,8 +1,9 @@
 """From calls and samples to stored lines: exact, idempotent, and following what arrives late."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.core.calendar import Window
+from controlplane.exports.sharing import SharedRule
+from controlplane.exports.statement import StatementPlan
+from controlplane.exports.statement_pdf import to_pdf
 from controlplane.pipelines.export import write_export
 from controlplane.pipelines.export_request import ExportRequest, ExportSources
+from controlplane.pipelines.export_statements import StatementRequest, make_statements
 from controlplane.pipelines.gpu_cost import BUCKET, GpuTools, gpu_round, rebuild
 from controlplane.pipelines.gpu_idle import idle_lines
 from controlplane.pipelines.settle import settle_tick
+from controlplane.pipelines.showback import ShowbackQuestion, showback
 from controlplane.pipelines.signed_directory import Stamp
+from controlplane.pricing.currency import ExchangeRate, RateTable
 from controlplane.pricing.gpu_pool import GpuPool, IdlePolicy, NodePrice, PriceKind, Slice
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.queries import CallQuery, CostQuery
@@ -30,6 +37,7 @@ from controlplane.signals.samples import (
 )
 from controlplane.signals.signal_ports import SignalBatch
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
+from tests.pdf_texts import texts
 
 AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
 NOW = AT + timedelta(minutes=40)
@@ -282,3 +290,128 @@ def test_calls_and_idle_rows_of_all_exports_are_the_bill(
     said = sum(line.cost_nusd for line in idle_lines(tools, ("ops", "t1"), HOUR))
     calls = store.costs(CostQuery(tenants=("t0", "t1"), window=HOUR)).to_pylist()
     assert 4 * USD == said + sum(row["cost_nusd"] for row in calls)
+
+
+FIXED = {"search": 3, "platform": 1}
+
+
+def _used_pool(store: DuckDbSpanStore, rows: pa.Table) -> GpuTools:
+    """Write calls of one tenant that bears the pool's idle time, and bill the hour."""
+    pool = msgspec.structs.replace(POOL, idle=IdlePolicy.OWNER, owner="acme")
+    _write(store, rows)
+    tools = _tools(store, pool)
+    rebuild(tools, HOUR, now=AT + timedelta(hours=2))
+    settle_tick(store, now=AT + timedelta(hours=2), ledger=None)
+    return tools
+
+
+def _mixed(span_rows: Rows) -> pa.Table:
+    """Three calls on the pool (two of search, one without a team), one of a provider, one refused."""
+    acme = {"tenant": "acme"}
+    return span_rows(
+        _call(1, **acme, team="search"),
+        _call(2, **acme, team="search"),
+        _call(3, **acme),
+        _call(4, **acme, team="support", provider="openai", billing_model="gpt-4o",
+              cost_nusd=7_000_003, cost_state="priced", cost_reason=None),
+        _call(5, **acme, team="refused", provider="openai", billing_model="gpt-4o", cost_nusd=0,
+              cost_state="free", cost_reason="http_429", input_tokens=0, output_tokens=0),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("idle_rule", list(SharedRule))
+@pytest.mark.parametrize("shared_rule", [SharedRule.NONE, SharedRule.EVEN])
+def test_statements_divide_idle_time_by_its_own_rule_and_the_page_says_the_same(
+    store: DuckDbSpanStore, span_rows: Rows, shared_rule: SharedRule, idle_rule: SharedRule
+) -> None:
+    """UX-14: the hour is $4 and a call of $0.007000003, whatever the rules, row by row on both."""
+    tools = _used_pool(store, _mixed(span_rows))
+    weights = FIXED if idle_rule is SharedRule.FIXED else {}
+    plan = StatementPlan(
+        tenant="acme", by="team", window=HOUR, period="an hour", zone="UTC",
+        shared_rule=shared_rule, idle_rule=idle_rule, idle_shares=weights,
+    )  # fmt: skip
+    made = make_statements(store, PriceBook("none", []), StatementRequest(plan=plan), gpu=tools)
+    totals = {one.owner: one.total_nusd for one in made}
+    assert 4 * USD + 7_000_003 == sum(totals.values())
+    asked = ShowbackQuestion(
+        tenants=("acme",), everyone=False, window=HOUR, by="team",
+        shared_rule=shared_rule, idle_rule=idle_rule, idle_shares=weights,
+    )  # fmt: skip
+    rows = showback(store, tools, asked)
+    shown = {row.name: row.total_nusd for row in rows if row.kind != "idle"}
+    assert 0 == shown.pop("refused"), "its only call was free: it bears nothing"
+    idle = next(row for row in rows if row.kind == "idle")
+    assert sum(row.own_nusd for row in rows) == sum(row.total_nusd for row in rows)
+    assert totals == {**shown, None: shown[None] + idle.total_nusd}
+    nobodys = 4 * USD - sum(one["cost_nusd"] for one in _served(store))
+    assert ("a100", nobodys) == (idle.name, idle.own_nusd)
+    parts = {row.name or "": row.idle_nusd for row in rows if row.idle_nusd and row.kind == "owner"}
+    expected: dict[str, int] = {
+        SharedRule.NONE: {},
+        SharedRule.EVEN: {"search": 1, "support": 1},
+        SharedRule.PROPORTIONAL: {"search": 1},
+        SharedRule.FIXED: FIXED,
+    }[idle_rule]
+    assert {*parts} == {*expected}
+    for team, part in parts.items():
+        assert abs(part - Fraction(nobodys * expected[team], sum(expected.values()))) < 1
+
+
+def _served(store: DuckDbSpanStore) -> list[dict[str, Any]]:
+    rows = store.costs(CostQuery(tenants=("acme",), window=HOUR, group_by=("provider",)))
+    return [row for row in rows.to_pylist() if row["provider"] == "self-hosted"]
+
+
+def test_idle_time_in_euros_is_what_focus_says(
+    store: DuckDbSpanStore, span_rows: Rows, tmp_path: Path
+) -> None:
+    """A day of idle time is converted once; what is shared is shared in euros, and the PDF says how."""
+    tools = _used_pool(store, _mixed(span_rows))
+    rate = ExchangeRate(
+        currency="EUR", day=AT.date(), usd_per_unit="1.07", source="ecb", recorded_at=AT
+    )
+    out = tmp_path / "focus"
+    write_export(
+        ExportSources(store, PriceBook("none", []), _Rates([rate]), tools),
+        ExportRequest(tenant="acme", window=HOUR, kind="focus", currency="EUR"),
+        out,
+        key=Ed25519PrivateKey.from_private_bytes(bytes(32)),
+        stamp=Stamp(export_id="e", created_at=NOW, software="t"),
+    )
+    (row,) = pq.read_table(out / "focus-idle.parquet").to_pylist()
+    totals = []
+    for rule in (SharedRule.NONE, SharedRule.EVEN):
+        plan = StatementPlan(
+            tenant="acme", by="team", window=HOUR, period="an hour", zone="UTC", idle_rule=rule
+        )
+        made = make_statements(
+            store, PriceBook("none", []), StatementRequest(plan=plan, currency="EUR"),
+            gpu=tools, rates=RateTable([rate]),
+        )  # fmt: skip
+        totals.append(sum(one.billing.total_nano for one in made if one.billing))
+        (place,) = [
+            n for n, line in enumerate(made[-1].lines) if line.meter.startswith("Idle GPU time")
+        ]
+        billing = made[-1].billing
+        assert billing is not None
+        assert int(row["EffectiveCost"] * 10**9) == billing.of_line(place)
+        idle = "Idle GPU time is shared evenly."
+        assert (rule is SharedRule.EVEN) == (idle in texts(to_pdf(made[0])))
+    assert totals[0] == totals[1]
+
+
+class _Rates:
+    """Rates that stand in a list."""
+
+    def __init__(self, rates: list[ExchangeRate]) -> None:
+        self._rates = rates
+
+    def add(self, rates: Iterable[ExchangeRate]) -> None:
+        self._rates += rates
+
+    def of(self, currency: str) -> list[ExchangeRate]:
+        return [rate for rate in self._rates if rate.currency == currency]
+
+    def currencies(self) -> list[str]:
+        return sorted({rate.currency for rate in self._rates})

@@ -27,7 +27,8 @@ class ExportOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to export over a window: `traces` or `calls` (one row each), `focus` or `statement`.
 
     `charge_period` (hour or day) and `currency` are of a FOCUS export; `by`, `owner` and `shared`
-    are of statements, and `shares` (owner: weight) of those whose `shared` is `fixed`.
+    are of statements, and `shares` (owner: weight) of those whose `shared` is `fixed`. `idle` and
+    `idle_shares` are the same of the idle GPU time that the tenant bears.
     """
 
     tenant: str
@@ -39,6 +40,8 @@ class ExportOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     owner: str | None = None
     shared: SharedRule = SharedRule.NONE
     shares: dict[str, int] = {}
+    idle: SharedRule = SharedRule.NONE
+    idle_shares: dict[str, int] = {}
     start: str | None = None
     end: str | None = None
     range: str | None = None
@@ -88,6 +91,8 @@ class ExportController(Controller):
             owner=data.owner,
             shared_rule=data.shared,
             shares=data.shares,
+            idle_rule=data.idle,
+            idle_shares=data.idle_shares,
             zone=zone,
             calendar=services.calendar,
         )
