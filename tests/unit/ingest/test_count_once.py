@@ -138,6 +138,14 @@ def test_an_ancestor_edge_joins_across_spans_that_are_no_reports() -> None:
     assert [(1, 0)] == groups(calls)
 
 
+@pytest.mark.parametrize(("hours", "calls"), [(24, 1), (25, 2)])
+def test_an_ancestor_is_looked_for_within_a_day(hours: int, calls: int) -> None:
+    """A trace that lives for days is a session's: what a day parts is no request's answer."""
+    asked = report(0, span_id=10)
+    answered = report(1, span_id=12, start_us=AT + hours * HOUR, layer="proxy")
+    assert calls == len(count_once([asked, answered], parents((12, 10))))
+
+
 def test_ids_that_differ_contradict_an_ancestor_edge() -> None:
     calls = count_once(
         [
@@ -348,6 +356,13 @@ def test_more_reports_than_a_call_has_join_only_inside_each_trace() -> None:
     assert 64 >= max(len(call.members) for call in both)
 
 
+def test_a_request_of_many_samples_counts_as_one_report() -> None:
+    """Seventy spans of one engine's request are no mistake of somebody's ids."""
+    samples = [sequence(n, response_id=ID, choices=70) for n in range(70)]
+    (call,) = count_once([*samples, report(70, response_id=ID, trace_lo=9)], {})
+    assert (71, 70, False) == (len(call.members), call.members[0], call.was_split)
+
+
 def test_an_attempt_that_another_followed_or_accompanied_says_so() -> None:
     """C5: three upstreams for one request of a client; only the last answers."""
     lost = {"layer": "proxy", "status": "error", "usage_state": "absent", "tokens": 0}
@@ -374,6 +389,24 @@ def test_a_vouched_role_outranks_what_a_scope_says() -> None:
         {},
     )
     assert [(0, 1)] == groups(calls)
+
+
+def test_a_vouched_client_outranks_a_proxy_that_nobody_knows() -> None:
+    """C4: an untrusted report may enrich, and neither lowers nor raises a trusted bill."""
+    known = report(0, response_id=ID, key_role="client")
+    for cost_nusd in (1, 5_000):
+        unknown = report(1, response_id=ID, layer="proxy", cost_nusd=cost_nusd)
+        assert [(0, 1)] == groups(count_once([known, unknown], {}))
+
+
+def test_an_sdk_corrects_the_instrumentor_of_its_own_process_only() -> None:
+    """The instrumentor counts a few tokens too many; another process's count is another's word."""
+    sdk = report(0, response_id=ID, scope="com.anthropic.sdk.python", service="a", key_id="k")
+    more = {"tokens": 114, "cost_nusd": 1_400, "scope": "opentelemetry.instrumentation.anthropic"}
+    own = report(1, response_id=ID, service="a", key_id="k", **more)
+    assert [(0, 1)] == groups(count_once([sdk, own], {}))
+    for other in ({"service": "b"}, {"key_id": "l"}, {"tokens": 127}, {"input_tokens": 1}):
+        assert [(1, 0)] == groups(count_once([sdk, own._replace(**other)], {})), other
 
 
 def test_no_unknown_sender_lowers_anothers_bill() -> None:
@@ -417,6 +450,24 @@ def test_the_last_word_of_a_span_stands_in_either_order() -> None:
     final = report(1, span_id=5)
     for rows in ([pending, final], [final, pending]):
         assert [(1,)] == groups(count_once(rows, {}))
+
+
+@pytest.mark.parametrize(
+    ("stands", "falls"),
+    [
+        ({"tokens": 100}, {"tokens": 500, "usage_state": "unknown"}),
+        ({"tokens": 120, "end_us": AT + 1}, {"tokens": 100}),
+        ({"end_us": AT + 2 * SECOND, "content_hash": 1}, {"content_hash": 2}),
+        ({"content_hash": 2}, {"content_hash": 1}),
+    ],
+)
+def test_of_two_revisions_the_more_certain_then_the_larger_then_the_later_stands(
+    stands: dict[str, Any], falls: dict[str, Any]
+) -> None:
+    """C6: exact usage over unknown, more usage over less, a later end over an earlier, then a hash."""
+    last, first = report(0, span_id=5, **stands), report(1, span_id=5, **falls)
+    for rows in ([last, first], [first, last]):
+        assert [(0,)] == groups(count_once(rows, {}))
 
 
 def test_domains_never_meet() -> None:

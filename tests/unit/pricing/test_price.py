@@ -29,6 +29,7 @@ MODELS = [
     ("free", [_row("free", ALWAYS, Tier(-1, {"input_uncached": Rate(0, 1)}))]),
     ("percall", [_row("percall", ALWAYS, Tier(-1, {"requests": Rate(5_000, 1), "input_uncached": Rate(1, 1)}))]),
     ("standin", [_row("standin", ALWAYS, Tier(-1, {"input_uncached": Rate(3, 1), "cache_read": Rate(3, 1, stand_in=True)}))]),
+    ("dear", [_row("dear", ALWAYS, Tier(-1, {"input_uncached": Rate(2**22, 1), "output_text": Rate(2**22, 1)}))]),
     ("huge", [_row("huge", ALWAYS, Tier(-1, {"input_uncached": HUGE, "output_text": HUGE}))]),
     (
         "dated",
@@ -184,6 +185,30 @@ def test_half_a_nano_dollar_goes_to_the_even_neighbour() -> None:
         {"billing_model": "tiered", "input_uncached": q} for q in (1, 3, 5)
     ]
     assert [2, 8, 12] == price(_spans(rows), OWN)["cost_nusd"].to_pylist()
+
+
+def test_a_tier_begins_above_its_threshold() -> None:
+    """Half-even of 5/2 up to the 100th token of input, 9 a token from the 101st."""
+    rows: list[dict[str, object]] = [
+        {"billing_model": "tiered", "input_uncached": q} for q in (99, 100, 101)
+    ]
+    assert [248, 250, 909] == price(_spans(rows), OWN)["cost_nusd"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (2**40 - 1, (2**63 - 2**22, "priced", None)),
+        (2**40, (None, "unpriced", "cost_out_of_range")),
+    ],
+)
+def test_a_cost_that_leaves_64_bits_is_not_known(
+    output: int, expected: tuple[int | None, str, str | None]
+) -> None:
+    """Each bucket fits by itself, so only their sum can tell."""
+    said = {"billing_model": "dear", "input_uncached": 2**40, "output_text": output}
+    row = price(_spans([said]), OWN).to_pylist()[0]
+    assert expected == (row["cost_nusd"], row["cost_state"], row["cost_reason"])
 
 
 def test_every_bucket_has_a_direction() -> None:
