@@ -1,5 +1,7 @@
 """From an HTTP request to a model API to what an agent is asked; data before code."""
 
+import json
+import zlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -69,6 +71,9 @@ PRICE_LISTS: Final = {
 }
 """`gen_ai.provider.name` → the provider id of the price list, where they differ."""
 SELF_HOSTED: Final = "self-hosted"
+UNREADABLE_BODY: Final = "a body that is not a JSON object"
+MAX_UNPACKED_BYTES: Final = 32 * 2**20
+ANY_ZLIB: Final = 32 + zlib.MAX_WBITS
 
 
 class HttpCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +84,8 @@ class HttpCall(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     body: dict[str, object]
     is_stream: bool = False
+    is_readable: bool = True
+    """False: nobody reads a JSON object in it. It has no bound, and is sent on as it came."""
 
 
 def read_call(
@@ -95,12 +102,39 @@ def read_call(
     """
     if method not in BILLED_METHODS or is_free_path(path):
         return None
+    body = _read_body(content)
+    call = call_of(host, path, body=body or {}, provider=provider)
+    return call if body is not None else msgspec.structs.replace(call, is_readable=False)
+
+
+def _read_body(content: bytes) -> dict[str, object] | None:
+    """Read a JSON object as the most lenient server does; None where there is none.
+
+    Python's servers take UTF-16, a byte order mark, NaN and one half of a pair of surrogates. What
+    they read and we did not would be past every rule on a model. The half is read as `?`.
+    """
     try:
-        body = msgspec.json.decode(content, type=dict[str, object])
+        return msgspec.json.decode(content, type=dict[str, object])
     except UNREADABLE:
-        body = {}
-        path = f"{path}/unreadable"
-    return call_of(host, path, body=body, provider=provider)
+        pass  # not as the standard has it
+    try:
+        text = json.dumps(json.loads(content), ensure_ascii=False).encode("utf-8", "replace")
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def unpacked(content: bytes, encoding: str) -> bytes:
+    """Return a body without its `content-encoding`; one that can not be unpacked as it is."""
+    if encoding not in {"gzip", "deflate"}:
+        return content
+    inflate = zlib.decompressobj(ANY_ZLIB)
+    try:
+        plain = inflate.decompress(content, MAX_UNPACKED_BYTES)
+    except zlib.error:
+        return content
+    return plain if inflate.eof else content
 
 
 def is_free_path(path: str) -> bool:
@@ -182,7 +216,9 @@ def facts_of(
     if tenant:
         facts.setdefault("tenant", tenant)
     facts.update(known or {})
-    facts.update(model=call.model, operation=call.operation, provider=call.provider)
+    facts.update(operation=call.operation, provider=call.provider)
+    if call.model:
+        facts["model"] = call.model
     return facts
 
 
@@ -200,10 +236,15 @@ def _read(source: str, body: Mapping[str, object], headers: Mapping[str, str]) -
 
 def to_request(call: HttpCall, facts: Mapping[str, str], *, request_id: str) -> Request:
     """Cross to the agent: its bound, and where its prices are."""
+    bound = bound_request(call.operation, call.body, sent_fields=call.body)
+    if not call.is_readable:
+        bound = msgspec.structs.replace(
+            bound, unbounded=UNREADABLE_BODY, unbounded_otherwise=UNREADABLE_BODY
+        )
     return Request(
         request_id=request_id,
         facts=facts,
-        bound=bound_request(call.operation, call.body, sent_fields=call.body),
+        bound=bound,
         candidates=lambda model: (rate_names(call.provider, model),),
         provider=call.provider,
         call_id=request_id or None,
@@ -218,6 +259,8 @@ def wants_usage(call: HttpCall) -> bool:
 
 def changed_body(call: HttpCall, ticket: Ticket) -> dict[str, object] | None:
     """Return the body as the policy wants it sent; None when it may go as it is."""
+    if not call.is_readable:
+        return None
     body = dict(call.body)
     if ticket.model:
         body["model"] = ticket.model

@@ -149,12 +149,14 @@ class State:
         )
         ledger.owners.update((one.lease_id, request.boot_id) for one in grants if one.lease_id)
         assert ledger.free >= 0
+        is_short = 2 * ledger.free < sum(ledger.leases.values())  # as the server does (ADR 049)
         return SyncReply(
             generation=self.generation,
             settled=tuple(item.hold_id for item in request.settle),
             grants=grants,
             standings=(ledger.standing(),),
             server_time=datetime.now(UTC),
+            recall=(ledger.budget_id,) if is_short else (),
         )
 
 

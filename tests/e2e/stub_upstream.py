@@ -4,7 +4,8 @@ Run as a program, with the seconds that an answer takes if they are to be fixed:
 random up to the request's limit; every completion is logged with what was asked and what was
 billed (`GET /_log`); `PUT /_latency` fixes the seconds that an answer takes. Model names choose behaviour: `…-flaky` answers 500 to every other request,
 `…-busy` 429 to every one, `…-hang` never answers, `…-fixed` bills 10 tokens in and 10 out, and
-`…-cut` breaks a stream off before its end; one with `-slow` in it pauses half a second between the
+`…-cut` breaks a stream off before its end, `…-drop` bills and closes the connection without an
+answer; one with `-slow` in it pauses half a second between the
 parts of a stream. An answer is compressed for a client that takes gzip.
 """
 
@@ -75,6 +76,9 @@ class Stub(BaseHTTPRequestHandler):
         time.sleep(3600 if model.endswith("-hang") else latency)
         kind = next(end for end in _ANSWERS if self.path.endswith(end))
         bill = self._bill(request, kind)
+        if model.endswith("-drop"):
+            self.close_connection = True
+            return
         whole, events = _ANSWERS[kind]
         if request.get("stream"):
             options = request.get("stream_options") or {}

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 ENVOY = ROOT / ".venvs" / "envoy" / "bin" / "envoy"
 AGENT_TESTS = ROOT / "tests" / "agent"
 RATE = {"input_nusd": 10**9, "output_nusd": 10**10}
-CARD = {f"openai/{model}": RATE for model in ("m", "m-fixed")}
+CARD = {f"openai/{model}": RATE for model in ("m", "m-fixed", "m-drop")}
 WINDOW = {"window_start": "2026-01-01T00:00:00Z", "window_end": "2036-01-01T00:00:00Z"}
 EFFECT_MS = 25.0  # the target of the design
 MAP = {"tenant": "user", "team": "header.x-team"}
@@ -327,10 +327,23 @@ def test_a_local_limit_is_exact_and_deny_is_answered_by_envoy(world: World) -> N
     limit = {"action": "throttle", "id": "l", "rpm": 20, "match": {"team": ["slow"]}}
     deny = {"action": "deny", "id": "d", "match": {"team": ["bad*"]}, "reason": "not you"}
     policy = world.apply(limit, deny)
-    statuses = Counter(world.get(**{"x-team": "slow"}).status_code for _ in range(40))
-    assert {200: 20, 429: 20} == statuses
+    answers = [world.get(**{"x-team": "slow"}) for _ in range(40)]
+    assert {200: 20, 429: 20} == Counter(answer.status_code for answer in answers)
+    limited = answers[-1].json()["error"]
+    assert ("rate_limited", "throttle:l", policy) == (
+        limited["code"],
+        limited["rule"],
+        limited["policy_generation"],
+    )
+    said = answers[-1].headers
+    assert (limited["request_id"], policy, "60") == (
+        said["x-request-id"],
+        said["x-controlplane-policy"],
+        said["retry-after"],
+    )
     refused = world.get(**{"x-team": "bad-guys"})
     error = refused.json()["error"]
+    assert refused.headers["x-request-id"]
     assert (429, "d", "not you", policy) == (
         refused.status_code,
         error["rule"],
@@ -431,6 +444,45 @@ def test_features_are_stripped_from_a_call(world: World) -> None:
     assert 200 == world.client.post(url, json=order).status_code
     bill = world.client.get(f"{world.upstream}/_log").json()[-1]
     assert sent | set(asked) == set(bill["fields"])
+
+
+def test_a_connection_that_breaks_is_charged_and_not_tried_again(world: World) -> None:
+    """Envoy says 503 itself, and would send the call again for a sender that asks for it."""
+    world.drain()
+    world.apply()
+    before = len(world.client.get(f"{world.upstream}/_log").json())
+    unproven = len(world.state()["unproven"])
+    order = {"model": "m-drop", "user": "a", "max_tokens": 20}
+    order["messages"] = [{"role": "user", "content": "say something"}]
+    again = {"x-envoy-retry-on": "5xx,reset", "x-envoy-max-retries": "3"}
+    answer = world.client.post(
+        f"{world.url}/v1/chat/completions",
+        json=order,
+        headers={**again, "x-forwarded-for": "10.0.0.1"},
+    )
+    assert 503 == answer.status_code
+    assert before + 1 == len(world.client.get(f"{world.upstream}/_log").json())
+    world.until(lambda state: len(state["unproven"]) > unproven)
+
+
+def test_a_call_is_settled_when_it_is_answered(world: World) -> None:
+    """Envoy keeps telling its agent for five seconds more; nobody waits for that."""
+    world.apply()
+    before = len(world.state()["settled"])
+    assert 200 == world.chat(user="a").status_code
+    answered = time.monotonic()
+    world.until(lambda state: len(state["settled"]) > before)
+    assert time.monotonic() - answered < 3.0
+
+
+def test_a_long_prompt_and_no_body_at_all_are_asked_about(world: World) -> None:
+    deny = {"action": "deny", "id": "n", "match": {"operation": ["resume"]}}
+    world.apply(deny)
+    refused = world.client.post(f"{world.url}/v1/fine_tuning/jobs/j/resume")
+    assert (429, "n") == (refused.status_code, refused.json()["error"]["rule"])
+    image = "data:image/png;base64," + "A" * 5 * 2**20
+    assert 200 == world.chat(user="b", seed=image).status_code
+    assert 413 == world.chat(user="b", seed="A" * 33 * 2**20).status_code
 
 
 def test_a_refusal_names_the_budget_and_the_request(world: World) -> None:

@@ -4,6 +4,7 @@ Envoy can not change a body after this check, so a call that the policy wants ch
 limit, another model) is refused with what to ask for instead, and nothing is cut to fit.
 """
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,7 +14,14 @@ import msgspec
 from controlplane.agent.envoy import messages_pb2 as wire
 from controlplane.agent.envoy.routes import HOLD_HEADER, header_options
 from controlplane.agent.http_answer import refusal_body, refusal_headers
-from controlplane.agent.http_request import HttpCall, facts_of, read_call, to_request, wants_usage
+from controlplane.agent.http_request import (
+    HttpCall,
+    facts_of,
+    read_call,
+    to_request,
+    unpacked,
+    wants_usage,
+)
 from controlplane.agent.refusal import Refusal
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settle import Ending
@@ -48,22 +56,22 @@ class Authorization:
     async def check(self, request: wire.CheckRequest, _context: Context) -> wire.CheckResponse:
         """Admit or refuse one call."""
         http = request.attributes.request.http
-        content = http.raw_body or http.body.encode()
+        headers = dict(http.headers)
+        body = http.raw_body or http.body.encode()
+        content = unpacked(body, headers.get("content-encoding", ""))
         host = http.host.partition(":")[0]
         call = read_call(
             http.method, host, http.path.partition("?")[0], content=content, provider=self._provider
         )
         if call is None:
             return _let_through({}, [HOLD_HEADER])
-        headers = dict(http.headers)
-        request_id = headers.get(REQUEST_ID) or http.id
+        request_id = request_id_of(headers)
         try:
             ticket = await self._admit(call, headers, request_id)
         except RefusedError as refused:
             return _refuse(refused, request_id)
-        held = hold_text(ticket)
-        added = {**ticket.headers, **({HOLD_HEADER: held} if held else {})}
-        return _let_through(added, [] if held else [HOLD_HEADER])
+        held = held_headers(ticket, headers)
+        return _let_through({**ticket.headers, **held}, [] if held else [HOLD_HEADER])
 
     async def _admit(self, call: HttpCall, headers: Mapping[str, str], request_id: str) -> Ticket:
         agent = self._agent
@@ -103,9 +111,24 @@ def _instead(ticket: Ticket, call: HttpCall) -> str | None:
     return f"the policy wants this call with {', '.join(wishes)}" if wishes else None
 
 
-def hold_text(ticket: Ticket) -> str:
-    """Write what has to be ended, for a header that never leaves this machine."""
-    return f"{ticket.hold_id or ''}/{ticket.slot or ''}" if ticket.hold_id or ticket.slot else ""
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """Return the name that Envoy gave a request; where it gives none, one of our own."""
+    return headers.get(REQUEST_ID) or f"req_{secrets.token_hex(12)}"
+
+
+def held_headers(ticket: Ticket, asked: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that a held call is given.
+
+    What has to be ended, which never leaves this machine; and an encoding of the answer that can be
+    read as it passes, of those that the sender takes.
+    """
+    if not (ticket.hold_id or ticket.slot):
+        return {}
+    takes_gzip = "gzip" in asked.get("accept-encoding", "")
+    return {
+        HOLD_HEADER: f"{ticket.hold_id or ''}/{ticket.slot or ''}",
+        "accept-encoding": "gzip" if takes_gzip else "identity",
+    }
 
 
 def _let_through(headers: Mapping[str, str], removed: list[str]) -> wire.CheckResponse:

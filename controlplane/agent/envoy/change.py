@@ -12,10 +12,17 @@ from typing import Final
 import msgspec
 
 from controlplane.agent.envoy import messages_pb2 as wire
-from controlplane.agent.envoy.authz import REQUEST_ID, hold_text
+from controlplane.agent.envoy.authz import held_headers, request_id_of
 from controlplane.agent.envoy.routes import HOLD_HEADER
 from controlplane.agent.http_answer import refusal_body, refusal_headers
-from controlplane.agent.http_request import HttpCall, changed_body, facts_of, read_call, to_request
+from controlplane.agent.http_request import (
+    HttpCall,
+    changed_body,
+    facts_of,
+    read_call,
+    to_request,
+    unpacked,
+)
 from controlplane.agent.runtime import Agent
 from controlplane.agent.ticket import RefusedError, Ticket
 
@@ -37,31 +44,44 @@ class CallChanger:
         if kind == "request_headers":
             self._headers = headers
             response = wire.ProcessingResponse()
-            changes = response.request_headers.response.header_mutation
-            changes.remove_headers.append(HOLD_HEADER)  # only we say what is held
+            change = response.request_headers.response
+            change.header_mutation.remove_headers.append(HOLD_HEADER)  # only we say what is held
+            if request.request_headers.end_of_stream:  # no body will follow
+                return await self._admitted(b"", response, change)
             return response
         if kind == "request_body":
-            return await self._body(request.request_body.body)
+            response = wire.ProcessingResponse()
+            response.request_body.SetInParent()
+            content = request.request_body.body
+            return await self._admitted(content, response, response.request_body.response)
         response = wire.ProcessingResponse()
         getattr(response, kind).SetInParent()
         return response
 
-    async def _body(self, content: bytes) -> wire.ProcessingResponse:
+    async def _admitted(
+        self, content: bytes, response: wire.ProcessingResponse, change: wire.CommonResponse
+    ) -> wire.ProcessingResponse:
+        """Admit what may be billed, and write into `change` how it goes on; or answer it."""
         headers = self._headers
         host = headers.get(":authority", "").partition(":")[0]
         path = headers.get(":path", "").partition("?")[0]
-        method = headers.get(":method", "")
-        call = read_call(method, host, path, content=content, provider=self._provider)
+        plain = unpacked(content, headers.get("content-encoding", ""))
+        call = read_call(
+            headers.get(":method", ""), host, path, content=plain, provider=self._provider
+        )
         if call is None:
-            response = wire.ProcessingResponse()
-            response.request_body.SetInParent()
             return response
-        request_id = headers.get(REQUEST_ID, "")
+        request_id = request_id_of(headers)
         try:
             ticket = await self._admit(call, request_id)
         except RefusedError as refused:
             return _refuse(refused, request_id)
-        return _changed(call, ticket)
+        try:
+            self._write(change, call, ticket)
+        except BaseException:  # an answer that can not be written lets nothing through
+            self._agent.never_sent(ticket.hold_id, ticket.slot)
+            raise
+        return response
 
     async def _admit(self, call: HttpCall, request_id: str) -> Ticket:
         agent = self._agent
@@ -69,19 +89,15 @@ class CallChanger:
         facts = facts_of(call, self._headers, agent.dimension_map, tenant=agent.tenant)
         return await agent.admit(to_request(call, facts, request_id=request_id))
 
-
-def _changed(call: HttpCall, ticket: Ticket) -> wire.ProcessingResponse:
-    response = wire.ProcessingResponse()
-    change = response.request_body.response
-    held = hold_text(ticket)
-    added = {**ticket.headers, **({HOLD_HEADER: held} if held else {})}
-    body = changed_body(call, ticket)
-    if body is not None:
-        content = msgspec.json.encode(body)
-        change.body_mutation.body = content
-        added["content-length"] = str(len(content))  # Envoy does not count it anew
-    change.header_mutation.set_headers.extend(_options(added))
-    return response
+    def _write(self, change: wire.CommonResponse, call: HttpCall, ticket: Ticket) -> None:
+        added = {**ticket.headers, **held_headers(ticket, self._headers)}
+        body = changed_body(call, ticket)
+        if body is not None:
+            content = msgspec.json.encode(body)
+            change.body_mutation.body = content
+            added["content-length"] = str(len(content))  # Envoy does not count it anew
+            change.header_mutation.remove_headers.append("content-encoding")
+        change.header_mutation.set_headers.extend(_options(added))
 
 
 def _refuse(refused: RefusedError, request_id: str) -> wire.ProcessingResponse:

@@ -32,9 +32,19 @@ PROC_TYPE: Final = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v
 HOLD_HEADER: Final = "x-controlplane-hold"
 POLICY_HEADER: Final = "x-controlplane-policy"
 MAX_ROUTES: Final = 2_000
+MAX_REASON: Final = 500
+"""Characters of a deny rule's reason that Envoy says; a body above 4 KiB it refuses with all routes."""
+OURS_TO_SAY: Final = (
+    HOLD_HEADER,
+    *("x-envoy-retry-on", "x-envoy-retry-grpc-on", "x-envoy-max-retries"),
+    *("x-envoy-hedge-on-per-try-timeout", "x-envoy-upstream-rq-per-try-timeout-ms"),
+)
+"""Headers that no sender may send on: a hold is for one attempt, and Envoy makes more on request."""
 TOO_MANY: Final = 429
 OVERWRITE: Final = 2
 HEADER: Final = "header."
+REQUEST_NAME: Final = {"x-request-id": "%REQ(x-request-id)%"}
+"""On answers that are Envoy's own: which request it was."""
 
 _Kind = TypeVar("_Kind", Deny, Throttle, Route)
 Matchers = dict[str, list[str]]
@@ -58,12 +68,15 @@ def routes_of(document: PolicyDocument, *, name: str, cluster: str) -> wire.Rout
         if rule.rps is not None or rule.rpm is not None
     ]
     routes: list[tuple[Route | None, Matchers]] = [*_of_headers(ordered, document, Route)]
+    if len(denies) + (len(throttles) + 1) * (len(routes) + 1) > MAX_ROUTES:
+        throttles = []  # the agent counts them all the same, for the calls that it admits
     sent = [
         _forward(throttle, route, matchers=[limited, chosen], document=document, cluster=cluster)
         for throttle, limited in [*throttles, (None, {})]
         for route, chosen in [*routes, (None, {})]
     ]
-    host = wire.VirtualHost(name=name, domains=["*"], routes=[*denies, *sent][:MAX_ROUTES])
+    kept = denies[: max(0, MAX_ROUTES - len(sent))]  # the agent refuses what the others would
+    host = wire.VirtualHost(name=name, domains=["*"], routes=[*kept, *sent])
     return wire.RouteConfiguration(name=name, virtual_hosts=[host])
 
 
@@ -115,13 +128,14 @@ def _regex(values: Sequence[str]) -> str:
 def _deny(rule: Deny, matchers: Matchers, policy: str) -> wire.Route:
     said = {
         "code": "policy_denied",
-        "message": rule.reason or f"denied by rule {rule.id}",
+        "message": rule.reason[:MAX_REASON] or f"denied by rule {rule.id}",
         "rule": rule.id,
         "policy_generation": policy,
     }
-    body = json.dumps({"type": "error", "error": {"type": "rate_limit_error", **said}})
+    error = {"type": "rate_limit_error", **said}
+    body = json.dumps({"type": "error", "error": error}, ensure_ascii=False)
     answer = wire.DirectResponseAction(status=rule.status, body=wire.DataSource(inline_string=body))
-    headers = {"content-type": "application/json", POLICY_HEADER: policy}
+    headers = {"content-type": "application/json", POLICY_HEADER: policy, **REQUEST_NAME}
     made = wire.Route(
         name=f"deny:{rule.id}",
         match=_match([matchers]),
@@ -153,12 +167,13 @@ def _forward(
         match=_match(matchers),
         route=_action(route, document, cluster),
         response_headers_to_add=header_options({POLICY_HEADER: f"{document.epoch}.{document.gen}"}),
-        request_headers_to_remove=[HOLD_HEADER],
+        request_headers_to_remove=OURS_TO_SAY,
     )
     if throttle:
         limit = made.typed_per_filter_config[RATE_LIMIT_FILTER]
         limit.type_url = RATE_LIMIT_TYPE
-        limit.value = _rate_limit(throttle).SerializeToString()
+        policy = f"{document.epoch}.{document.gen}"
+        limit.value = _rate_limit(throttle, policy).SerializeToString()
     return made
 
 
@@ -179,14 +194,17 @@ def _action(route: Route | None, document: PolicyDocument, cluster: str) -> wire
     return action
 
 
-def _rate_limit(rule: Throttle) -> Message:
+def _rate_limit(rule: Throttle, policy: str) -> Message:
     tokens, fill, interval = _bucket(rule)
+    again = str(math.ceil(interval.total_seconds()))
+    headers = {POLICY_HEADER: policy, "retry-after": again, **REQUEST_NAME}
     limit = wire.LocalRateLimit(
         stat_prefix=rule.id,
         status=wire.HttpStatus(code=TOO_MANY),
         token_bucket=wire.TokenBucket(max_tokens=tokens),
         filter_enabled=_always(),
         filter_enforced=_always(),
+        response_headers_to_add=header_options(headers),
     )
     limit.token_bucket.tokens_per_fill.value = fill
     limit.token_bucket.fill_interval.FromTimedelta(interval)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from typing import Final
 
 import grpc
 
@@ -13,6 +14,9 @@ from controlplane.agent.log import say
 from controlplane.agent.node_server import OWNER_ONLY
 from controlplane.agent.runtime import Agent
 
+MAX_MESSAGE_BYTES: Final = 64 * 2**20
+"""Above the bodies that Envoy keeps (`per_connection_buffer_limit_bytes`): it answers those 413."""
+
 
 @contextlib.asynccontextmanager
 async def serve_envoy(agent: Agent) -> AsyncIterator[int]:
@@ -22,7 +26,7 @@ async def serve_envoy(agent: Agent) -> AsyncIterator[int]:
         RuntimeError: the address is taken.
     """
     settings = agent.settings
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
     server.add_generic_rpc_handlers(
         (
             RouteDiscovery(agent, cluster=settings.envoy_cluster).handler(),

@@ -1,8 +1,12 @@
 """ext_proc: admits calls on their way in, and settles the holds from the answers on their way out.
 
 Envoy asks with one filter that it waits for (`change.py`), and tells with a second one in
-observability mode: of that it sends copies and waits for nothing. A stream that ends before the
+observability mode: of that it sends copies and waits for nothing. A call is settled when its
+answer is whole: Envoy keeps its side open for seconds after that. A stream that ends before the
 answer does (the client left) settles as unknown, charged in full until a trace proves less.
+
+Envoy answers itself, with 503, when the connection broke after the call was sent: the model may
+have run, and be billed. Only a few of its reasons say that nothing was sent.
 """
 
 import zlib
@@ -10,16 +14,28 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
+import msgspec
 
 from controlplane.agent.envoy import messages_pb2 as wire
 from controlplane.agent.envoy.change import CallChanger
 from controlplane.agent.envoy.routes import HOLD_HEADER
 from controlplane.agent.http_answer import UsageReader, broken, ending_of
+from controlplane.agent.http_request import ANY_ZLIB
+from controlplane.agent.outcome import SERVER_ERRORS
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settle import Ending
 
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
-_ANY_ZLIB: Final = 32 + zlib.MAX_WBITS
+ATTRIBUTES: Final = "envoy.filters.http.ext_proc"
+CODE_DETAILS: Final = "response.code_details"
+VIA_UPSTREAM: Final = "via_upstream"
+SERVICE_TIME: Final = "x-envoy-upstream-service-time"
+"""On answers of the upstream, and on no other."""
+NEVER_SENT: Final = (
+    *("no_healthy_upstream", "cluster_not_found", "maintenance_mode"),
+    *("connection_failure", "connection_timeout", "overflow"),
+)
+"""In `response.code_details` of Envoy's own answers: before a byte of the request was sent."""
 
 Context = grpc.aio.ServicerContext[wire.ProcessingRequest, wire.ProcessingResponse]
 
@@ -50,6 +66,8 @@ class CallProcessor:
                 kind = request.WhichOneof("request") or ""
                 if request.observability_mode:
                     watched.take(kind, request)
+                    if watched.is_whole:
+                        self._settle(watched)
                 elif kind:
                     headers = headers_of(request.request_headers)
                     yield await changer.answer(kind, request, headers)
@@ -62,6 +80,7 @@ class CallProcessor:
             self._agent.settle(watched.hold_id, ending)
         if watched.slot:
             self._agent.release(watched.slot, ending)
+        watched.hold_id = watched.slot = ""
 
 
 class _Watched:
@@ -70,46 +89,69 @@ class _Watched:
     def __init__(self) -> None:
         self.hold_id = ""
         self.slot = ""
+        self.is_whole = False
         self._status: int | None = None
+        self._details = ""
         self._reader = UsageReader(is_events=False)
+        self._is_events = False
         self._inflate: Any = None  # a zlib decompressor: its type has no public name
-        self._is_whole = False
 
     def take(self, kind: str, request: wire.ProcessingRequest) -> None:
         if kind == "request_headers":
             held = headers_of(request.request_headers).get(HOLD_HEADER, "")
             self.hold_id, _, self.slot = held.partition("/")
+        elif not (self.hold_id or self.slot):
+            return  # nothing waits for it
         elif kind == "response_headers":
-            self._answered(request.response_headers)
+            self._answered(request.response_headers, _details_of(request))
         elif kind == "response_body":
-            data = request.response_body.body
-            self._reader.feed(self._inflate.decompress(data) if self._inflate else data)
+            self._read(request.response_body.body)
             if request.response_body.end_of_stream:
                 self._end()
         elif kind == "response_trailers":
             self._end()
 
-    def _answered(self, said: wire.HttpHeaders) -> None:
+    def _answered(self, said: wire.HttpHeaders, details: str) -> None:
         headers = headers_of(said)
         status = headers.get(":status", "")
         self._status = int(status) if status.isdigit() else None
-        is_events = headers.get("content-type", "").startswith("text/event-stream")
-        self._reader = UsageReader(is_events=is_events)
+        self._details = details or (VIA_UPSTREAM if SERVICE_TIME in headers else "")
+        self._is_events = headers.get("content-type", "").startswith("text/event-stream")
+        self._reader = UsageReader(is_events=self._is_events)
         if headers.get("content-encoding") in {"gzip", "deflate"}:
-            self._inflate = zlib.decompressobj(_ANY_ZLIB)
+            self._inflate = zlib.decompressobj(ANY_ZLIB)
         if said.end_of_stream:
             self._end()
 
+    def _read(self, data: bytes) -> None:
+        try:
+            self._reader.feed(self._inflate.decompress(data) if self._inflate else data)
+        except zlib.error:
+            self._inflate = None  # not what its head says: the usage stays unknown
+
     def _end(self) -> None:
-        if not self._is_whole:
-            self._reader.end()
-        self._is_whole = True
+        self._reader.end()
+        self.is_whole = True
 
     def ending(self, agent: Agent) -> Ending:
         now = agent.clock.now()
         if self._status is None:
             return broken(now, was_sent=True, kind="other")
-        return ending_of(self._status, self._reader, ended_at=now, is_whole=self._is_whole)
+        if not self.is_whole and not self._is_events:
+            self._reader.end()  # Envoy may end without a word; an object that closes is whole
+            self.is_whole = self._reader.usage() is not None
+        ending = ending_of(self._status, self._reader, ended_at=now, is_whole=self.is_whole)
+        if self._details == VIA_UPSTREAM or self._status not in SERVER_ERRORS:
+            return ending
+        if any(reason in self._details for reason in NEVER_SENT):
+            return msgspec.structs.replace(ending, usage={}, was_sent=False)
+        return msgspec.structs.replace(ending, usage=None)
+
+
+def _details_of(request: wire.ProcessingRequest) -> str:
+    """Return why Envoy answers so, where its filter is told to say it."""
+    said = request.attributes.get(ATTRIBUTES)
+    return said.fields[CODE_DETAILS].string_value if said else ""
 
 
 def headers_of(said: wire.HttpHeaders) -> dict[str, str]:
