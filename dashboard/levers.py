@@ -40,6 +40,11 @@ def what_if(asked: Filters, meta: Mapping[str, Any]) -> None:
         st.dataframe(
             shown, hide_index=True, column_config=tables.whole_numbers(shown), alt=say("what_if")
         )
+        if found["latency"]:
+            titles = {key: say(f"column_{key}") for key in savings.LATENCY_COLUMNS}
+            measured = savings.latency_rows(found, titles, say)
+            st.dataframe(measured, hide_index=True, alt=say("what_if_latency"))
+        st.caption(say("what_if_latency"))
         if found["policy_draft"]:
             st.markdown(say("policy_draft"), help=say("policy_draft_help"))
             st.code(found["policy_draft"], language="yaml")

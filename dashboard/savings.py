@@ -17,6 +17,7 @@ CACHE_COLUMNS: Final = (
 )
 CACHE_GROUPS: Final = ("model", "team")
 FEATURE_COLUMNS: Final = ("feature", "calls", "was", "would_be", "moved", "not_compared")
+LATENCY_COLUMNS: Final = ("tenant", "model", "recorded_ms", "other_ms", "moved_ms")
 DEFAULT_CACHED_PERCENT: Final = 80
 DEFAULT_CONTEXT: Final = 8_000
 MAX_LINES: Final = 5
@@ -130,6 +131,32 @@ def feature_rows(found: Mapping[str, Any], names: Mapping[str, str]) -> pa.Table
         "not_compared": [row["not_compared"] for row in rows],
     }
     return pa.table({names[key]: values for key, values in shown.items()})
+
+
+def latency_rows(found: Mapping[str, Any], names: Mapping[str, str], say: Say) -> pa.Table:
+    """Turn what was measured of latency into the table that is shown; a dash is what is not known."""
+    rows = found["latency"]
+    shown: dict[str, list[Any]] = {
+        "tenant": [row["tenant"] for row in rows],
+        "model": [f"{row['model'] or spoken.UNKNOWN} · {row['operation']}" for row in rows],
+        "recorded_ms": [_ranks(row["recorded"], say) for row in rows],
+        "other_ms": [_ranks(row["other"], say) for row in rows],
+        "moved_ms": [_moved_ms(row) for row in rows],
+    }
+    return pa.table({names[key]: values for key, values in shown.items()})
+
+
+def _ranks(told: Mapping[str, Any] | None, say: Say) -> str:
+    if told is None:
+        return spoken.UNKNOWN
+    ranks = {name: f"{told[f'{name}_ms']:,.0f}" for name in ("p50", "p95")}
+    return say("latency_ranks", calls=spoken.count(told["calls"]), **ranks)
+
+
+def _moved_ms(row: Mapping[str, Any]) -> str:
+    if row["other"] is None:
+        return spoken.UNKNOWN
+    return " / ".join(f"{row[f'{name}_change_ms']:+,.0f} ms" for name in ("p50", "p95"))
 
 
 def commitment_lines(rows: Sequence[Mapping[str, Any]], say: Say) -> list[str]:

@@ -92,7 +92,27 @@ def compared(answer: Mapping[str, Any]) -> str:
     for row in answer["rows"]:
         table.add_row(*(str(row[name]) for name in names))
     total = f"${answer['old_usd']} → ${answer['new_usd']}: ${answer['moved_usd']} moved"
-    return _drawn(table, total, *answer["formula"], answer["assumption"])
+    return _drawn(table, total, *_latencies(answer), *answer["formula"], answer["assumption"])
+
+
+def _latencies(answer: Mapping[str, Any]) -> list[str]:
+    """Say a line a tenant, model and operation of what was measured, or why nothing was."""
+    if answer["latency_reason"]:
+        return [f"latency: {answer['latency_reason']}"]
+    lines = []
+    for row in answer["latency"]:
+        said = (
+            f"latency, {row['tenant']} {row['model']} {row['operation']}: {_ranks(row['recorded'])}"
+        )
+        if row["other"]:
+            lines.append(f"{said} → {_ranks(row['other'])}")
+        else:
+            lines.append(f"{said} → unknown: {row['reason']}")
+    return lines
+
+
+def _ranks(told: Mapping[str, Any]) -> str:
+    return f"p50 {told['p50_ms']:,.0f} ms, p95 {told['p95_ms']:,.0f} ms of {told['calls']} calls"
 
 
 def verification(result: Verification) -> str:

@@ -81,12 +81,19 @@ class LimitExceededError(ControlPlaneError):
     code = "limit_exceeded"
     http_status = 413
 
-    def __init__(self, limit: str, allowed: int, seen: int | None = None) -> None:
+    def __init__(
+        self,
+        limit: str,
+        allowed: int,
+        seen: int | None = None,
+        *,
+        hint: str = "Send less at once or raise the limit",
+    ) -> None:
         self.limit = limit
         self.allowed = allowed
         self.seen = seen
         got = "" if seen is None else f", got {seen}"
-        super().__init__(f"{limit}: at most {allowed}{got}. Send less at once or raise the limit")
+        super().__init__(f"{limit}: at most {allowed}{got}. {hint}")
 
 
 class RateLimitedError(ControlPlaneError):

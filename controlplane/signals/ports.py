@@ -125,6 +125,15 @@ class SpanReader(Protocol):
         """
         ...
 
+    def durations(self, query: CostQuery) -> pa.Table:
+        """Answer how long successful calls took, by the query's groups; granularity is ignored.
+
+        Columns: the group-by columns, calls, p50_us and p95_us (int64): by nearest rank, the
+        shortest duration that 50 and 95 % of the calls do not exceed. Calls of no duration are
+        left out. Rows are ordered by the groups, NULL last.
+        """
+        ...
+
     def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """Answer `model`, `bin`, `calls`: output tokens of successful calls on a log grid.
 

@@ -4,6 +4,7 @@ A stage is a function from table to table; each section below names the stage th
 NULL is "not said" or "not known"; no column uses 0 or '' for that unless it says so.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pyarrow as pa
@@ -178,3 +179,10 @@ DUPLICATES: Final[list["pa.Field[Any]"]] = [
 ]
 DUPLICATES_SCHEMA: Final = pa.schema(DUPLICATES)
 """Reports that do not bill, summed by who made them and who bills instead."""
+
+
+def durations_schema(group_by: Iterable[str]) -> pa.Schema:
+    """Return the schema of `SpanReader.durations`."""
+    groups: list[pa.Field[Any]] = [pa.field(name, pa.string()) for name in group_by]
+    numbers = [pa.field(name, pa.int64(), nullable=False) for name in ("calls", "p50_us", "p95_us")]
+    return pa.schema([*groups, *numbers])

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec.yaml
 
+from controlplane.bootstrap.text import compared
 from controlplane.policy.compile import compile_policy
 from controlplane.policy.document import Downgrade
 from controlplane.policy.rules import read_rules
@@ -24,6 +25,15 @@ def test_the_callers_calls_are_compared_and_the_formula_said(api: Any, acme: str
     assert body["calls"] + body["not_compared"] == 6
     assert any("gpt-4o" in line for line in body["formula"])
     assert "house@1" == body["price_book_version"].partition("+")[0]
+    (moving,) = body["latency"]
+    assert ("acme", 1, 5, None) == (
+        moving["tenant"], moving["recorded"]["calls"], moving["other"]["calls"], moving["reason"]
+    )  # fmt: skip
+    assert f"p95 {moving['other']['p95_ms']:,.0f} ms of 5 calls" in compared(body)
+    nobodys = {**BODY, "scenario": {"model": "no-such-model"}}
+    with api.client(acme) as client:
+        said = compared(client.post("/api/v1/what-if", json=nobodys).json())
+    assert "unknown: no successful call of the other model" in said
 
 
 def test_calls_are_filtered_and_the_switch_is_drafted(api: Any, acme: str) -> None:

@@ -145,7 +145,7 @@ def what_if_answer(scenario: dict[str, Any]) -> dict[str, Any]:
     money = {"old_usd": "10", "new_usd": "9", "moved_usd": "-1"}
     answer: dict[str, Any] = {
         **told, **money, "calls": 90, "not_compared": 10, "compared_ratio": 0.9,
-        "policy_draft": None,
+        "policy_draft": None, "latency": [], "latency_reason": "no other model",
     }  # fmt: skip
     if scenario.get("service_tier"):
         return {**answer, "calls": 0, "not_compared": 100, "compared_ratio": 0.0}
@@ -156,7 +156,16 @@ def what_if_answer(scenario: dict[str, Any]) -> dict[str, Any]:
             {"feature": None, "calls": 0, "not_compared": 10, "old_usd": "0", "new_usd": "0",
              "moved_usd": "0"},
         ]  # fmt: skip
-        return {**answer, **moved, "features": features, "policy_draft": "rules:\n- id: switch\n"}
+        who = {"tenant": "acme", "provider": "openai", "operation": "chat"}
+        took = {"calls": 1_090, "p50_ms": 2_400.0, "p95_ms": 9_100.0}
+        latency = [
+            {**who, "model": "gpt-5", "recorded": took, "reason": None, "p50_change_ms": -1_500.0,
+             "other": {"calls": 40, "p50_ms": 900.0, "p95_ms": 9_200.0}, "p95_change_ms": 100.0},
+            {**who, "model": "gpt-5", "tenant": "globex", "recorded": took, "reason": "no call",
+             "other": None, "p50_change_ms": None, "p95_change_ms": None},
+        ]  # fmt: skip
+        draft = {"policy_draft": "rules:\n- id: switch\n", "latency": latency}
+        return {**answer, **moved, **draft, "features": features, "latency_reason": None}
     return answer
 
 

@@ -54,7 +54,14 @@ def test_a_switch_is_asked_of_the_api_with_the_pages_filters(api: Any, open_page
     assert ({"team": ["support"]}, []) == (body["filters"], body["tenants"])
     said = words(app)
     assert "$10.00 would have been $8.00: -$2.00. Confidence: 90 % of the calls" in said
-    assert "latency and the quality of its answers are not known" in said
+    assert "The quality of the other model's answers is not known" in said
+    latency = app.dataframe[2].value
+    assert [
+        ("acme", "p50 900 · p95 9,200 ms (40 calls)", "-1,500 ms / +100 ms"), ("globex", DASH, DASH)
+    ] == list(
+        zip(*(latency[k] for k in ("Tenant", "The other model took", "Change, p50 / p95")), strict=True)
+    )  # fmt: skip
+    assert "They were not the same requests" in said
     features = app.dataframe[1].value
     assert [("answer", "-$2.00"), ("unattributed", DASH)] == list(
         zip(features["Feature"], features["Moved"], strict=True)

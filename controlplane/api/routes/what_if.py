@@ -1,6 +1,6 @@
 """What recorded calls would have cost with another model, tier, cache or context."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -10,26 +10,24 @@ from litestar.params import JSONBody
 
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.params import MAX_FILTER_VALUES, UNATTRIBUTED
+from controlplane.api.routes.replay import same_model
 from controlplane.auth.roles import Scope
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import divide_half_even, format_usd
+from controlplane.pipelines.what_if import LatencyChange, compare
 from controlplane.policy.draft import switch_draft
 from controlplane.pricing.price_book import PriceBook
-from controlplane.pricing.what_if import (
-    KEYS,
-    Scenario,
-    WhatIfGroup,
-    check_scenario,
-    merged,
-    what_if,
-)
+from controlplane.pricing.what_if import Scenario, WhatIfGroup, check_scenario, merged
 from controlplane.signals.queries import CallQuery
 from controlplane.usage.dimensions import dimension
 
 MAX_DAYS = 93
 TOP_FEATURES = 10
-ASSUMPTION = "the same calls with the same usage: another model's answers may be longer or shorter"
+ASSUMPTION = (
+    "the same calls with the same usage: another model's answers may be longer or shorter; latency is"
+    " that of calls which either model really served, and those were not the same"
+)
 
 
 class WhatIfIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +87,10 @@ class WhatIfView(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[WhatIfRow]
     features: list[WhatIfFeature]
     """Those whose cost moves most."""
+    latency: tuple[LatencyChange, ...]
+    """What is recorded of the calls that would move, and of the other model, tenant by tenant."""
+    latency_reason: str | None
+    """Why nothing is said of latency."""
     policy_draft: str | None
     """Rules in shadow that would switch these calls to the model, as YAML; null where none can."""
 
@@ -99,7 +101,7 @@ class WhatIfController(Controller):
     path = "/api/v1/what-if"
     tags: Sequence[str] | None = ("prices",)
 
-    @post("/", **needs(Scope.COSTS_READ), status_code=200, sync_to_thread=True)
+    @post("/", **needs(Scope.COSTS_READ, 413), status_code=200, sync_to_thread=True)
     def compare(
         self, request: ApiRequest, data: JSONBody[WhatIfIn], services: Injected
     ) -> WhatIfView:
@@ -110,7 +112,14 @@ class WhatIfController(Controller):
         book = services.prices.current()
         filters = _filters(data)
         query = CallQuery(tenants=tenants, window=window, filters=filters)
-        groups = what_if(services.reader.call_batches(query), data.scenario, book, by=KEYS)
+        found = compare(
+            services.reader,
+            book,
+            query,
+            scenario=data.scenario,
+            is_same=same_model(services.prices),
+        )
+        groups = found.groups
         old, new = (sum(getattr(g, name) for g in groups) for name in ("old_nusd", "new_nusd"))
         calls, left_out = (
             sum(getattr(g, name) for g in groups) for name in ("calls", "not_compared")
@@ -130,6 +139,8 @@ class WhatIfController(Controller):
             compared_ratio=_ratio(calls, calls + left_out),
             rows=[_row(group) for group in merged(groups, ("tenant", "model"))],
             features=_features(groups),
+            latency=found.latency,
+            latency_reason=found.latency_reason,
             policy_draft=_draft(data, filters, book),
         )
 
@@ -164,7 +175,7 @@ def _draft(
     return None if draft is None else msgspec.yaml.encode(draft).decode()
 
 
-def _features(groups: list[WhatIfGroup]) -> list[WhatIfFeature]:
+def _features(groups: Iterable[WhatIfGroup]) -> list[WhatIfFeature]:
     found = merged(groups, ("feature",))
     found.sort(key=lambda one: (-abs(one.new_nusd - one.old_nusd), one.feature or ""))
     return [

@@ -1,7 +1,7 @@
 """Histograms counted call by call: what the engines must answer."""
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from math import floor, log
 from typing import Any, Final
@@ -9,6 +9,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from controlplane.signals.queries import LATENCY_BOUNDS_US, CostQuery
+from controlplane.signals.schema import durations_schema
 from controlplane.usage.dimensions import dimension
 
 Row = dict[str, Any]
@@ -33,12 +34,7 @@ def count_latencies(calls: Iterable[Row], query: CostQuery) -> pa.Table:
     counts: Counter[tuple[str | None, str | None, int]] = Counter()
     sums: Counter[tuple[str | None, str | None, int]] = Counter()
     for row in calls:
-        wanted = (dimension(name).value_of(row) in values for name, values in query.filters.items())
-        if (
-            row["tenant"] in query.tenants
-            and query.window.contains(row["start_time"])
-            and all(wanted)
-        ):
+        if _is_wanted(row, query):
             bucket = bisect_left(LATENCY_BOUNDS_US, row["duration_us"])
             key = (dimension("model").value_of(row), row["operation"], bucket)
             counts[key] += 1
@@ -47,6 +43,30 @@ def count_latencies(calls: Iterable[Row], query: CostQuery) -> pa.Table:
         dict(zip(LATENCIES.names, (*key, counts[key], sums[key]), strict=True)) for key in counts
     ]
     return pa.Table.from_pylist(_ordered(rows), schema=LATENCIES)
+
+
+def rank_durations(calls: Iterable[Row], query: CostQuery) -> pa.Table:
+    """Answer `SpanReader.durations`."""
+    found: dict[tuple[str | None, ...], list[int]] = defaultdict(list)
+    for row in calls:
+        if _is_wanted(row, query) and row["status"] == "ok" and row["duration_us"] > 0:
+            key = tuple(dimension(name).value_of(row) for name in query.group_by)
+            found[key].append(row["duration_us"])
+    rows = []
+    for key, durations in found.items():
+        said = {"calls": len(durations)}
+        for rank in (50, 95):
+            place = -(-rank * len(durations) // 100) - 1
+            said[f"p{rank}_us"] = sorted(durations)[place]
+        rows.append({**dict(zip(query.group_by, key, strict=True)), **said})
+    return pa.Table.from_pylist(_ordered(rows), schema=durations_schema(query.group_by))
+
+
+def _is_wanted(row: Row, query: CostQuery) -> bool:
+    wanted = (dimension(name).value_of(row) in values for name, values in query.filters.items())
+    return (
+        row["tenant"] in query.tenants and query.window.contains(row["start_time"]) and all(wanted)
+    )
 
 
 def count_lengths(calls: Iterable[Row]) -> pa.Table:

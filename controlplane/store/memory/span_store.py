@@ -43,7 +43,7 @@ from controlplane.signals.schema import (
 from controlplane.store.memory.cost_sums import sum_costs
 from controlplane.store.memory.duplicate_sums import sum_duplicates
 from controlplane.store.memory.erasure import bury, forget, is_of
-from controlplane.store.memory.histograms import count_latencies, count_lengths
+from controlplane.store.memory.histograms import count_latencies, count_lengths, rank_durations
 from controlplane.usage.cost_plan import plan_repeats
 from controlplane.usage.dimensions import dimension
 from controlplane.usage.shared_costs import share_costs
@@ -323,6 +323,10 @@ class MemorySpanStore:
     def latencies(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.latencies`."""
         return count_latencies(self._calls.values(), query)
+
+    def durations(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.durations`."""
+        return rank_durations(self._calls.values(), query)
 
     def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """See `SpanReader.output_lengths`."""

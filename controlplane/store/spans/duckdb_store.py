@@ -130,6 +130,10 @@ class DuckDbSpanStore:
         """See `SpanReader.latencies`."""
         return self._reader.latencies(query)
 
+    def durations(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.durations`."""
+        return self._reader.durations(query)
+
     def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """See `SpanReader.output_lengths`."""
         return self._reader.output_lengths(tenants, window)

@@ -1,4 +1,4 @@
-"""Histograms over calls: durations per model and operation, output lengths per model."""
+"""How long calls took and what they wrote: histograms, and ranks of durations."""
 
 from typing import Any, Final
 
@@ -7,6 +7,8 @@ import pyarrow as pa
 
 from controlplane.core.calendar import Window
 from controlplane.signals.queries import LATENCY_BOUNDS_US, CostQuery
+from controlplane.signals.schema import durations_schema
+from controlplane.store.spans.cube import value_of
 from controlplane.store.spans.database import read_sql
 from controlplane.store.spans.filters import filter_sql
 from controlplane.usage.dimensions import dimension
@@ -38,6 +40,21 @@ def latency_histogram(connection: duckdb.DuckDBPyConnection, query: CostQuery) -
     pairs = [(dimension(name), values) for name, values in query.filters.items()]
     sql = read_sql("latencies").format(filters=filter_sql(pairs, parameters))
     return connection.execute(sql, parameters).to_arrow_table().cast(LATENCIES_SCHEMA)
+
+
+def duration_ranks(connection: duckdb.DuckDBPyConnection, query: CostQuery) -> pa.Table:
+    """Answer `SpanReader.durations`."""
+    parameters: dict[str, Any] = {
+        "tenants": list(query.tenants),
+        "start": query.window.start,
+        "end": query.window.end,
+    }
+    pairs = [(dimension(name), values) for name, values in query.filters.items()]
+    groups = "".join(f"{value_of(dimension(name))} AS {name}, " for name in query.group_by)
+    sql = read_sql("durations").format(groups=groups, filters=filter_sql(pairs, parameters))
+    return (
+        connection.execute(sql, parameters).to_arrow_table().cast(durations_schema(query.group_by))
+    )
 
 
 def length_histogram(

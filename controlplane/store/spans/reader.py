@@ -23,7 +23,7 @@ from controlplane.store.spans.correction_sql import CORRECTION_SIDES, CORRECTION
 from controlplane.store.spans.cost_answer import cost_answer, repeated_answer
 from controlplane.store.spans.database import SpanDatabase, read_sql
 from controlplane.store.spans.filters import filter_sql
-from controlplane.store.spans.histograms import latency_histogram, length_histogram
+from controlplane.store.spans.histograms import duration_ranks, latency_histogram, length_histogram
 from controlplane.store.spans.rows import from_rows
 from controlplane.usage.cost_plan import plan_costs, plan_repeats
 from controlplane.usage.dimensions import dimension
@@ -198,6 +198,11 @@ class SpanTableReader:
         """See `SpanReader.latencies`."""
         with self._database.reading() as connection:
             return latency_histogram(connection, query)
+
+    def durations(self, query: CostQuery) -> pa.Table:
+        """See `SpanReader.durations`."""
+        with self._database.reading() as connection:
+            return duration_ranks(connection, query)
 
     def output_lengths(self, tenants: tuple[str, ...], window: Window) -> pa.Table:
         """See `SpanReader.output_lengths`."""
