@@ -218,10 +218,11 @@ class NodeApi:
         return 200, JSON, msgspec.json.encode(said)
 
     def health(self) -> Answer:
-        """Say how the agent is: 503 while there is no policy to act on."""
+        """Say how the agent is: 503 while there is no policy to act on, degraded with a late one."""
         status = self._agent.status()
         is_ready = self._agent.puller.applied is not None
-        said = {"status": "healthy" if is_ready else "unhealthy", **status}
+        healthy = "degraded" if self._agent.is_policy_late else "healthy"
+        said = {"status": healthy if is_ready else "unhealthy", **status}
         return 200 if is_ready else 503, JSON, msgspec.json.encode(said)
 
     def metrics(self) -> Answer:
@@ -229,7 +230,7 @@ class NodeApi:
         status = self._agent.status()
         refusals = status.pop("refusals")
         lines = [
-            f"controlplane_agent_{name} {value}"
+            f"controlplane_agent_{name} {+value}"  # a flag is 0 or 1
             for name, value in status.items()
             if isinstance(value, int | float)
         ]

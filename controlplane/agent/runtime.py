@@ -216,6 +216,15 @@ class Agent:
         applied = self.puller.applied
         return applied.document.tenant if applied else ""
 
+    @property
+    def is_policy_late(self) -> bool:
+        """Whether the server has not confirmed the policy for as long as the policy itself bears."""
+        applied = self.puller.applied
+        if applied is None:
+            return True
+        age_seconds = applied.confirmed.seconds_until(Instant.of(self.clock))
+        return age_seconds > applied.document.on_stale.warn_after_seconds
+
     def status(self) -> dict[str, object]:
         """Return what an operator would ask: which policy, how old, what is open."""
         applied = self.puller.applied
@@ -225,6 +234,7 @@ class Agent:
             "confirmed_seconds_ago": round(applied.confirmed.seconds_until(now), 1)
             if applied
             else None,
+            "policy_late": self.is_policy_late,
             "unsettled_holds": self.holder.queue.unsettled,
             "pending_settles": self.holder.queue.pending,
             "leases": len(self.holder.book.leases),

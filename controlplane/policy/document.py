@@ -265,6 +265,7 @@ class OnStale(Closed, frozen=True, kw_only=True):
     """When a document stops being good enough to act on."""
 
     warn_after_seconds: int = 30
+    """An agent whose document was last confirmed longer ago says that it is degraded."""
     dead_after_seconds: int = 900
     mode: StaleMode = StaleMode.PESSIMISTIC
 

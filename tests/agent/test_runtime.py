@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from typing_extensions import override
 
 from controlplane.agent.bounds import bound_request
 from controlplane.agent.clock import AgentClock
 from controlplane.agent.main import build_agent
+from controlplane.agent.node_api import NodeApi
 from controlplane.agent.runtime import Agent, Surroundings
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending
@@ -306,6 +308,32 @@ def test_a_stale_policy_does_not_spend_a_hard_budget(
             await agent.admit(_request("a"))
         assert "policy_stale" == refused.value.refusal.code
         assert (await agent.admit(_request("b"))).hold_id is None
+        await agent.stop()
+
+    asyncio.run(main())
+
+
+def test_a_policy_that_nobody_confirms_is_late_before_it_is_too_old(
+    control_plane: Any, make_settings: Make
+) -> None:
+    """An operator sees it while calls still go through; a confirmation ends it."""
+    control_plane.publish(on_stale={"warn_after_seconds": 20, "dead_after_seconds": 60})
+    clock = FakeClock(datetime.now(UTC))
+    settings = make_settings(control_plane)
+
+    async def main() -> None:
+        verify = Verifier(settings.policy_keys).verify
+        agent = Agent(settings, clock=clock, ids=SequentialIds(), verify=verify)
+        assert agent.status()["policy_late"]
+        await agent.puller.poll(0.0)
+        clock.advance(20)
+        assert not agent.status()["policy_late"]
+        clock.advance(1)
+        told = msgspec.json.decode(NodeApi(agent).health()[2])
+        assert ("degraded", True) == (told["status"], told["policy_late"])
+        assert b"controlplane_agent_policy_late 1\n" in NodeApi(agent).metrics()[2]
+        await agent.puller.poll(0.0)
+        assert b"controlplane_agent_policy_late 0\n" in NodeApi(agent).metrics()[2]
         await agent.stop()
 
     asyncio.run(main())
