@@ -25,6 +25,16 @@ def redacted(text: str, *rules: RedactionRule, built_in: bool = True) -> str:
         ("call +49 30 901820 or (555) 123-4567", "call [phone] or [phone]"),
         (f"key sk-ant-api03-{'Ab1' * 9} end", "key [api_key] end"),
         ("AKIAIOSFODNN7EXAMPLE", "[api_key]"),
+        (f"ghp_{'a1' * 18} github_pat_{'a1' * 11}", "[api_key] [api_key]"),
+        (f"xoxb-{'12' * 6}-ab hf_{'Ab' * 17} glpat-{'x_' * 10}", "[api_key] [api_key] [api_key]"),
+        (f"AIza{'Sy' * 17}Q, ASIA{'A1' * 8}", "[api_key], [api_key]"),
+        (f"bearer eyJ{'hb' * 9}.eyJ{'zd' * 9}.{'Sf' * 20}", "bearer [token]"),
+        (
+            f"-----BEGIN EC PRIVATE KEY-----\n{'MHc' * 30}\n-----END EC PRIVATE KEY-----",
+            "[private_key]-----END EC PRIVATE KEY-----",
+        ),
+        (f"our own: cp_ingest_01hf2k_{'0f' * 32}.", "our own: [api_key]."),
+        ("0000 0000 0000 0000", None),  # passes Luhn, and is nobody's
         ("1137 tokens in 61.5 seconds, gpt-4o-2024-08-06", None),
         ("The answer is 42.", None),
     ],

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from controlplane.core.errors import PolicyError
@@ -65,6 +66,15 @@ def test_wrong_sets_change_nothing(ring: KeyRing, wrong: SignedKeySet, word: str
     with pytest.raises(PolicyError, match=word):
         ring.accept(wrong)
     assert (True, False) == (trusts(ring, OLD), trusts(ring, NEW))
+
+
+def test_a_revoked_key_is_not_trusted_where_a_set_lists_it_all_the_same(ring: KeyRing) -> None:
+    """We sign no such set, and another writer's may say both: then no wins."""
+    listed = {**OLD.pinned, **NEW.pinned}
+    both = KeySet(version=1, instance="i", issued_at=NOW, keys=listed, revoked=(OLD.kid,))
+    body = msgspec.json.encode(both)
+    assert ring.accept(SignedKeySet(1, body, ROOT.sign(body)))
+    assert (False, True) == (trusts(ring, OLD), trusts(ring, NEW))
 
 
 def test_set_that_contradicts_itself_is_not_signed() -> None:
