@@ -50,7 +50,6 @@ RULES: Final = (
     BurnRule(timedelta(hours=6), 50, Severity.TICKET),
     BurnRule(timedelta(hours=2), 4, Severity.PAGE, least_factor=1.5, min_calls=60, is_surge=True),
 )
-LONGEST: Final = max(rule.window for rule in RULES)
 USUAL_AFTER: Final = (timedelta(days=7), timedelta(days=14))
 """What was spent at this time of the week in each of these is usual, where it was in both."""
 

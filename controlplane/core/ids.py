@@ -4,13 +4,6 @@ from typing import NewType, Protocol
 
 TenantId = NewType("TenantId", str)
 DomainId = NewType("DomainId", str)
-KeyId = NewType("KeyId", str)
-BatchId = NewType("BatchId", str)
-CallId = NewType("CallId", str)
-BudgetId = NewType("BudgetId", str)
-LeaseId = NewType("LeaseId", str)
-HoldId = NewType("HoldId", str)
-PriceId = NewType("PriceId", str)
 
 DEFAULT_TENANT = TenantId("default")
 DEFAULT_DOMAIN = DomainId("default")

@@ -7,11 +7,7 @@ repository). Spellings that only one producer uses live with its dialect, not he
 from typing import Final
 
 SERVICE_NAME: Final = "service.name"
-DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
-DEPLOYMENT_ENVIRONMENT_OLD: Final = "deployment.environment"
-CLOUD_REGION: Final = "cloud.region"
 USER_ID: Final = "user.id"
-SESSION_ID: Final = "session.id"
 ERROR_TYPE: Final = "error.type"
 HTTP_STATUS: Final = "http.response.status_code"
 

@@ -31,7 +31,6 @@ from controlplane.agent.ticket import RefusedError, Ticket
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 PERMISSION_DENIED: Final = 7
 UNPROCESSABLE: Final = 422
-PROVIDER_HEADER: Final = "x-controlplane-provider"
 REQUEST_ID: Final = "x-request-id"
 
 Context = grpc.aio.ServicerContext[wire.CheckRequest, wire.CheckResponse]

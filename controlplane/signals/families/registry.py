@@ -13,8 +13,6 @@ from controlplane.signals.families.vllm import VLLM
 from controlplane.signals.meanings import Family, Meaning, Series
 
 FAMILIES: Final = (VLLM, SGLANG, TGI, TRITON, DCGM, LITELLM, GEN_AI)
-BY_ENGINE: Final[dict[str, Family]] = {family.engine: family for family in FAMILIES}
-"""What a scrape target may be named as; `gen_ai` is any program with these metrics."""
 
 
 def plain(name: str) -> str:

@@ -1,7 +1,6 @@
 """API keys: made once, stored as a keyed hash, resolved to a principal or an ingest sender."""
 
 import contextlib
-import hmac
 import threading
 from datetime import datetime, timedelta
 from typing import Final, cast
@@ -9,7 +8,14 @@ from typing import Final, cast
 import msgspec
 from sqlalchemy import Engine, Row, insert, select, update
 
-from controlplane.auth.api_key import KeyText, ParsedKey, hash_secret, new_key, parse_key
+from controlplane.auth.api_key import (
+    KeyText,
+    ParsedKey,
+    hash_secret,
+    new_key,
+    parse_key,
+    verify_secret,
+)
 from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import Role, Scope, scopes_of
 from controlplane.core.errors import (
@@ -197,7 +203,7 @@ class KeyRepository:
         with reading(self._engine) as connection:
             row = connection.execute(select(api_key).where(api_key.c.id == claimed.key_id)).first()
         stored = row.secret_hash if row is not None else self._absent
-        right = hmac.compare_digest(hash_secret(claimed.secret, self._pepper), stored)
+        right = verify_secret(claimed.secret, stored, self._pepper)
         if row is None or not right or row.kind != claimed.kind.value:
             raise AuthenticationError("unknown_key", "Check the key, or ask for a new one")
         return from_row(row)
