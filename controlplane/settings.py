@@ -96,6 +96,7 @@ class PolicySettings(_Section, frozen=True, kw_only=True):
     stage_seconds: Seconds = 30.0
     stage_max_seconds: Seconds = 300.0
     stage_min_calls: Positive = 20
+    velocity_seconds: Seconds = 2.0  # between looks at who spends too fast
     connects_per_second: Positive = 700  # new streams and polls after a restart
 
 

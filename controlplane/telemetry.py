@@ -142,6 +142,18 @@ POLICY_ROLLOUTS = Counter(
     ["state"],
     registry=REGISTRY,
 )
+VELOCITY_QUOTAS = Counter(
+    "controlplane_velocity_quotas_total",
+    "Quotas that began because a key or a user spent too fast.",
+    ["scope", "limit"],
+    registry=REGISTRY,
+)
+VELOCITY_LEFT_OUT = Gauge(
+    "controlplane_velocity_left_out",
+    "Keys and users above a limit of a scope without a quota: too many, or not to be told apart.",
+    ["scope"],
+    registry=REGISTRY,
+)
 LEDGER_RECOVERING = Gauge(
     "controlplane_ledger_recovering",
     "1 while the ledger was restored and grants nothing.",

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from controlplane.agent.refusal import Refusal
+from controlplane.policy.velocity import AUTOMATIC
 from controlplane.policy.wire import MAX_SYNC_ITEMS, CallCounts, RefusedCalls
 
 MAX_KINDS: Final = MAX_SYNC_ITEMS
@@ -30,8 +31,12 @@ class Tally:
         return CallCounts(admitted=self.admitted, refused=self.refused, errors=self.errors)
 
     def refuse(self, refusal: Refusal, *, tenant: str, now: datetime) -> None:
-        """Count a refused call, by what refused it: its budget, else its rule."""
-        self.refused += 1
+        """Count a refused call, by what refused it: its budget, else its rule.
+
+        What a quota refused that began by itself speaks against its subject, not against the rules
+        that a roll-out tries on this node.
+        """
+        self.refused += not (refusal.rule or "").startswith(AUTOMATIC)
         budget_id = refusal.budget.id if refusal.budget else ""
         hour = now.replace(minute=0, second=0, microsecond=0)
         kind = (hour, refusal.code, budget_id, refusal.rule or "", "" if budget_id else tenant)

@@ -44,6 +44,7 @@ from controlplane.api.routes.policy_changes import PolicyChangeController
 from controlplane.api.routes.price_imports import PriceImportController
 from controlplane.api.routes.prices import PriceController
 from controlplane.api.routes.quality import QualityController
+from controlplane.api.routes.quotas import QuotaController
 from controlplane.api.routes.reconciliations import ReconciliationController
 from controlplane.api.routes.refusals import RefusalController
 from controlplane.api.routes.replay import ReplayController
@@ -78,6 +79,7 @@ CONTROLLERS: Final[tuple[ControllerRouterHandler, ...]] = (
     OpenCostRootController,
     PolicyController,
     PolicyChangeController,
+    QuotaController,
     PriceController,
     PriceImportController,
     ContractController,

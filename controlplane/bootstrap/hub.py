@@ -35,9 +35,11 @@ from controlplane.bootstrap.price_books import LiveBook, open_book
 from controlplane.bootstrap.publishing import (
     KeyMaker,
     RateCards,
+    guard_velocity,
     move_canaries,
     price_settle,
     roll_out,
+    subject_names,
 )
 from controlplane.bootstrap.reconciling import uploaded_bills
 from controlplane.bootstrap.recording import content_rounds, recording_of
@@ -59,7 +61,9 @@ from controlplane.pipelines.post_ledger import LedgerPosting
 from controlplane.pipelines.publish import PublishTools, republish_due
 from controlplane.pipelines.settle import SettleOutcome, settle_tick
 from controlplane.pipelines.sync import SyncTools, sweep
+from controlplane.pipelines.watch import Sources
 from controlplane.policy.rollout import RolloutTerms
+from controlplane.policy.velocity import Quota
 from controlplane.pricing.price import repin, reprice
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
@@ -72,6 +76,7 @@ from controlplane.store.metadata.keys import KeyRepository
 from controlplane.store.metadata.ledger import LedgerRepository
 from controlplane.store.metadata.policies import PolicyRepository
 from controlplane.store.metadata.prices import PriceRepository
+from controlplane.store.metadata.quotas import QuotaRepository
 from controlplane.store.metadata.rerates import RerateRepository
 from controlplane.store.metadata.timeline import TimelineRepository
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
@@ -99,6 +104,7 @@ class Stores(msgspec.Struct, frozen=True, kw_only=True):
     alerts: AlertRepository
     gpu_pools: GpuPoolRepository
     finance: FinanceRepository
+    quotas: QuotaRepository
 
     def close(self) -> None:
         """Let go of the files."""
@@ -126,6 +132,7 @@ def open_stores(settings: Settings) -> Stores:
         alerts=AlertRepository(engine),
         gpu_pools=GpuPoolRepository(engine),
         finance=FinanceRepository(engine),
+        quotas=QuotaRepository(engine),
     )
 
 
@@ -142,6 +149,7 @@ def run(settings: Settings, *, supervised: bool) -> None:
         rate_card=RateCards(book),
         signer=signer,
         terms=rollout_terms(settings),
+        quotas=stores.quotas,
     )
     notice_restore(
         settings.data_dir,
@@ -321,6 +329,28 @@ def build_rounds(
             lambda: sweep(stores.ledger, terms=lease_terms(settings), now=CLOCK.now()),
             seconds=SWEEP_SECONDS,
         ),
+        *policy_rounds(settings, stores, publishing, published=published),
+        *watch_rounds(
+            settings,
+            lambda: Sources(stores.spans, stores.spans.signals, all_quotas(stores)),
+            stores.budgets,
+            alerts=stores.alerts,
+            clock=CLOCK,
+            ids=IDS,
+        ),
+    ]
+
+
+def policy_rounds(
+    settings: Settings,
+    stores: Stores,
+    publishing: PublishTools,
+    *,
+    published: Callable[[], None],
+) -> list[Rounds]:
+    """Return the workers that publish: what time changes, roll-outs, canaries, quotas."""
+    name_of = subject_names(secret_file(settings.secrets_dir / SUBJECT_KEY))
+    return [
         Rounds(
             "republish",
             lambda: republish_due(CLOCK.now(), tools=publishing),
@@ -338,10 +368,23 @@ def build_rounds(
             ),
             seconds=CANARY_SECONDS,
         ),
-        *watch_rounds(
-            settings, stores.spans, stores.budgets, alerts=stores.alerts, clock=CLOCK, ids=IDS
+        Rounds(
+            "velocity",
+            lambda: guard_velocity(
+                CLOCK.now(),
+                publishing=publishing,
+                reader=stores.spans,
+                name_of=name_of,
+                published=published,
+            ),
+            seconds=settings.policy.velocity_seconds,
         ),
     ]
+
+
+def all_quotas(stores: Stores) -> list[Quota]:
+    """Return the quotas of every scope."""
+    return [one for scope in stores.policies.scopes() for one in stores.quotas.quotas(scope)]
 
 
 def log_findings(outcome: SettleOutcome) -> None:

@@ -1,6 +1,6 @@
 """The watch of the hub: what is looked at, how often, and where it is told."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import httpx
@@ -22,7 +22,6 @@ from controlplane.pipelines.watched import WatchedBudget
 from controlplane.policy.units import BudgetUnit
 from controlplane.settings import Settings
 from controlplane.store.metadata.budgets import BudgetRepository
-from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.workers.rounds import Rounds
 
 DELIVER_SECONDS = 1.0
@@ -46,7 +45,7 @@ def receivers_of(settings: Settings) -> dict[str, Receiver]:
 
 def watch_rounds(
     settings: Settings,
-    spans: DuckDbSpanStore,
+    sources: Callable[[], Sources],
     budgets: BudgetRepository,
     *,
     alerts: AlertStore,
@@ -61,7 +60,7 @@ def watch_rounds(
     def watch() -> None:
         now = clock.now()
         firing = watch_round(
-            Sources(spans, spans.signals),
+            sources(),
             watched_budgets(budgets, now, days=days),
             alerts,
             receivers=list(receivers),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -10,8 +10,9 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from controlplane.core.errors import PolicyError
-from controlplane.policy.document import RULE_KEYS
+from controlplane.policy.document import RULE_KEYS, Rule
 from controlplane.policy.rules import PolicyRules, read_rules
+from controlplane.policy.velocity import MATCH_KEYS, VelocityLimit
 
 SCHEMA_ID: Final = "urn:controlplane:policy:v1"
 MAX_DEPTH: Final = 32
@@ -123,7 +124,10 @@ def write_text(rules: PolicyRules) -> str:
 def json_schema() -> dict[str, object]:
     """Return the JSON Schema of authored rules, for editors and for checks in git."""
     (schema,), parts = msgspec.json.schema_components([PolicyRules])
-    definitions = {name: _with_selectors(part) for name, part in parts.items()}
+    definitions = {
+        name: _with_selectors(part, MATCH_KEYS if name == VelocityLimit.__name__ else RULE_KEYS)
+        for name, part in parts.items()
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": SCHEMA_ID,
@@ -133,12 +137,12 @@ def json_schema() -> dict[str, object]:
     }
 
 
-def _with_selectors(part: object) -> object:
+def _with_selectors(part: object, known: Sequence[str]) -> object:
     """Name the selectors where the types only say that there are some."""
     if isinstance(part, dict) and isinstance(part.get("properties"), dict):
         match = part["properties"].get("match")
         if isinstance(match, dict):
-            match["propertyNames"] = {"enum": list(RULE_KEYS)}
+            match["propertyNames"] = {"enum": list(known)}
     return part
 
 
@@ -179,14 +183,15 @@ def _note_keys(node: MappingNode, path: str, lines: dict[str, int], *, depth: in
 
 def _by_index(field: str, rules: PolicyRules) -> str:
     """Turn `rules.<id>.status` into `rules[0].status`; an id may hold dots."""
-    if not field.startswith("rules."):
+    part, _, rest = field.partition(".")
+    if not rest or part not in {"rules", "velocity"}:
         return field
-    rest = field.removeprefix("rules.")
-    # The later of two rules of one name is the one too many.
-    for index, rule in reversed(list(enumerate(rules.rules))):
-        if rest == rule.id or rest.startswith(f"{rule.id}."):
-            return f"rules[{index}]{rest.removeprefix(rule.id)}"
-    return "rules"
+    named: Sequence[Rule | VelocityLimit] = rules.rules if part == "rules" else rules.velocity
+    # The later of two of one name is the one too many.
+    for index, one in reversed(list(enumerate(named))):
+        if rest == one.id or rest.startswith(f"{one.id}."):
+            return f"{part}[{index}]{rest.removeprefix(one.id)}"
+    return part
 
 
 def _nearest_line(lines: Mapping[str, int], path: str) -> int | None:

@@ -16,7 +16,7 @@ from controlplane.budgets.budget import Budget
 from controlplane.budgets.ports import Budgets
 from controlplane.core.errors import ConflictError, PolicyError
 from controlplane.policy.bundle import Signer, decode_document, encode_document
-from controlplane.policy.compile import compile_policy
+from controlplane.policy.compile import compile_policy, with_quotas
 from controlplane.policy.document import Canary, Deny, PolicyDocument, RatePerMillion, Rule
 from controlplane.policy.history import Cause, Change, NodeState, PolicyStore, SignedGeneration
 from controlplane.policy.rollout import (
@@ -28,6 +28,7 @@ from controlplane.policy.rollout import (
     begin,
 )
 from controlplane.policy.rules import PolicyRules
+from controlplane.policy.velocity import NoQuotas, QuotaStore
 from controlplane.policy.wire import Generation
 
 ENOUGH_NODES: Final = 2
@@ -52,6 +53,8 @@ class PublishTools(msgspec.Struct, frozen=True, kw_only=True):
     signer: Signer
     terms: RolloutTerms | None = None
     """How new rules are rolled out; None: to all at once."""
+    quotas: QuotaStore = NoQuotas()
+    """What began by itself: like budgets, on both lines of a roll-out and after a rollback."""
 
 
 def publish(
@@ -84,7 +87,7 @@ def publish(
     rollout = tools.policies.rollout(scope)
     is_rolling = rollout is not None and rollout.state is RolloutState.ROLLING
     if is_rolling and rollout is not None and rules is None:
-        return _publish_both(rollout, now, tools=tools)
+        return _publish_both(rollout, now, tools=tools, change=change)
     newest = tools.policies.newest(scope)
     before = newest.rules if newest and newest.rules else tools.policies.rules(scope)
     wanted = carry_canaries(rules, before) if rules is not None else tools.policies.rules(scope)
@@ -196,7 +199,7 @@ def compile_document(
         PolicyError: names the field and the fix.
     """
     card = tools.rate_card(now)
-    return compile_policy(
+    document = compile_policy(
         rules,
         [budget.clause(now) for budget in (tools.budgets.active() if budgets is None else budgets)],
         rate_card=card.rates,
@@ -204,6 +207,7 @@ def compile_document(
         price_book_version=card.price_book_version,
         issued_at=now,
     )
+    return with_quotas(document, rules, tools.quotas.quotas(rules.scope))
 
 
 def rules_in_use(scope: str, policies: PolicyStore) -> list[PolicyRules]:
@@ -262,7 +266,9 @@ def to_nodes(states: Sequence[NodeState]) -> list[NodeNow]:
     ]
 
 
-def _publish_both(rollout: Rollout, now: datetime, *, tools: PublishTools) -> SignedGeneration:
+def _publish_both(
+    rollout: Rollout, now: datetime, *, tools: PublishTools, change: Change
+) -> SignedGeneration:
     """Publish what concerns all on both lines of a roll-out; the candidate stays the newest."""
     stable, candidate = _lines(rollout, tools)
     rules = (_stable_rules(rollout, tools), tools.policies.rules(rollout.scope))
@@ -274,7 +280,7 @@ def _publish_both(rollout: Rollout, now: datetime, *, tools: PublishTools) -> Si
     last = candidate.generation
     for document, authored in zip(documents, rules, strict=True):
         last = _after(last)
-        signed.append(sign_document(document, last, tools.signer, change=NOBODY, rules=authored))
+        signed.append(sign_document(document, last, tools.signer, change=change, rules=authored))
     moved = msgspec.structs.replace(
         rollout,
         stable=signed[0].generation,

@@ -19,7 +19,9 @@ from controlplane.detection.drift import MAX_BINS, Counts, Drift, drifted
 from controlplane.detection.heads import Excess, cost_excess
 from controlplane.pipelines.watch_silent import Unheard, emitters_of, silent_findings
 from controlplane.pipelines.watch_unpriced import unpriced_findings
+from controlplane.pipelines.watch_velocity import velocity_findings
 from controlplane.pipelines.watched import WatchedBudget
+from controlplane.policy.velocity import Quota
 from controlplane.signals.ports import SpanReader
 from controlplane.signals.queries import CostQuery, Granularity
 from controlplane.signals.signal_ports import SignalReader
@@ -39,10 +41,11 @@ UNATTRIBUTED: Final = "unattributed"
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """What is looked at: calls, and who sends them."""
+    """What is looked at: calls, who sends them, and what began by itself."""
 
     calls: SpanReader
     signals: SignalReader
+    quotas: Sequence[Quota] = ()
 
 
 def watch_round(
@@ -81,6 +84,7 @@ def watch_round(
             *burn_findings(budget),
         )
     ]
+    findings += velocity_findings(sources.quotas, now)
     unheard = Unheard(emitters, now)
     done = evaluate(store.alerts(), findings, now=now, is_unheard=unheard)
     messages = [

@@ -36,6 +36,7 @@ from controlplane.policy.document import (
 from controlplane.policy.match import check_selectors
 from controlplane.policy.reach import reachable_ceilings, reachable_rates
 from controlplane.policy.rules import PolicyRules
+from controlplane.policy.velocity import Quota, check_limits, quota_rules
 
 NO_RATES: Final[Mapping[str, RatePerMillion]] = MappingProxyType({})
 ALWAYS_KNOWN: Final = frozenset({"provider", "model", "operation"})
@@ -94,7 +95,10 @@ def compile_policy(
     for rule in rules.rules:
         _check_rule(rule, rules, known=known, budget_ids={budget.id for budget in kept})
     refuse_conflicts(rules.rules)
+    check_limits(rules.velocity, rules.rules, known)
     needed = {CAPABILITIES[type(rule)] for rule in rules.rules if not rule.shadow}
+    # Before any quota begins: who lacks it is seen when the limit is published.
+    needed |= {CAPABILITIES[Throttle if one.is_throttle else Deny] for one in rules.velocity}
     if any(budget.mode is Mode.HARD for budget in kept):
         needed.add(LEASE)
     return PolicyDocument(
@@ -111,6 +115,21 @@ def compile_policy(
         dimension_map=rules.dimension_map,
         annotations=rules.annotations,
     )
+
+
+def with_quotas(
+    document: PolicyDocument, rules: PolicyRules, quotas: Sequence[Quota]
+) -> PolicyDocument:
+    """Add to a document of these rules what began by itself and is in force when it is issued."""
+    automatic = quota_rules(
+        rules.velocity,
+        quotas,
+        document.rules,
+        tenant=document.tenant,
+        maps_tenant=TENANT in document.dimension_map,
+        now=document.issued_at,
+    )
+    return msgspec.structs.replace(document, rules=(*document.rules, *automatic))
 
 
 def _check_map(dimension_map: Mapping[str, str]) -> None:

@@ -23,6 +23,8 @@ class Cause(StrEnum):
     REVERT = "revert"
     EPOCH = "epoch"
     CANARY = "canary"
+    VELOCITY = "velocity"
+    """A quota of a key or a user began or ended by itself, or was ended by hand."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ import msgspec
 
 from controlplane.core.errors import PolicyError
 from controlplane.policy.document import Closed, OnStale, Rule
+from controlplane.policy.velocity import VelocityLimit
 
 
 class Deployment(Closed, frozen=True, kw_only=True):
@@ -25,6 +26,8 @@ class PolicyRules(Closed, frozen=True, kw_only=True):
     """Sources of `dimension_map` that the proxy itself sets, so that hard budgets may rest on them."""
     deployments: dict[str, Deployment] = msgspec.field(default_factory=dict)
     """Everything this scope can call; rules then name nothing else, and agents carry these rates."""
+    velocity: tuple[VelocityLimit, ...] = ()
+    """How fast one key or user may spend; never sent to agents, the quotas that begin are."""
     on_stale: OnStale = OnStale()
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
 

@@ -49,6 +49,19 @@ class SpanReader(Protocol):
         """
         ...
 
+    def ended_costs(
+        self, tenants: tuple[str, ...], window: Window, group_by: tuple[str, ...]
+    ) -> pa.Table:
+        """Answer the group-by columns and `cost_nusd` (int64) of calls that ended in a window.
+
+        What costs nothing, or has no price, is left out; so is a call that took longer than
+        queries.LONGEST_CALL. Rows are ordered by cost descending, then by group.
+
+        Raises:
+            InvalidInputError: an unknown dimension.
+        """
+        ...
+
     def repeated(self, query: CostQuery) -> pa.Table:
         """Answer as `costs` does with granularity total, of billed calls that repeat another.
 

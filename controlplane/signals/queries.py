@@ -1,6 +1,6 @@
 """Questions a span store is asked; a store that can not answer exactly refuses."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -11,6 +11,8 @@ from controlplane.core.fiscal import GREGORIAN, FiscalCalendar
 MAX_PAGE_ROWS = 1_000
 MAX_BATCH_ROWS = 50_000
 """Rows that are held at once when every call is read."""
+LONGEST_CALL = timedelta(hours=1)
+"""How long before its end a call is looked for."""
 MAX_CHART_ROWS = 5_000
 LATENCY_BOUNDS_US = (
     100_000,

@@ -42,3 +42,13 @@ def test_tenants_without_end_do_not_fill_the_memory() -> None:
         tally.refuse(DENIED, tenant=f"t{number}", now=NOW)
     assert MAX_KINDS == len(tally.unsaid())
     assert MAX_KINDS + 5 == tally.counts().refused
+
+
+def test_quota_that_began_by_itself_is_no_harm_of_the_rules() -> None:
+    """Or a flood on the node that tries new rules would turn them back; it is told all the same."""
+    tally = Tally()
+    flood = Refusal(code="rate_limited", reason="too fast", rule="velocity.wallet.a1")
+    tally.refuse(flood, tenant="acme", now=NOW)
+    tally.refuse(DENIED, tenant="acme", now=NOW)
+    assert 1 == tally.counts().refused
+    assert ["r", "velocity.wallet.a1"] == sorted(one.rule for one in tally.unsaid())

@@ -552,3 +552,45 @@ def test_a_trusted_report_says_who_pays_even_when_another_bills(
     _settle(spans)
     (call,) = spans.store.calls(CallQuery(tenants=TENANTS, window=DAY)).to_pylist()
     assert (1, "known", "chat") == (call["span_id"], call["team"], call["feature"])
+
+
+def test_what_calls_cost_is_answered_by_their_end(spans: Store, span_rows: Rows) -> None:
+    """Half-open; however early they began, up to an hour, and only what has a price."""
+
+    def call(number: int, starts: timedelta, took: timedelta, **said: Any) -> dict[str, Any]:
+        return {
+            "span_id": number,
+            "trace_lo": number,
+            "start_time": AT + starts,
+            "duration_us": took // timedelta(microseconds=1),
+            "user_id": "ana",
+            "cost_nusd": 10**number,
+            **said,
+        }
+
+    second, minute = timedelta(seconds=1), timedelta(minutes=1)
+    rows = [
+        call(1, -minute, minute),  # ends at the start: in
+        call(2, -minute, minute - timedelta(microseconds=1)),  # just before: not
+        call(3, 9 * minute, minute),  # ends at the end: not
+        call(4, 9 * minute, minute - timedelta(microseconds=1)),
+        call(5, -54 * minute, HOUR),  # long, and it ends within
+        call(6, second, second, user_id="bo"),
+        call(7, second, second, user_id=None),
+        call(8, second, second, cost_nusd=None, cost_state="unpriced"),
+        call(9, second, second, tenant="globex"),
+        call(10, -59 * minute, HOUR + second),  # longer than is looked for
+    ]
+    spans.writer.write(span_rows(*rows), batch_id="a")
+    _settle(spans)
+    reader: SpanReader = spans.store
+    answer = reader.ended_costs(TENANTS, Window(AT, AT + 10 * minute), ("tenant", "user"))
+    assert [
+        {"tenant": "default", "user": None, "cost_nusd": 10**7},
+        {"tenant": "default", "user": "bo", "cost_nusd": 10**6},
+        {"tenant": "default", "user": "ana", "cost_nusd": 10 + 10**4 + 10**5},
+    ] == answer.to_pylist()
+    none = reader.ended_costs((), Window(AT, AT + HOUR), ("user",))
+    assert (["user", "cost_nusd"], 0) == (none.column_names, none.num_rows)
+    with pytest.raises(InvalidInputError):
+        reader.ended_costs(TENANTS, Window(AT, AT + HOUR), ("colour",))

@@ -108,6 +108,22 @@ def test_what_the_compiler_names_is_found_in_the_text(field: str, line: int) -> 
     assert line == authored.located(PolicyError(field, "is wrong")).line
 
 
+def test_velocity_limits_are_rules_to_write_too() -> None:
+    """Read and written as they are, found by their id, and completed by an editor."""
+    text = (
+        "tenant: a\nvelocity:\n- id: w\n  per: user_id\n  limit_usd: '5'\n"
+        "- {id: k, per: api_key, limit_usd: '9.5', rpm: 2}\n"
+    )
+    authored = read_text(text)
+    assert ["5", "9.5"] == [limit.limit_usd for limit in authored.rules.velocity]
+    assert authored.rules == read_text(write_text(authored.rules)).rules
+    for field, line in (("velocity.w.limit_usd", 5), ("velocity.k.burst", 6), ("velocity", 2)):
+        assert line == authored.line_of(field)
+    parts: Any = json_schema()["$defs"]
+    selectors = parts["VelocityLimit"]["properties"]["match"]["propertyNames"]["enum"]
+    assert ("user_id" in selectors, "model" in selectors) == (True, False)
+
+
 def test_hostile_text_is_refused() -> None:
     """Nesting without end, and tags that would make objects."""
     with pytest.raises(PolicyError, match="too deeply"):

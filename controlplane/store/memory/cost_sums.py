@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from controlplane.core.calendar import Period, window_at
-from controlplane.signals.queries import CostQuery, Granularity
+from controlplane.core.calendar import Period, Window, window_at
+from controlplane.signals.queries import LONGEST_CALL, CostQuery, Granularity
 from controlplane.signals.schema import TIMESTAMP
 from controlplane.usage.cost_plan import plan_costs
-from controlplane.usage.dimensions import BUCKET_MINUTES, MEASURES
+from controlplane.usage.dimensions import BUCKET_MINUTES, MEASURES, dimension
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,6 +43,26 @@ def sum_costs(calls: Iterable[dict[str, Any]], query: CostQuery) -> pa.Table:
     ]
     rows.sort(key=lambda row: _order(row, names))
     return pa.Table.from_pylist(rows, schema=_schema(names, query.buckets))
+
+
+def sum_ended(
+    calls: Iterable[dict[str, Any]], window: Window, group_by: tuple[str, ...]
+) -> pa.Table:
+    """Answer `SpanReader.ended_costs` over these calls."""
+    groups = [dimension(name) for name in group_by]
+    sums: defaultdict[tuple[str | None, ...], int] = defaultdict(int)
+    for call in calls:
+        took = timedelta(microseconds=call["duration_us"])
+        if took <= LONGEST_CALL and window.contains(call["start_time"] + took):
+            sums[tuple(one.value_of(call) for one in groups)] += call["cost_nusd"] or 0
+    order = sorted(sums.items(), key=lambda one: (-one[1], *((n is None, n or "") for n in one[0])))
+    rows = [
+        {**dict(zip(group_by, group, strict=True)), "cost_nusd": cost}
+        for group, cost in order
+        if cost > 0
+    ]
+    schema: list[tuple[str, pa.DataType]] = [(name, pa.string()) for name in group_by]
+    return pa.Table.from_pylist(rows, schema=pa.schema([*schema, ("cost_nusd", pa.int64())]))
 
 
 def _bucket(start: datetime, query: CostQuery) -> datetime | None:

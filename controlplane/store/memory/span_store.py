@@ -40,7 +40,7 @@ from controlplane.signals.schema import (
     SUPPRESSED_SCHEMA,
     TIMESTAMP,
 )
-from controlplane.store.memory.cost_sums import sum_costs
+from controlplane.store.memory.cost_sums import sum_costs, sum_ended
 from controlplane.store.memory.duplicate_sums import sum_duplicates
 from controlplane.store.memory.erasure import bury, forget, is_of
 from controlplane.store.memory.histograms import count_latencies, count_lengths, rank_durations
@@ -192,6 +192,14 @@ class MemorySpanStore:
         pools = {row["team"] for row in self._calls.values() if weights_of(row["team"])}
         return share_costs(
             lambda asked: sum_costs(self._calls.values(), asked), query, pools=sorted(pools)
+        )
+
+    def ended_costs(
+        self, tenants: tuple[str, ...], window: Window, group_by: tuple[str, ...]
+    ) -> pa.Table:
+        """See `SpanReader.ended_costs`."""
+        return sum_ended(
+            (row for row in self._calls.values() if row["tenant"] in tenants), window, group_by
         )
 
     def repeated(self, query: CostQuery) -> pa.Table:

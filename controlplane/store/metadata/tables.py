@@ -276,6 +276,14 @@ policy_rollout: Final = Table(
     Column("body", Text, nullable=False),
 )
 
+velocity_quota: Final = Table(
+    "velocity_quota",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
 policy_key_set: Final = Table(
     "policy_key_set",
     metadata,

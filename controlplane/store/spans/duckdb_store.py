@@ -80,6 +80,12 @@ class DuckDbSpanStore:
         """See `SpanReader.costs`."""
         return self._reader.costs(query)
 
+    def ended_costs(
+        self, tenants: tuple[str, ...], window: Window, group_by: tuple[str, ...]
+    ) -> pa.Table:
+        """See `SpanReader.ended_costs`."""
+        return self._reader.ended_costs(tenants, window, group_by)
+
     def repeated(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.repeated`."""
         return self._reader.repeated(query)

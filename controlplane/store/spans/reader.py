@@ -9,7 +9,13 @@ import duckdb
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
-from controlplane.signals.queries import MAX_BATCH_ROWS, CallQuery, CostQuery, TraceQuery
+from controlplane.signals.queries import (
+    LONGEST_CALL,
+    MAX_BATCH_ROWS,
+    CallQuery,
+    CostQuery,
+    TraceQuery,
+)
 from controlplane.signals.schema import (
     CALL_SCHEMA,
     CORRECTION_SCHEMA,
@@ -21,6 +27,7 @@ from controlplane.signals.schema import (
 )
 from controlplane.store.spans.correction_sql import CORRECTION_SIDES, CORRECTIONS, SIDES_OF_CALLS
 from controlplane.store.spans.cost_answer import cost_answer, repeated_answer
+from controlplane.store.spans.cube import bounded, value_of
 from controlplane.store.spans.database import SpanDatabase, read_sql
 from controlplane.store.spans.filters import filter_sql
 from controlplane.store.spans.histograms import duration_ranks, latency_histogram, length_histogram
@@ -40,6 +47,7 @@ _ACCOUNTING: Final[list[tuple[str, pa.DataType]]] = [
     ("suppressed", pa.int64()),
     ("last_event_time", TIMESTAMP),
 ]
+_COST: Final[tuple[str, pa.DataType]] = ("cost_nusd", pa.int64())
 ACCOUNTING_SCHEMA: Final = pa.schema(_ACCOUNTING)
 _BEFORE: Final = (
     " AND start_time <= $before_time AND (start_time < $before_time OR call_id < $before_id)"
@@ -64,6 +72,27 @@ class SpanTableReader:
                 query,
                 pools=[str(team) for (team,) in pools.fetchall()],
             )
+
+    def ended_costs(
+        self, tenants: tuple[str, ...], window: Window, group_by: tuple[str, ...]
+    ) -> pa.Table:
+        """See `SpanReader.ended_costs`."""
+        groups = [dimension(name) for name in group_by]
+        parameters: dict[str, Any] = {
+            "earliest": window.start - LONGEST_CALL,
+            "longest_us": LONGEST_CALL // timedelta(microseconds=1),
+            "start": window.start,
+            "end": window.end,
+            "tenants": list(tenants),
+        }
+        sql = read_sql("ended_costs").format(
+            groups="".join(f"{value_of(one)} AS {one.name}, " for one in groups),
+            cost=bounded("sum(cost_nusd)"),
+            order=", ".join(["cost_nusd DESC", *(f"{one.name} NULLS LAST" for one in groups)]),
+        )
+        schema = pa.schema([(one.name, pa.string()) for one in groups] + [_COST])
+        with self._database.reading() as connection:
+            return _table(connection.execute(sql, parameters), schema)
 
     def repeated(self, query: CostQuery) -> pa.Table:
         """See `SpanReader.repeated`."""
