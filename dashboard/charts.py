@@ -15,6 +15,9 @@ PALETTE: Final = (
 OTHER: Final = "#9AA0A6"
 USD: Final = "USD"
 _HEIGHT: Final = 320
+_LEGEND_WIDTH: Final = 520  # pixels: of a chart beside the sidebar of a small screen
+_LEGEND_LETTER: Final = 7
+_LEGEND_SYMBOL: Final = 30
 
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -167,7 +170,17 @@ def _time_axis(granularity: str) -> alt.X:
 
 def _color(series: list[str]) -> alt.Color:
     shades = [*PALETTE[: len(series)], OTHER][: len(series)]
-    legend = alt.Legend(orient="bottom", columns=4, labelLimit=0) if len(series) > 1 else None
+    legend = (
+        alt.Legend(orient="bottom", columns=_legend_columns(series), labelLimit=0)
+        if len(series) > 1
+        else None
+    )
     return alt.Color(
         "series:N", title=None, scale=alt.Scale(domain=series, range=shades), legend=legend
     )
+
+
+def _legend_columns(series: Sequence[str]) -> int:
+    """Answer how many names stand in a row of the legend without being cut."""
+    width = _LEGEND_SYMBOL + _LEGEND_LETTER * max(map(len, series))
+    return min(len(series), max(1, _LEGEND_WIDTH // width))

@@ -1,6 +1,7 @@
 """Where a budget is going, and who edited it, in the shape that the page draws."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -31,6 +32,7 @@ REFUSED_CODES: Final = frozenset(
 ALERT_COLUMNS: Final = ("told_since", "told_state", "told_what")
 LINES: Final = {"left": "#0072B2", "expected": "#E69F00", "ideal": OTHER}
 _DASHES: Final = ([1, 0], [6, 4], [2, 3])
+_DAYS_ALONE: Final = timedelta(days=7)
 
 
 def lines(
@@ -77,7 +79,9 @@ def chart(
         "at:T",
         title=None,
         scale=alt.Scale(type="utc"),
-        axis=alt.Axis(labelAngle=0, tickCount=8, labelOverlap=True, grid=False),
+        axis=alt.Axis(
+            format=_dates(course), labelAngle=0, tickCount=8, labelOverlap=True, grid=False
+        ),
     )
     domain = [names[line] for line in LINES]
     band = (
@@ -105,6 +109,12 @@ def chart(
     )
     empty = alt.Chart(alt.InlineData(values=[{"zero": 0}])).mark_rule(color="#D55E00")
     return alt.layer(band, drawn, empty.encode(y="zero:Q")).properties(height=260)
+
+
+def _dates(course: Mapping[str, Any]) -> str:
+    """Answer how dates are written below a window: with the hour where days repeat."""
+    lasts = spoken.parse(course["window_end"]) - spoken.parse(course["window_start"])
+    return "%d %b" if lasts >= _DAYS_ALONE else "%d %b %H:%M"
 
 
 def sentence(course: Mapping[str, Any], say: Callable[..., str], *, zone: str) -> str:

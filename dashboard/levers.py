@@ -38,7 +38,7 @@ def what_if(asked: Filters, meta: Mapping[str, Any]) -> None:
         names = {key: say(f"column_{key}") for key in savings.FEATURE_COLUMNS}
         shown = savings.feature_rows(found, names)
         st.dataframe(
-            shown, hide_index=True, column_config=tables.whole_numbers(shown), alt=say("what_if")
+            shown, hide_index=True, column_config=tables.figures(shown), alt=say("what_if")
         )
         if found["latency"]:
             titles = {key: say(f"column_{key}") for key in savings.LATENCY_COLUMNS}

@@ -17,7 +17,7 @@ def waterfall(bars: Sequence[dict[str, Any]], titles: dict[str, str]) -> AnyChar
     """Draw a walk from one amount to another; more is orange, less is green, ends are grey."""
     base = alt.Chart(alt.InlineData(values=list(bars))).encode(
         x=alt.X("step:N", sort=alt.EncodingSortField("place"), title=None,
-                axis=alt.Axis(labelAngle=-30, labelLimit=140)),
+                axis=alt.Axis(labelAngle=0, labelExpr="split(datum.label, ' ')", labelLimit=0)),
         tooltip=[
             alt.Tooltip("step:N", title=titles["step"]),
             alt.Tooltip("cost:N", title=titles["cost"]),

@@ -111,18 +111,30 @@ def change_rows(answer: Table, group_by: str, say: Say) -> pa.Table:
 
 
 def unit_rows(answer: Table, say: Say) -> pa.Table:
-    """Return a row a figure; a figure without a denominator is a dash and says why."""
+    """Return a row a figure; a figure without a denominator is a dash and says why.
+
+    Days without a value are a matter of business figures: without any there is no such column.
+    """
     rows = answer.rows.to_pylist()
     named = [say(f"column_{name}") for name in UNIT_COLUMNS]
     shown = [
         [_figure(row, say) for row in rows],
         [spoken.money(row["cost_usd"]) for row in rows],
-        [row["denominator"] or spoken.UNKNOWN for row in rows],
+        [spoken.quantity(row["denominator"]) for row in rows],
         [spoken.money(row["unit_cost_usd"]) for row in rows],
         ["" if row["gap_days"] is None else spoken.count(row["gap_days"]) for row in rows],
-        [row["reason"] or "" for row in rows],
+        [_why_none(row, say) for row in rows],
     ]
-    return pa.table(dict(zip(named, shown, strict=True)))
+    table = pa.table(dict(zip(named, shown, strict=True)))
+    has_business = any(row["is_business"] for row in rows)
+    return table if has_business else table.drop_columns([named[UNIT_COLUMNS.index("gaps")]])
+
+
+def _why_none(row: Mapping[str, Any], say: Say) -> str:
+    if row["reason"]:
+        return str(row["reason"])
+    is_none = row["denominator"] is not None and float(row["denominator"]) == 0
+    return say("no_denominator") if is_none else ""
 
 
 def _figure(row: Mapping[str, Any], say: Say) -> str:

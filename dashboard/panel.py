@@ -6,7 +6,7 @@ from typing import Self
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import data, spoken
+from dashboard import data, settings, spoken
 from dashboard.client import UNAUTHENTICATED, ApiProblem
 from dashboard.filters import Filters
 
@@ -65,4 +65,9 @@ class Panel:
 
 def empty(filters: Filters, *, first_run: bool = False) -> None:
     """Say that there is nothing to show, and how to send the first span (UX-26)."""
-    st.info(filters.say("empty_first_run" if first_run else "empty"), icon=":material/inbox:")
+    said = (
+        filters.say("empty_first_run", otlp=settings.current().otlp_url)
+        if first_run
+        else filters.say("empty")
+    )
+    st.info(said, icon=":material/inbox:")

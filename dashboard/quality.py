@@ -16,7 +16,7 @@ EMITTER_COLUMNS: Final = (
 )  # fmt: skip
 
 ACCOUNT_COLUMNS: Final = (
-    "emitter", "signal", "received", "stored", "late", "duplicates", "rejected",
+    "emitter", "tenant", "signal", "received", "stored", "late", "duplicates", "rejected",
     "rejected_why", "last_event", "silent",
 )  # fmt: skip
 COUNTER_COLUMNS: Final = (
@@ -44,7 +44,7 @@ def finding_line(found: Mapping[str, Any], *, unknown: str) -> dict[str, str]:
     """Answer the words of a finding's sentence."""
     usd = found["missing_usd"]
     return {
-        "emitter": spoken.plain(found["emitter"] or spoken.UNKNOWN),
+        "emitter": spoken.plain(f"{found['emitter'] or spoken.UNKNOWN} ({found['tenant']})"),
         "message": spoken.plain(found["message"]),
         "missing": unknown if usd is None else spoken.plain(spoken.money(usd)),
     }
@@ -58,7 +58,7 @@ def account_rows(
         names["emitter"]: [row["service_name"] or row["key_id"] or spoken.UNKNOWN for row in rows],
         **{
             names[name]: [row[name] for row in rows]
-            for name in ("signal", "received", "stored", "late", "duplicates", "rejected")
+            for name in ("tenant", "signal", "received", "stored", "late", "duplicates", "rejected")
         },
         names["rejected_why"]: [_reasons(row["rejected_by_reason"]) for row in rows],
         names["last_event"]: [spoken.moment(row["last_received"], zone=zone) for row in rows],

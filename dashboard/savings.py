@@ -26,7 +26,7 @@ Say = Callable[..., str]
 
 def cache_rows(answer: Table, group: str, names: Mapping[str, str]) -> pa.Table:
     """Turn cache figures into the table that is shown; a dash is what is not known."""
-    rows = answer.rows.to_pylist()
+    rows = [row for row in answer.rows.to_pylist() if row["calls"] or row["unknown_calls"]]
     shown: dict[str, list[Any]] = {
         "group": [row[group] or UNATTRIBUTED for row in rows],
         "calls": [row["calls"] for row in rows],
@@ -56,17 +56,23 @@ def cache_tiles(totals: Mapping[str, Any]) -> dict[str, str]:
 def cache_left_out(meta: Mapping[str, Any], say: Say) -> str:
     """Say what the figures are of, and what they leave out."""
     totals = meta["totals"]
-    return say(
+    said = say(
         "cache_left_out",
         calls=spoken.count(totals["calls"]),
-        unknown=spoken.count(totals["unknown_calls"]),
-        tokens=spoken.count(totals["unknown_tokens"]),
         without=spoken.count(totals["calls_without_usage"]),
         gateway=spoken.count(totals["gateway_answers"]),
         start=spoken.moment(meta["start"], zone=meta["zone"]),
         end=spoken.moment(meta["end"], zone=meta["zone"]),
         zone=meta["zone"],
     )
+    if not totals["unknown_calls"]:
+        return said
+    unknown = say(
+        "cache_unknown",
+        unknown=spoken.count(totals["unknown_calls"]),
+        tokens=spoken.count(totals["unknown_tokens"]),
+    )
+    return f"{said} {unknown}"
 
 
 def question(

@@ -14,6 +14,8 @@ class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Loopback unless told otherwise; the API is the only thing that the dashboard knows."""
 
     api_url: str = "http://127.0.0.1:8080"
+    otlp_url: str = "http://127.0.0.1:4318"
+    """Where producers send to: shown to who has sent nothing yet."""
     host: str = "127.0.0.1"
     port: int = 8501
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost")

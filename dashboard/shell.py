@@ -8,9 +8,22 @@ from dashboard import filters, freshness, settings, spoken
 from dashboard.filters import Filters
 
 PAGES = Path(__file__).parent / "pages"
+# Tiles share a row as long as their words fit and wrap after that; columns of panels stand one
+# below the other where the sidebar leaves too little width for two.
 _STYLE = """<style>
 [data-testid="stMainBlockContainer"] { padding: 3.5rem 2rem 2rem; max-width: 1600px; }
-[data-testid="stMetricValue"] { font-size: 1.45rem; }
+[data-testid="stMetricValue"] { font-size: 1.3rem; }
+[data-testid="stMetricLabel"] * { white-space: normal; overflow: visible; }
+[data-testid="stHorizontalBlock"]:has(> [data-testid="stColumn"] [data-testid="stMetric"]) {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(10.25rem, 1fr));
+}
+[data-testid="stHorizontalBlock"] > [data-testid="stColumn"]:has([data-testid="stMetric"]) {
+  width: auto; min-width: 0;
+}
+@media (max-width: 1200px) {
+  [data-testid="stHorizontalBlock"]:not(:has([data-testid="stMetric"])) { flex-wrap: wrap; }
+  [data-testid="stColumn"]:not(:has([data-testid="stMetric"])) { min-width: 100%; }
+}
 </style>"""
 
 
@@ -20,10 +33,10 @@ def draw() -> None:
     st.html(_STYLE)
     told = settings.current()
     asked = filters.ask(told.language)
-    chosen = st.navigation(_pages(asked), position="top")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        freshness.badge(asked)
-        st.caption(spoken.plain(asked.summary()))
+    # Beside the page and not above it: a row of ten would hide the last ones behind "more".
+    chosen = st.navigation(_pages(asked), position="sidebar", expanded=True)
+    freshness.badge(asked)
+    st.caption(spoken.plain(asked.summary()))
     chosen.run()
     freshness.wait_for_first(asked)
 

@@ -57,7 +57,7 @@ def draw(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=say("showback"),
         )
         total = spoken.plain(spoken.money(answer.meta["totals"]["cost_usd"]))

@@ -31,6 +31,17 @@ def count(number: int | None) -> str:
     return UNKNOWN if number is None else f"{number:,}"
 
 
+def quantity(number: str | None) -> str:
+    """Write a decimal string that is no money: separators, and at most two decimals above one."""
+    if number is None:
+        return UNKNOWN
+    exact = Decimal(number)
+    if exact == exact.to_integral_value():
+        return f"{exact.to_integral_value():,f}"
+    decimals = 2 if abs(exact) >= 1 else 1 - exact.adjusted()
+    return f"{exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_EVEN):,f}"
+
+
 def short(number: int | None) -> str:
     """Write an integer in at most four digits and a letter."""
     if number is None:

@@ -15,6 +15,7 @@ from controlplane.settings import Settings
 from dashboard import __main__ as program
 
 API_URL = "CONTROLPLANE_DASHBOARD_API_URL"
+OTLP_URL = "CONTROLPLANE_DASHBOARD_OTLP_URL"
 SECTION = "CONTROLPLANE_DASHBOARD__"
 
 
@@ -27,6 +28,9 @@ def run(settings: Settings, *, supervised: bool) -> None:
     for name in [name for name in os.environ if name.startswith(SECTION)]:
         del os.environ[name]
     os.environ.setdefault(API_URL, f"http://{settings.api.host}:{settings.api.port}")
+    os.environ.setdefault(
+        OTLP_URL, f"http://{settings.collector.host}:{settings.collector.http_port}"
+    )
     os.environ["CONTROLPLANE_DASHBOARD_HOST"] = settings.dashboard.host
     os.environ["CONTROLPLANE_DASHBOARD_PORT"] = str(port)
     if supervised:

@@ -17,6 +17,9 @@ from controlplane.settings import Settings, is_loopback
 POLL_SECONDS = 0.5
 
 
+_MAKE_KEY = "controlplane keys create --kind user --role admin --all-tenants"
+
+
 class Addresses(msgspec.Struct, frozen=True, kw_only=True):
     """Where everything listens, and the link that signs one browser in, once."""
 
@@ -145,6 +148,7 @@ def _say(addresses: Addresses, *, demo: bool, json: bool) -> None:
                 *(["Demo        ninety days of history are on their way"] if demo else []),
                 "",
                 f"Send your own: OTEL_EXPORTER_OTLP_ENDPOINT={addresses.otlp_http}",
+                f"A key for the API: {_MAKE_KEY} --data-dir {addresses.data_dir}",
                 "The dashboard link works once. Ctrl-C stops everything.",
             ]
         )

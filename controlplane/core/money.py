@@ -4,7 +4,7 @@ Invariants: an amount is an `int` of nano-USD (10^-9 USD) inside the signed 64-b
 never takes part; a product is rounded half-even once, at the line item; a split sums to the whole.
 """
 
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Final
 
 from controlplane.core.errors import InvalidInputError
@@ -37,6 +37,17 @@ def format_usd(nusd: int) -> str:
     sign = "-" if nusd < 0 else ""
     whole, rest = divmod(abs(nusd), NUSD_PER_USD)
     return f"{sign}{whole}" if not rest else f"{sign}{whole}." + f"{rest:09d}".rstrip("0")
+
+
+def round_usd(nusd: int) -> str:
+    """Write nano-USD for people: to the cent, below one dollar to two significant digits.
+
+    For sentences only: what is compared or added stays exact.
+    """
+    exact = Decimal(abs(nusd)).scaleb(-9)
+    decimals = 2 if exact >= 1 or not exact else max(2, 1 - exact.adjusted())
+    rounded = exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_EVEN)
+    return f"{'-' if nusd < 0 else ''}${rounded:,f}"
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:

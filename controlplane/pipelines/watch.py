@@ -13,7 +13,7 @@ from controlplane.alerts.evaluate import evaluate
 from controlplane.alerts.ports import AlertStore, Delivery, Notification, Receiver, Verdict
 from controlplane.core.calendar import Window
 from controlplane.core.ids import IdFactory
-from controlplane.core.money import format_usd
+from controlplane.core.money import round_usd
 from controlplane.detection.baseline import Series
 from controlplane.detection.drift import MAX_BINS, Counts, Drift, drifted
 from controlplane.detection.heads import Excess, cost_excess
@@ -281,7 +281,7 @@ def _cost_finding(
         )
     )
     blame = ", ".join(
-        f"{row['model'] or UNATTRIBUTED} ${format_usd(row['cost_nusd'])}"
+        f"{row['model'] or UNATTRIBUTED} {round_usd(row['cost_nusd'])}"
         for row in top.slice(0, 3).to_pylist()
     )
     name = team or UNATTRIBUTED
@@ -295,8 +295,8 @@ def _cost_finding(
         },
         annotations={
             "summary": (
-                f"Team {name}: ${format_usd(excess.actual_nusd)} in 15 min, "
-                f"${format_usd(excess.expected_nusd)} expected"
+                f"Team {name}: {round_usd(excess.actual_nusd)} in 15 min, "
+                f"{round_usd(excess.expected_nusd)} expected"
             ),
             "score": f"{excess.score:.1f}",
             "since": since.isoformat(),

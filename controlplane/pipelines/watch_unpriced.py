@@ -73,7 +73,10 @@ def _finding(tenant: str, model: str, used: list[UnpricedUsage]) -> Finding:
             "detector_id": "unpriced_usage",
         },
         annotations={
-            "summary": f"Model {model}: {calls} calls ({tokens} tokens) in an hour have no price",
+            "summary": (
+                f"Model {model}: {calls:,} call{'' if calls == 1 else 's'} ({tokens:,} tokens) "
+                f"in an hour without a price"
+            ),
             "reasons": ", ".join(sorted({one.reason or "unknown" for one in used})),
             "providers": ", ".join(sorted({one.provider or UNNAMED for one in used})),
             "action": ". ".join(sorted({advice_for(one.reason) for one in used})),

@@ -4,7 +4,8 @@ import msgspec
 
 from controlplane.alerts.burn import Burn
 from controlplane.alerts.forecast import Forecast
-from controlplane.policy.units import say_amount
+from controlplane.core.money import round_usd
+from controlplane.policy.units import BudgetUnit, say_amount
 from controlplane.policy.wire import Standing
 
 
@@ -35,5 +36,7 @@ class WatchedBudget(msgspec.Struct, frozen=True):
         )
 
     def say(self, amount: int) -> str:
-        """Write an amount of its unit."""
+        """Write an amount of its unit, money to the cent: the budget itself has it exactly."""
+        if self.standing.unit is BudgetUnit.USD:
+            return round_usd(amount)
         return say_amount(self.standing.unit, amount)

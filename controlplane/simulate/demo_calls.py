@@ -10,7 +10,10 @@ from controlplane.simulate.demo_world import INCIDENTS, MODELS, TEAMS, Mix, Mode
 
 HOUR: Final = timedelta(hours=1)
 LIVE_SHRINK: Final = 40
-"""Live calls come a hundred times more often than those of the history, so they are small."""
+"""Live calls come more often than those of the history, so their inputs are small.
+
+Answers keep their length: short ones would be a drift, and the demonstration would alert to it.
+"""
 _DAYTIME_SWING: Final = 0.85  # nights are quiet, not silent
 _GROWTH_PER_DAY: Final = 0.004
 _RATE_LIMITED: Final = 0.012
@@ -62,8 +65,6 @@ def draw_one(now: datetime, *, rng: np.random.Generator) -> Call:
     return call._replace(
         input_tokens=call.input_tokens // LIVE_SHRINK + 1,
         cached_tokens=call.cached_tokens // LIVE_SHRINK,
-        output_tokens=call.output_tokens // LIVE_SHRINK + 1,
-        reasoning_tokens=call.reasoning_tokens // LIVE_SHRINK,
     )
 
 

@@ -59,11 +59,11 @@ def run_live(
     stop: Event,
     *,
     clock: Callable[[], datetime],
-    calls_per_second: float = 1.0,
+    calls_per_second: float = 0.2,
     seed: int = 0,
     keys: DemoKeys = KEYLESS,
 ) -> int:
-    """Report a few calls a second until `stop` is set; answers how many.
+    """Report a call every few seconds until `stop` is set; answers how many.
 
     A collector that is away is the exporter's matter: it retries, then drops and says so.
 

@@ -175,12 +175,12 @@ def _of_account(
         yield msgspec.structs.replace(silent, missing_nusd=missing)
     if account.rejected:
         reasons = ", ".join(f"{n} {r}" for r, n in sorted(account.rejected_by_reason.items()))
-        of = f"{account.rejected} of {account.received} {account.signal}"
+        of = f"{account.rejected:,} of {account.received:,} {account.signal}"
         yield found("items_rejected", f"{of} rejected: {reasons}")
     if account.ahead:
         yield found("clock_ahead", f"{account.ahead} spans start in the future: its clock is ahead")
     if account.late:
-        late = f"{account.late} of {account.stored} stored spans came an hour late or more"
+        late = f"{account.late:,} of {account.stored:,} stored spans came an hour late or more"
         yield found("late_arrivals", late, severity="info")
 
 

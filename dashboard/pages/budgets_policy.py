@@ -10,6 +10,7 @@ from dashboard.filters import Filters
 from dashboard.panel import Panel
 
 NOT_FOUND: Final = 404
+TOLD_WIDTH: Final = 800  # pixels: an alert's sentence
 COLORS: Final = {
     "settled_enforced": "#0072B2",
     "settled_unproven": "#E69F00",
@@ -28,7 +29,7 @@ def draw(asked: Filters) -> None:
     _budgets(asked)
     _course(asked)
     _refused(asked)
-    left, right = st.columns([2, 3])
+    left, right = st.columns(2)
     with left:
         _rollout(asked)
         _generations(asked)
@@ -121,7 +122,8 @@ def _told(asked: Filters, budget_id: str, *, zone: str) -> None:
         return
     names = {key: asked.say(f"column_{key}") for key in course.ALERT_COLUMNS}
     shown = course.alert_rows(found, names, say=asked.say, zone=zone)
-    st.dataframe(shown, hide_index=True, alt=asked.say("told"))
+    wide = {names["told_what"]: st.column_config.TextColumn(width=TOLD_WIDTH)}
+    st.dataframe(shown, hide_index=True, column_config=wide, alt=asked.say("told"))
 
 
 @st.fragment(run_every="60s")
@@ -143,7 +145,7 @@ def _refused(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=asked.say("refused"),
         )
 
@@ -181,7 +183,7 @@ def _generations(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=asked.say("generations"),
         )
 
@@ -200,6 +202,9 @@ def _nodes(asked: Filters) -> None:
 def _savings(asked: Filters) -> None:
     with Panel(asked.say("savings"), asked, key="savings", help_text=asked.say("savings_help")):
         found = data.document("savings", asked.window_params())
+        if not found["rerouted_calls"]:
+            st.caption(asked.say("nothing_rerouted"))
+            return
         st.markdown(
             spoken.plain(
                 asked.say(
@@ -216,7 +221,7 @@ def _savings(asked: Filters) -> None:
             st.dataframe(
                 shown,
                 hide_index=True,
-                column_config=tables.whole_numbers(shown),
+                column_config=tables.figures(shown),
                 alt=asked.say("savings"),
             )
 
@@ -230,7 +235,7 @@ def _experiments(asked: Filters) -> None:
             return
         names = {key: asked.say(f"column_{key}") for key in routing.EXPERIMENT_COLUMNS}
         shown = routing.experiment_rows(found, names, say=asked.say)
-        st.dataframe(shown, hide_index=True, column_config=tables.whole_numbers(shown), alt=title)
+        st.dataframe(shown, hide_index=True, column_config=tables.figures(shown), alt=title)
 
 
 def _zone() -> str:

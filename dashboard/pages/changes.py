@@ -67,7 +67,7 @@ def _groups(asked: Filters, against: tuple[tuple[str, str], ...]) -> None:
             empty(asked)
             return
         shown = money_rows.change_rows(answer, asked.group_by, asked.say)
-        st.dataframe(shown, hide_index=True, column_config=tables.whole_numbers(shown), alt=title)
+        st.dataframe(shown, hide_index=True, column_config=tables.figures(shown), alt=title)
 
 
 draw(filters.current())

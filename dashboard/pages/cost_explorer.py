@@ -107,7 +107,7 @@ def _table(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=asked.say("table_by", group=asked.group_by),
         )
         totals = answer.meta["totals"]

@@ -36,13 +36,16 @@ def _findings(asked: Filters) -> None:
         found = data.document("quality/completeness", asked.window_params())["findings"]
         if not found:
             st.caption(asked.say("no_findings"))
+        notes = []
         for one in found:
             said = quality.finding_line(one, unknown=asked.say("missing_unknown"))
             if one["severity"] == "warning":
                 is_here = one["code"] in quality.NOTHING_MISSING
                 st.warning(asked.say("finding_note" if is_here else "finding_line", **said))
             else:  # nothing of it is missing
-                st.info(asked.say("finding_note", **said))
+                notes.append(asked.say("finding_note", **said))
+        if notes:  # in one box: every emitter of an import is late
+            st.info("  \n".join(notes))
 
 
 def _accounts(asked: Filters) -> None:
@@ -56,7 +59,7 @@ def _accounts(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=asked.say("accounts"),
         )
 
@@ -72,7 +75,7 @@ def _counters(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=asked.say("counters"),
         )
 
@@ -100,7 +103,7 @@ def _duplicates(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=asked.say("duplicates"),
         )
 
@@ -116,7 +119,7 @@ def _emitters(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=asked.say("emitters"),
         )
 

@@ -22,7 +22,7 @@ def draw(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=asked.say("gpu_shares"),
         )
     if answer is not None and answer.meta["bills"]:

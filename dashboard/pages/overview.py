@@ -4,12 +4,14 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import charts, data, filters, frames, ledger, spoken, tables
+from dashboard import charts, data, filters, frames, ledger, money_rows, spoken, tables
 from dashboard.client import Params
 from dashboard.filters import Filters
 from dashboard.panel import Panel, empty
 
 MAX_ALERTS: Final = 4
+MAX_MOVERS: Final = 5
+MOVER_COLUMNS: Final = 4  # group, before, after, change; the page of changes has the causes
 TILE_HEIGHT: Final = 120  # pixels: one row whether a tile has a delta or not
 
 
@@ -19,6 +21,7 @@ def draw(asked: Filters) -> None:
     left, right = st.columns([2, 1])
     with left:
         _spend(asked)
+        _movers(asked)
     with right:
         _groups(asked)
         _alerts(asked)
@@ -82,6 +85,8 @@ def _change(previous: dict[str, Any]) -> str | None:
 
 
 def _excluded(asked: Filters, totals: dict[str, Any]) -> str:
+    if not totals["calls"]:
+        return ""
     if not totals["unpriced_calls"]:
         return asked.say("excludes_nothing")
     return asked.say(
@@ -128,6 +133,7 @@ def _alerts(asked: Filters) -> None:
                     "alert_line",
                     summary=spoken.plain(summary),
                     since=spoken.moment(alert["since"], zone=zone),
+                    zone=zone,
                 ),
                 icon=":material/notifications_active:",
             )
@@ -165,6 +171,19 @@ def _spend(asked: Filters) -> None:
         )
 
 
+def _movers(asked: Filters) -> None:
+    title = asked.say("movers")
+    with Panel(title, asked, key="movers", help_text=asked.say("movers_help")):
+        compared = (("compare", "previous"), ("group_by", asked.group_by))
+        answer = data.table("costs/change", (*asked.params(), *compared))
+        if not answer.rows.num_rows:
+            empty(asked)
+            return
+        shown = money_rows.change_rows(answer, asked.group_by, asked.say).slice(0, MAX_MOVERS)
+        shown = shown.select(shown.column_names[:MOVER_COLUMNS])
+        st.dataframe(shown, hide_index=True, column_config=tables.figures(shown), alt=title)
+
+
 def _groups(asked: Filters) -> None:
     title = asked.say("top_groups", group=asked.say(f"dim_{asked.group_by}"))
     with Panel(title, asked, key="groups"):
@@ -178,7 +197,7 @@ def _groups(asked: Filters) -> None:
             shown.select([names["group"], names["cost"], names["calls"], names["unpriced"]]),
             hide_index=True,
             alt=title,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
         )
 
 

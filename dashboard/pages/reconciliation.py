@@ -104,7 +104,7 @@ def _report(asked: Filters, report: dict[str, Any]) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=say("residual_cells"),
         )
     for file in report["files"]:

@@ -37,9 +37,7 @@ def _cache(asked: Filters) -> None:
             return
         names = {key: say(f"column_{key}") for key in savings.CACHE_COLUMNS}
         shown = savings.cache_rows(answer, group, names)
-        st.dataframe(
-            shown, hide_index=True, column_config=tables.whole_numbers(shown), alt=say("cache")
-        )
+        st.dataframe(shown, hide_index=True, column_config=tables.figures(shown), alt=say("cache"))
 
 
 draw(filters.current())

@@ -10,6 +10,7 @@ from dashboard.filters import Filters
 from dashboard.panel import Panel, empty
 
 PAGE_ROWS: Final = "100"
+CALLS_HEIGHT: Final = 640  # pixels: what a screen has below the heading
 URL_KEY: Final = "trace"
 # Light enough for the dark label that lies on each bar.
 COLORS: Final = {
@@ -40,9 +41,10 @@ def _calls(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=asked.say("calls_newest"),
             key="calls-table",
+            height=CALLS_HEIGHT,
             selection_mode="single-row",
             on_select=lambda: _open_selected(answer),
         )
@@ -96,7 +98,7 @@ def _reports(asked: Filters, answer: Table) -> None:
     st.dataframe(
         shown,
         hide_index=True,
-        column_config=tables.whole_numbers(shown),
+        column_config=tables.figures(shown),
         alt=asked.say("reports_help"),
     )
     st.caption(asked.say("reports_help"))

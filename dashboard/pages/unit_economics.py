@@ -8,7 +8,7 @@ from dashboard import data, filters, money_charts, money_rows, showback, spoken,
 from dashboard.filters import Filters
 from dashboard.panel import Panel
 
-DIMENSIONS: Final = ("customer", "user", "team", "feature", "api_key", "project", "model")
+DIMENSIONS: Final = ("user", "customer", "team", "feature", "api_key", "project", "model")
 
 
 def draw(asked: Filters) -> None:
@@ -26,7 +26,7 @@ def _figures(asked: Filters) -> None:
         st.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=say("unit_costs"),
         )
         meta = answer.meta
@@ -81,7 +81,7 @@ def _concentration(asked: Filters) -> None:
         right.dataframe(
             shown,
             hide_index=True,
-            column_config=tables.whole_numbers(shown),
+            column_config=tables.figures(shown),
             alt=say("concentration"),
         )
 

@@ -85,7 +85,7 @@ def usd(nusd: int) -> str:
 
 COMPLETENESS: dict[str, Any] = {
     "accounts": [{
-        "key_id": "k1", "service_name": "gateway", "signal": "traces", "received": 130,
+        "tenant": "acme", "key_id": "k1", "service_name": "gateway", "signal": "traces", "received": 130,
         "stored": 120, "duplicates": 7, "rejected": 3, "late": 2, "last_received": NOW.isoformat(),
         "rejected_by_reason": {"malformed_span": 2, "invalid_trace_id": 1}, "is_silent": False,
     }],
@@ -95,13 +95,13 @@ COMPLETENESS: dict[str, Any] = {
         "missing_tokens": 1_000,
     }],
     "findings": [
-        {"code": "silent_emitter", "severity": "warning", "emitter": "batch_job",
-         "message": "nothing for 90 minutes, after a steady flow", "missing_usd": "12.5"},
-        {"code": "reported_cost_differs", "severity": "warning", "emitter": "gateway",
-         "message": "4 of 10 calls of m say they cost 3 USD, we price them 2 USD",
+        {"code": "silent_emitter", "severity": "warning", "tenant": "acme",
+         "emitter": "batch_job",         "message": "nothing for 90 minutes, after a steady flow", "missing_usd": "12.5"},
+        {"code": "reported_cost_differs", "severity": "warning", "tenant": "acme",
+         "emitter": "gateway",         "message": "4 of 10 calls of m say they cost 3 USD, we price them 2 USD",
          "missing_usd": None},
-        {"code": "late_arrivals", "severity": "info", "emitter": "gateway",
-         "message": "2 of 120 stored spans came an hour late or more", "missing_usd": None},
+        {"code": "late_arrivals", "severity": "info", "tenant": "acme",
+         "emitter": "gateway",         "message": "2 of 120 stored spans came an hour late or more", "missing_usd": None},
     ],
 }  # fmt: skip
 

@@ -42,7 +42,7 @@ def test_unit_costs_keep_their_denominators(open_page: OpenPage) -> None:
     assert not app.exception
     shown = app.dataframe[0].value
     assert ["Request", "GPU hour", "Active user", "orders (acme)"] == list(shown["Per"])
-    assert ["1300", "0", "–", "212"] == list(shown["How many"])  # noqa: RUF001 - the dash
+    assert ["1,300", "0", "–", "212"] == list(shown["How many"])  # noqa: RUF001 - the dash
     assert ["$0.41", "–", "–", "$2.50"] == list(shown["Each"])  # noqa: RUF001 - the dash
     assert "users are counted over at most 31 days" in list(shown["Note"])
     assert "The top 1 of 3 make 50 % of $530.00, the top 2 make 80 %. Gini 0.47." in words(app)

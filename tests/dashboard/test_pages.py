@@ -185,16 +185,17 @@ def test_duplicates_are_shown_by_who_reported_and_who_bills(api: Any, open_page:
 def test_what_is_missing_is_said_with_its_estimate(open_page: OpenPage) -> None:
     app = open_page("data_quality", range="24h")
     said = words(app).replace("**", "")
-    assert "batch_job: nothing for 90 minutes, after a steady flow. Missing: $12.50" in said
+    assert "batch_job (acme): nothing for 90 minutes, after a steady flow. Missing: $12.50" in said
     assert "came an hour late or more." in said
     accounts, counters = (frame.value for frame in app.dataframe[2:4])
-    sent = accounts.iloc[0, 2:7].tolist()  # received, stored, of which late, duplicates, rejected
+    sent = accounts.iloc[0, 3:8].tolist()  # received, stored, of which late, duplicates, rejected
     assert [130, 120, 2, 7, 3] == [int(str(n).replace(",", "")) for n in sent]
+    assert ["acme"] == list(accounts["Tenant"])  # a gateway of many tenants has a row for each
     assert ["1 invalid_trace_id, 2 malformed_span"] == list(accounts["Rejected for"])
     assert [False] == list(accounts["Silent"])
     assert ["vllm"] == list(counters["Emitter"])
     assert ["$0.50"] == list(counters["Missing cost"])
-    differs = "gateway: 4 of 10 calls of m say they cost 3 USD, we price them 2 USD."
+    differs = "gateway (acme): 4 of 10 calls of m say they cost 3 USD, we price them 2 USD."
     assert differs in said
     assert f"{differs} Missing" not in said
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import charts, frames, tracing
+from dashboard import charts, frames, tables, tracing
 from dashboard.client import Table
 from dashboard.money_rows import known
 from dashboard.spoken import UNKNOWN
@@ -154,3 +154,32 @@ def test_spend_is_stacked_and_as_wide_as_its_periods() -> None:
     assert ("usd", ["at"], ["low", "high"]) == (stack["stack"], stack["groupby"], stack["as"])
     assert "timeUnit" not in layer["encoding"]["x"]
     assert [marks[0].until] * 2 == [marks[1].until, marks[2].at]
+
+
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (["support", "search", "data-science"], 3),
+        (["support", "platform", "marketing", "data-science", "search", "legal"], 4),
+        (["claude-sonnet-4-5-20250929", "gpt-5-mini", "gpt-5"], 2),
+        (["a" * 200, "b"], 1),
+    ],
+)
+def test_a_legend_has_as_many_names_in_a_row_as_fit(names: list[str], columns: int) -> None:
+    """Seven pixels a letter and thirty a mark, in the 520 of a chart on a small screen."""
+    marks = frames.points(answer([row(AT, names[0], "1")]), "team", other="", top=names)
+    drawn = charts.spend(
+        marks, series=names, titles=dict.fromkeys(("time", "group", "cost", "calls"), ""),
+        granularity="day",
+    ).to_dict()  # fmt: skip
+    assert columns == drawn["layer"][0]["encoding"]["color"]["legend"]["columns"]
+
+
+def test_written_figures_stand_to_the_right_and_names_do_not() -> None:
+    shown = pa.table(
+        {"model": ["gpt-5", UNKNOWN], "cost": ["≥ $1,234.50", UNKNOWN], "change": ["-$0.0012", ""],
+         "late": ["2 ms", "1.50 s"], "none": ["", ""], "calls": [1, 2]}
+    )  # fmt: skip
+    config = tables.figures(shown)
+    assert {"cost", "change", "late", "calls"} == set(config)
+    assert {"right"} == {config[name]["alignment"] for name in ("cost", "change", "late")}

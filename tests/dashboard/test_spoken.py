@@ -30,6 +30,21 @@ def test_money_keeps_what_matters(usd: str | None, shown: str) -> None:
     assert shown == spoken.money(usd)
 
 
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        ("0", "0"),
+        ("5421", "5,421"),
+        ("24.98229", "24.98"),
+        ("0.00071234", "0.00071"),
+        ("1234567.895", "1,234,567.90"),
+        (None, "–"),  # noqa: RUF001 - the dash of tables
+    ],
+)
+def test_quantities_are_no_money_and_keep_what_matters(number: str | None, shown: str) -> None:
+    assert shown == spoken.quantity(number)
+
+
 @given(NUSD)
 def test_shown_money_is_within_half_of_its_last_digit(nusd: int) -> None:
     exact = Decimal(nusd) / 10**9

@@ -116,8 +116,8 @@ def test_a_jump_in_a_teams_cost_is_told_once_with_its_numbers(
         "team": "search",
         "tenant": "acme",
     } == alert.labels
-    assert "Team search: $9 in 15 min, $1 expected" == alert.annotations["summary"]
-    assert "gpt-4o $18" == alert.annotations["top_models"]  # two buckets of excess so far
+    assert "Team search: $9.00 in 15 min, $1.00 expected" == alert.annotations["summary"]
+    assert "gpt-4o $18.00" == alert.annotations["top_models"]  # two buckets of excess so far
     assert (NOW.replace(minute=0) - 2 * QUARTER).isoformat() == alert.annotations["since"]
 
 
@@ -364,7 +364,7 @@ def test_the_first_call_without_a_price_is_a_finding_of_the_next_round(
         found.annotations["reasons"],
         found.annotations["providers"],
     )
-    assert "1 calls (77 tokens)" in found.annotations["summary"]
+    assert "1 call (77 tokens)" in found.annotations["summary"]
     assert "import a price list" in found.annotations["action"]
 
 

@@ -70,7 +70,7 @@ def test_a_budget_that_is_spent_too_fast_pages_until_it_is_calm(metadata_engine:
     assert [("1h", "page")] == _told(metadata_engine, NOW)
     (budget,) = _watched(metadata_engine, NOW)
     (finding,) = burn_findings(budget)
-    assert " within 1 h, $1 expected of $720" in finding.annotations["summary"]
+    assert " within 1 h, $1.00 expected of $720.00" in finding.annotations["summary"]
     assert not finding.once
     assert [] == _told(metadata_engine, NOW + timedelta(minutes=6))
 

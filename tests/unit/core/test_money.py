@@ -12,10 +12,27 @@ from controlplane.core.money import (
     divide_half_even,
     format_usd,
     parse_usd,
+    round_usd,
     split_largest_remainder,
 )
 
 AMOUNTS = st.integers(-MAX_NUSD, MAX_NUSD)
+
+
+@pytest.mark.parametrize(
+    ("nusd", "text"),
+    [
+        (0, "$0.00"),
+        (64_937_063_025, "$64.94"),
+        (68_000_000_000, "$68.00"),
+        (1_234_567_895_000_000, "$1,234,567.90"),
+        (43_400, "$0.000043"),
+        (-2_665_000_000, "-$2.66"),
+        (-1, "-$0.0000000010"),
+    ],
+)
+def test_people_read_cents_and_two_digits_below_a_dollar(nusd: int, text: str) -> None:
+    assert text == round_usd(nusd)
 
 
 @given(AMOUNTS)
