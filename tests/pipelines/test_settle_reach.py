@@ -59,7 +59,7 @@ def _hours_read(span_rows: Rows, monkeypatch: pytest.MonkeyPatch, *, hours: int)
     run = neighborhood.Neighborhood._run
 
     def noted(self: neighborhood.Neighborhood, name: str, **parameters: Any) -> None:
-        if name in {"found_more", "add_edges", "hour_keys", "member_keys"}:
+        if name in {"found_asked", "found_more", "add_edges", "hour_keys", "member_keys"}:
             statements.extend(
                 [name] * round((parameters["end"] - parameters["start"]).seconds / 3_600)
             )
@@ -125,3 +125,23 @@ def test_a_chain_of_keys_longer_than_is_followed_is_settled_in_any_order(
     store.close()
     assert [2] * PAIRS == [reports for _, reports in calls]
     assert any(outcome.has_long_chains for outcome in outcomes)
+
+
+def test_a_chain_leads_to_a_new_report_more_than_a_day_from_the_one_that_it_shares_an_id_with(
+    span_rows: Rows,
+) -> None:
+    """Two days lie between two reports with one id; one between them has another."""
+    gateway = {"gateway_call_id": "5e0ac4b2-7d1f-4a38"}
+    early = _report(1, start=AT, **gateway)
+    middle = _report(2, start=AT + timedelta(hours=30), layer="proxy")
+    middle["response_id"] = early["response_id"]
+    late = _report(3, start=AT + timedelta(hours=60), layer="engine", **gateway)
+    alone = _report(4, start=AT + timedelta(hours=60))
+    store = DuckDbSpanStore(None)
+    _settle(store, [early], span_rows, batch_id="1")
+    store.write(span_rows(middle, late, alone), batch_id="2")
+
+    taken = store.take()
+    store.close()
+    assert {1, 2, 3} == set(taken.grouped.column("span_id").to_pylist())
+    assert 1 == taken.lone_reports

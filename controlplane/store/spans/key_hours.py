@@ -10,14 +10,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 HOURS_A_DAY: Final = 24
-MAX_BYTES: Final = 28 << 20
-"""Of all hours together: 5.8 million keys, five bytes each. Beyond it the hours that were asked for
+MAX_BYTES: Final = 48 << 20
+"""Of all hours together: 10 million keys, five bytes each. Beyond it the hours that were asked for
 longest ago are forgotten, and looked through when a key could be there."""
-MOST_OF_HOUR: Final = 2_000_000
+MOST_OF_HOUR: Final = 6_000_000
 """Keys of one hour that are kept; a busier hour is looked through."""
 MAX_READ_KEYS: Final = 1_000_000
 """Read from the store for one settlement (at least one hour): a restart costs a few slower ones."""
@@ -25,51 +26,90 @@ WORTH_READING: Final = 64
 """Keys that must be asked about a day, or a quarter of all, for its hours to be read: a few late
 reports do not displace what every settlement needs."""
 
+BYTES_A_KEY: Final = 5
+RECENT_SHARE: Final = 16
+"""What was added lately is at most this part of an hour: then it is put among the rest."""
+
 Hashes = npt.NDArray[np.uint64]
 Hours = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+_DROPPED_BITS: Final = np.uint64(24)
+_NONE: Final[Hashes] = np.zeros(0, dtype=np.uint64)
+
+
+def distinct(values: Hashes) -> Hashes:
+    """Give each once, ascending; `numpy.unique` hashes them, which takes forty times as long."""
+    ordered = np.sort(values)
+    is_first = np.ones(len(ordered), dtype=np.bool_)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return np.asarray(ordered[is_first], np.uint64)
+
+
+def repeated(values: Hashes) -> Hashes:
+    """Give those that are there more than once, ascending."""
+    ordered = np.sort(values)
+    return distinct(ordered[1:][ordered[1:] == ordered[:-1]])
+
 
 class KeySet:
-    """Forty bits of each hash, ascending."""
+    """Forty bits of each hash, ascending; the latest apart, so that few are added at little cost."""
 
-    def __init__(self, hashes: Hashes) -> None:
-        """Hold these."""
-        bits = np.unique(hashes >> np.uint64(24))
-        self._high = (bits >> np.uint64(8)).astype(np.uint32)
-        self._low = bits.astype(np.uint8)
+    def __init__(self) -> None:
+        self._all = _Run.of(_NONE)
+        self._recent = _Run.of(_NONE)
 
     def __len__(self) -> int:
         """Count what is held."""
-        return len(self._high)
+        return len(self._all.high) + len(self._recent.high)
 
     @property
     def size(self) -> int:
         """Bytes in memory."""
-        return self._high.nbytes + self._low.nbytes
+        return BYTES_A_KEY * len(self)
 
     def add(self, hashes: Hashes) -> None:
         """Hold these too."""
-        new = np.unique(hashes[~self.may_hold(hashes)] >> np.uint64(24))
+        new = distinct(hashes[~self.may_hold(hashes)] >> _DROPPED_BITS)
         if not len(new):
             return
-        high, low = (new >> np.uint64(8)).astype(np.uint32), new.astype(np.uint8)
-        at = np.searchsorted(self._high, high)
-        self._high, self._low = np.insert(self._high, at, high), np.insert(self._low, at, low)
+        self._recent = self._recent.merged(_Run.of(new))
+        if len(self._recent.high) * RECENT_SHARE > len(self._all.high):
+            self._all, self._recent = self._all.merged(self._recent), _Run.of(_NONE)
 
     def may_hold(self, hashes: Hashes) -> Mask:
         """Answer per hash; False is certain. Quickest for ascending hashes."""
-        high = (hashes >> np.uint64(32)).astype(np.uint32)
-        low = (hashes >> np.uint64(24)).astype(np.uint8)
-        held = np.zeros(len(hashes), dtype=np.bool_)
-        at = np.searchsorted(self._high, high)
-        rows = np.arange(len(hashes))
+        bits = hashes >> _DROPPED_BITS
+        return np.asarray(self._all.holds(bits) | self._recent.holds(bits), np.bool_)
+
+
+class _Run(msgspec.Struct, frozen=True):
+    """Distinct numbers of forty bits, ascending."""
+
+    high: npt.NDArray[np.uint32]
+    low: npt.NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, bits: Hashes) -> "_Run":
+        return cls((bits >> np.uint64(8)).astype(np.uint32), bits.astype(np.uint8))
+
+    def merged(self, other: "_Run") -> "_Run":
+        """Hold what either does; they have nothing in common."""
+        at = np.searchsorted(self.high, other.high)
+        high = np.insert(self.high, at, other.high)
+        return _Run(high, np.insert(self.low, at, other.low))
+
+    def holds(self, bits: Hashes) -> Mask:
+        high, low = (bits >> np.uint64(8)).astype(np.uint32), bits.astype(np.uint8)
+        held = np.zeros(len(bits), dtype=np.bool_)
+        at = np.searchsorted(self.high, high)
+        rows = np.arange(len(bits))
         while len(rows):  # the few that share 32 bits are side by side
-            inside = at < len(self._high)
+            inside = at < len(self.high)
             rows, at = rows[inside], at[inside]
-            alike = self._high[at] == high[rows]
+            alike = self.high[at] == high[rows]
             rows, at = rows[alike], at[alike]
-            held[rows] |= self._low[at] == low[rows]
+            held[rows] |= self.low[at] == low[rows]
             at = at + 1
         return held
 
@@ -121,13 +161,32 @@ class KeyHours:
                 self._add(hour, keys)
         self._shrink(needed=set())
 
+    def claims(self, hashes: Hashes, hours: Hours) -> Iterator[tuple[list[int], Hashes]]:
+        """Give hours, a day at a time, and the keys that may be stored in one of them.
+
+        Each key is looked for on the day of its hour and those beside.
+        """
+        asked: dict[int, list[Hashes]] = {}
+        for day, keys in _by_hour(hashes, hours // HOURS_A_DAY):
+            for near in (day - 1, day, day + 1):
+                asked.setdefault(near, []).append(keys)
+        self._learn({day: sum(map(len, groups)) for day, groups in asked.items()})
+        for day, groups in asked.items():
+            found: dict[int, Hashes] = {}
+            for hour in self._hours_in(day):
+                held = np.concatenate([keys[self._may_hold(hour, keys)] for keys in groups])
+                if len(held):
+                    found[hour] = held
+            if found:
+                yield list(found), distinct(np.concatenate(list(found.values())))
+
     def hours_of(self, hashes: Hashes, days: Hours) -> dict[int, list[int]]:
         """Answer, per day, the hours of it in which a key asked about that day may be stored."""
         asked = dict(_by_hour(hashes, days))
         self._learn({day: len(keys) for day, keys in asked.items()})
         found: dict[int, list[int]] = {}
         for day, keys in asked.items():
-            hours = [hour for hour in self._hours_in(day) if self._may_be_in(hour, keys)]
+            hours = [hour for hour in self._hours_in(day) if self._may_hold(hour, keys).any()]
             if hours:
                 found[day] = hours
         return found
@@ -138,13 +197,13 @@ class KeyHours:
         start = day * HOURS_A_DAY
         return range(max(start, first), min(start + HOURS_A_DAY, last + 1))
 
-    def _may_be_in(self, hour: int, keys: Hashes) -> bool:
+    def _may_hold(self, hour: int, keys: Hashes) -> Mask:
         known = self._hours.get(hour)
         if known is None:
             self.looked_through += 1
-            return True
+            return np.ones(len(keys), dtype=np.bool_)
         self._hours.move_to_end(hour)
-        return bool(len(known)) and bool(known.may_hold(keys).any())
+        return known.may_hold(keys)
 
     def _learn(self, counts: dict[int, int]) -> None:
         """Read hours of the days that much is asked about, the newest first."""
@@ -180,15 +239,14 @@ class KeyHours:
             else:
                 chosen.append(hour)
                 keys += here
-        parts: dict[int, list[Hashes]] = {hour: [] for hour in chosen}
+        for hour in chosen:
+            self._hours[hour] = KeySet()
+            self._hours[hour].add(self._added.get(hour, _NONE))  # maybe not stored yet
         if keys:
             for hashes, hours in self._read(min(chosen), max(chosen) + 1):
                 for hour, some in _by_hour(hashes, hours):
-                    if hour in parts:
-                        parts[hour].append(some)
-        for hour in chosen:
-            added = self._added.get(hour, np.zeros(0, dtype=np.uint64))  # maybe not stored yet
-            self._hours[hour] = KeySet(np.concatenate([added, *parts.pop(hour)]))
+                    if hour in chosen:
+                        self._hours[hour].add(some)
         return keys
 
     def _add(self, hour: int, keys: Hashes) -> None:
@@ -209,9 +267,10 @@ class KeyHours:
 
 
 def _by_hour(hashes: Hashes, hours: Hours) -> Iterator[tuple[int, Hashes]]:
-    """Give the hashes of each hour (or day), ascending."""
-    order = np.lexsort((hashes, hours))
+    """Give the distinct hashes of each hour (or day), ascending."""
+    order = np.argsort(hours, kind="stable")
     hashes, hours = hashes[order], hours[order]
-    for part in np.split(np.arange(len(hours)), np.flatnonzero(np.diff(hours)) + 1):
+    turns = np.flatnonzero(np.diff(hours)) + 1
+    for first, part in zip([0, *turns], np.split(hashes, turns), strict=True):
         if len(part):
-            yield int(hours[part[0]]), hashes[part[0] : part[-1] + 1]
+            yield int(hours[first]), distinct(part)

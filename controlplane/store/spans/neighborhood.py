@@ -14,9 +14,9 @@ from controlplane.ingest.settlement import (
     REPORT_SCHEMA,
     Unsettled,
 )
-from controlplane.store.spans.database import read_sql
+from controlplane.store.spans.database import load, read_sql
 from controlplane.store.spans.hour_windows import windows_of
-from controlplane.store.spans.key_hours import Hashes, Hours, KeyHours
+from controlplane.store.spans.key_hours import Hashes, Hours, KeyHours, repeated
 from controlplane.store.spans.key_sql import KEY_SQL
 
 MAX_ROUNDS: Final = 64
@@ -28,6 +28,9 @@ is found then, which stays as it is until something arrives nearer to it."""
 
 READ_ROWS: Final = 131_072
 """Stored keys that are in memory at once while hours are read."""
+
+Pairs = tuple[Hashes, Hours]
+"""Hashes of keys, and of each the hour or day."""
 
 _NO_REPORTS: Final = " (trace_lo UBIGINT, span_id UBIGINT, start_time TIMESTAMPTZ)"
 _NO_KEYS: Final = " (key_hash UBIGINT, day BIGINT)"
@@ -65,24 +68,27 @@ class Neighborhood:
         They are to be stored next.
         """
         self._find_new(after=after, through=through)
-        self._know_new()
+        self.hours.add(*_joined(*self._new_pairs()))
 
     def around(self, *, after: int, through: int) -> Unsettled:
         """Read the reports of the batches in `(after, through]` with all that they can join."""
         batches = {"after": after, "through": through}
         self._find_new(**batches)
-        self._run("followed")
+        new = self._new_pairs()
+        self._choose(*new)
         self._close()
-        self._know_new()  # not before: they would be looked up among the stored
+        self.hours.add(*_joined(*new))  # not before: they would be looked up among the stored
         lone = self._connection.execute(read_sql("count_lone"), batches).fetchone()
         return self._read(through, lone_reports=int(lone[0]) if lone else 0)
 
     def again(self, window: Window, *, through: int) -> Unsettled:
         """Read the grouped reports that start in a window, with all that they can join."""
         bounds = {"start": window.start, "end": window.end}
+        self._run("found_none")
         for statement in read_sql("window_followed").split(";"):
             if statement.strip():
                 self._connection.execute(statement, bounds if "$start" in statement else None)
+        self._execute("CREATE OR REPLACE TEMP TABLE more AS FROM followed")
         self._close()
         self._run("window_members")
         return self._read(through, lone_reports=0)
@@ -91,8 +97,27 @@ class Neighborhood:
         find_new_keys(self._connection, after=after, through=through)
         self._run("new_traces", after=after, through=through)
 
-    def _know_new(self) -> None:
-        self.hours.add(*self._pairs(read_sql("new_hours"), "hour"))
+    def _new_pairs(self) -> tuple[Pairs, Pairs]:
+        """Read the keys of new reports, and the traces of other new spans, with their hours."""
+        reports = self._pairs("SELECT key_hash, hour_of(start_time) AS hour FROM new_key", "hour")
+        return reports, self._pairs("SELECT key_hash, hour FROM new_trace", "hour")
+
+    def _choose(self, reports: Pairs, traces: Pairs) -> None:
+        """Leave in `found` what new reports can join, and those that may join anything; few do.
+
+        A key that is once among the new ones, and nowhere within a day of them, joins nothing; a
+        report with no other keys is a call by itself.
+        """
+        self._run("found_none")
+        for hours, keys in self.hours.claims(*_joined(reports, traces)):
+            load(self._connection, asked=pa.table({"key_hash": keys}))
+            for window in windows_of(hours):
+                self._run("found_asked", start=window.start, end=window.end)
+        load(self._connection, repeated=pa.table({"key_hash": repeated(reports[0])}))
+        self._run("found_start")
+        self._execute("CREATE OR REPLACE TEMP TABLE followed" + _NO_KEYS)
+        self._run("followed")
+        self._execute("CREATE OR REPLACE TEMP TABLE more" + _NO_KEYS)
 
     def _read(self, through: int, *, lone_reports: int) -> Unsettled:
         has_members = bool(self._count("SELECT count(*) FROM member"))
@@ -116,8 +141,6 @@ class Neighborhood:
         self._has_long_chains = False
         self._execute("CREATE OR REPLACE TEMP TABLE context" + _NO_REPORTS)
         self._execute("CREATE OR REPLACE TEMP TABLE expanded" + _NO_REPORTS)
-        self._run("found_start")
-        self._execute("CREATE OR REPLACE TEMP TABLE more AS FROM followed")
         self._follow_chains()
         if self._follow_cells():
             self._follow_chains()
@@ -154,6 +177,8 @@ class Neighborhood:
         for window in self._windows("fresh"):
             self._run("member_keys", start=window.start, end=window.end)
         self._run("more_keys")
+        if self._count(read_sql("found_chained")):
+            self._run("followed")
         return self._follow()
 
     def _follow_cells(self) -> int:
@@ -209,7 +234,7 @@ class Neighborhood:
             for part in found.to_arrow_reader(READ_ROWS):
                 yield part.column(0).to_numpy(), part.column(1).to_numpy()
 
-    def _pairs(self, query: str, second: str) -> tuple[Hashes, Hours]:
+    def _pairs(self, query: str, second: str) -> Pairs:
         found = self._connection.execute(query).fetchnumpy()
         return np.asarray(found["key_hash"], np.uint64), np.asarray(found[second], np.int64)
 
@@ -221,6 +246,10 @@ class Neighborhood:
 
     def _run(self, name: str, **parameters: Any) -> None:
         self._connection.execute(read_sql(name), parameters)
+
+
+def _joined(some: Pairs, others: Pairs) -> Pairs:
+    return np.concatenate([some[0], others[0]]), np.concatenate([some[1], others[1]])
 
 
 def _bounds(hours: Iterable[int]) -> list[dict[str, Any]]:

@@ -1,2 +1,12 @@
--- Every key row that the closure has seen; `is_new` rows are not settled yet.
-CREATE OR REPLACE TEMP TABLE found AS SELECT *, true AS is_new FROM new_key
+-- The new reports that have a key which another has, new or found, or that can be matched minute by
+-- minute (kind 5).
+CREATE OR REPLACE TEMP TABLE interesting AS
+SELECT key_hash FROM repeated UNION SELECT key_hash FROM found;
+INSERT INTO found
+SELECT *, true
+FROM new_key
+SEMI JOIN (
+    SELECT trace_lo, span_id, start_time
+    FROM new_key
+    WHERE kind = 5 OR key_hash IN (SELECT key_hash FROM interesting)
+) AS chosen USING (trace_lo, span_id, start_time)

@@ -46,6 +46,17 @@ def _key(number: int) -> int:
     return (number // 2 << 30) + number
 
 
+def _claims(hours: KeyHours, asked: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Ask about keys on days; middle days only, each of which stands for those beside it, too."""
+    middle = [(key, 24 * day + key % 24) for key, day in asked if day % 3 == FIRST // 24 % 3]
+    return {
+        (int(key), hour)
+        for claimed, keys in hours.claims(*_arrays(middle))
+        for hour in claimed
+        for key in keys
+    }
+
+
 # A key, its hour, and whether it is stored first, or settled while the hours are kept.
 drawn = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 80)), max_size=12)
 
@@ -68,18 +79,20 @@ def test_no_hour_that_has_a_key_is_ever_left_out(
                 (_key(number), FIRST // 24 + day) for number in range(0, 41, 5) for day in range(4)
             ]
             found = hours.hours_of(*_arrays(asked))
+            claims = _claims(hours, asked)
             for key, hour in [*new, *((k, h) for h, keys in stored.keys.items() for k in keys)]:
                 if any(key == other for other, _ in asked):
                     assert hour in found[hour // 24]
+                    assert (key, hour) in claims
             for key, hour in new:
                 stored.keys[hour].add(key)
 
 
 def test_a_set_claims_nothing_that_differs_in_forty_bits() -> None:
     numbers = np.random.default_rng(3).integers(0, 2**63, 20_000, dtype=np.uint64)
-    known = KeySet(numbers[:5_000])
-    known.add(numbers[5_000:10_000])
-    known.add(numbers[:5_000])
+    known = KeySet()
+    for size in (5_000, 10_000, 5_000):  # the last are known
+        known.add(numbers[size - 5_000 : size])
 
     assert known.may_hold(numbers[:10_000]).all()
     assert not known.may_hold(numbers[10_000:]).any()
