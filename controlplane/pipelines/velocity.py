@@ -64,16 +64,13 @@ def velocity_tick(
     looked = []
     for scope in tools.policies.scopes():
         lines = rules_in_use(scope, tools.policies)
-        before = tools.quotas.quotas(scope)
-        if not before and not any(rules.velocity for rules in lines):
+        has_quotas = bool(tools.quotas.quotas(scope))
+        if not has_quotas and not any(rules.velocity for rules in lines):
             continue
         above = [excess for rules in lines for excess in _above(rules, now, reader)]
-        named: dict[Subject, str] = {
-            one.subject: name_of(one.subject) for one in above if can_be_selected(one.subject[1])
-        }
-        done = turn(before, above, scope=scope, names=named, now=now)
-        _keep(scope, before, done, tools=tools)
-        signed = None
+        done, signed = Turn(kept=()), None
+        if above or has_quotas:
+            done = tools.quotas.change(scope, _turning(above, scope, name_of, now=now))
         if done.begun or done.ended:
             signed = _publish(scope, now, tools=tools, message=_message(done))
         looked.append(
@@ -97,10 +94,15 @@ def lift(
         NotFoundError: none of that id is in force.
         ConflictError: others kept publishing meanwhile; it is ended with the next generation.
     """
-    found = next((one for one in tools.quotas.quotas(scope) if one.id == quota_id), None)
-    if found is None or not found.is_active(now):
-        raise NotFoundError("quota", quota_id)
-    tools.quotas.save_quotas(scope, [forgiven(found, now)], removed=())
+
+    def end(before: Sequence[Quota]) -> Turn:
+        found = next((one for one in before if one.id == quota_id and one.is_active(now)), None)
+        if found is None:
+            raise NotFoundError("quota", quota_id)
+        others = tuple(one for one in before if one.id != quota_id)
+        return Turn(kept=(*others, forgiven(found, now)), ended=(found,))
+
+    tools.quotas.change(scope, end)
     told = msgspec.structs.replace(
         change, cause=Cause.VELOCITY, message=f"{quota_id} ended by {change.author}"
     )
@@ -140,12 +142,13 @@ def _spent(
     return spent
 
 
-def _keep(scope: str, before: Sequence[Quota], done: Turn, *, tools: PublishTools) -> None:
-    known = {quota.id: quota for quota in before}
-    changed = [quota for quota in done.kept if known.get(quota.id) != quota]
-    removed = sorted(known.keys() - {quota.id for quota in done.kept})
-    if changed or removed:
-        tools.quotas.save_quotas(scope, changed, removed=removed)
+def _turning(
+    above: Sequence[Excess], scope: str, name_of: NameOf, *, now: datetime
+) -> Callable[[Sequence[Quota]], Turn]:
+    names: dict[Subject, str] = {
+        one.subject: name_of(one.subject) for one in above if can_be_selected(one.subject[1])
+    }
+    return lambda before: turn(before, above, scope=scope, names=names, now=now)
 
 
 def _publish(scope: str, now: datetime, *, tools: PublishTools, message: str) -> SignedGeneration:

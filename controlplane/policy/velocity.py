@@ -6,7 +6,7 @@ rolling new ones out, neither ends it nor brings it back.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal, Protocol
 
@@ -101,15 +101,29 @@ class Quota(msgspec.Struct, frozen=True, kw_only=True):
         return self.forgiven_until is not None and now < self.forgiven_until
 
 
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What one look changes."""
+
+    kept: tuple[Quota, ...]
+    """All that are kept from now on."""
+    begun: tuple[Quota, ...] = ()
+    ended: tuple[Quota, ...] = ()
+    left_out: int = 0
+    """Subjects above a limit for whom there was no quota left."""
+
+
 class QuotaStore(Protocol):
     """Where quotas are kept."""
 
     def quotas(self, scope: str) -> Sequence[Quota]:
-        """Return the quotas of a scope, those that have ended too until they are removed, by id."""
+        """Return the quotas of a scope, by id; those too that ended and are not removed yet."""
         ...
 
-    def save_quotas(self, scope: str, quotas: Sequence[Quota], *, removed: Sequence[str]) -> None:
-        """Keep quotas over those of the same ids and remove others, all or nothing."""
+    def change(self, scope: str, fold: Callable[[Sequence[Quota]], Turn]) -> Turn:
+        """Replace the quotas of a scope by what `fold` keeps of them; nobody changes them meanwhile.
+
+        What `fold` raises is raised, and nothing is changed.
+        """
         ...
 
 
@@ -121,8 +135,10 @@ class NoQuotas:
         del scope
         return ()
 
-    def save_quotas(self, scope: str, quotas: Sequence[Quota], *, removed: Sequence[str]) -> None:
+    def change(self, scope: str, fold: Callable[[Sequence[Quota]], Turn]) -> Turn:
         """Keep nothing."""
+        del scope
+        return msgspec.structs.replace(fold(()), kept=(), begun=())
 
 
 class Excess(msgspec.Struct, frozen=True):
@@ -131,17 +147,6 @@ class Excess(msgspec.Struct, frozen=True):
     limit: VelocityLimit
     subject: Subject
     spent_nusd: int
-
-
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """What one look changes."""
-
-    kept: tuple[Quota, ...]
-    """All that are kept from now on."""
-    begun: tuple[Quota, ...] = ()
-    ended: tuple[Quota, ...] = ()
-    left_out: int = 0
-    """Subjects above a limit for whom there was no quota left."""
 
 
 def turn(

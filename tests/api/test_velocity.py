@@ -203,8 +203,9 @@ def held_back(services: Services, metadata: Engine) -> Services:
     )
     above = [Excess(LIMIT, (tenant, "ana"), usd * USD) for tenant, usd in SPENT.items()]
     names = {one.subject: NAME_OF(one.subject) for one in above}
-    begun = turn((), above, scope="default", names=names, now=now)
-    quotas.save_quotas("default", begun.kept, removed=())
+    quotas.change(
+        "default", lambda before: turn(before, above, scope="default", names=names, now=now)
+    )
     publish("default", now, tools=publishing, rules=mapped)
     return msgspec.structs.replace(services, publishing=publishing)
 

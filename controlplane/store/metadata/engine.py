@@ -23,6 +23,7 @@ STATEMENT_TIMEOUT_MS: Final = 30_000
 LEDGER_LOCK: Final = 7_131_001
 """Postgres advisory lock of the ledger's writer (algorithms L9: one at a time)."""
 MIGRATION_LOCK: Final = 7_131_002
+QUOTA_LOCK: Final = 7_131_003
 _WRITES: Final = "controlplane_writes"
 
 
