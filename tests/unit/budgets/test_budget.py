@@ -9,12 +9,16 @@ from hypothesis import given
 
 from controlplane.budgets.budget import Budget, Increase, check_budget
 from controlplane.budgets.lease import (
+    IN_HAND,
     TRANSITIONS,
     Lease,
     LeaseEvent,
     LeaseState,
+    escrow_amount,
     expired,
     lease_amount,
+    returned,
+    settled,
 )
 from controlplane.budgets.ledger import Amounts, Balance, WindowKey
 from controlplane.budgets.standing import standing
@@ -158,23 +162,56 @@ def test_a_small_budget_of_several_holders_is_leased_call_by_call() -> None:
     assert 60 == size(free=60, holders=2)
 
 
+LEASE = Lease(
+    id="l",
+    window=WindowKey("b", NOW),
+    holder="h",
+    amount_nusd=10,
+    open_nusd=7,
+    state=LeaseState.GRANTED,
+    granted_at=NOW,
+    expires_at=NOW,
+    sweep_at=NOW,
+)
+
+
 def test_what_has_expired_does_not_expire_again() -> None:
     """Its money moved to unproven once; a second sweep moves nothing."""
-    lease = Lease(
-        id="l",
-        window=WindowKey("b", NOW),
-        holder="h",
-        amount_nusd=10,
-        open_nusd=7,
-        state=LeaseState.GRANTED,
-        granted_at=NOW,
-        expires_at=NOW,
-        sweep_at=NOW,
-    )
-    step = expired(lease)
+    step = expired(LEASE)
     assert step is not None
     assert Amounts(leased_nusd=-7, unproven_nusd=7) == step.change
     assert expired(step.lease) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "taken"),
+    [
+        (LeaseState.GRANTED, Amounts(leased_nusd=-7)),
+        (LeaseState.RETURNED, Amounts(leased_nusd=-7)),
+        (LeaseState.EXPIRED, Amounts(unproven_nusd=-7)),
+        (LeaseState.PROVEN, Amounts(unproven_nusd=-7)),
+    ],
+)
+def test_a_holder_that_counts_wrongly_frees_no_more_than_is_open(
+    state: LeaseState, taken: Amounts
+) -> None:
+    """What it says it spent is charged in full all the same."""
+    lease = msgspec.structs.replace(LEASE, state=state)
+    spent = settled(lease, 50, Amounts(enforced_nusd=50))
+    assert (0, taken + Amounts(enforced_nusd=50)) == (spent.lease.open_nusd, spent.change)
+    back = returned(lease, 50, sweep_at=NOW)
+    if state in IN_HAND:
+        assert back is not None
+        assert (0, taken) == (back.lease.open_nusd, back.change)
+    else:
+        assert back is None
+
+
+def test_nothing_of_the_last_money_is_set_aside_for_a_partition() -> None:
+    """All of it or nothing, and at most the share of a holder: half of what is free, by holders."""
+    asked = [(200, 1), (199, 1), (600, 3), (599, 3), (200, 0)]
+    found = [escrow_amount(100, free_nusd=free, holders=holders) for free, holders in asked]
+    assert [100, 0, 100, 0, 100] == found
 
 
 def test_every_state_can_be_settled_and_none_is_left_twice() -> None:
