@@ -18,8 +18,8 @@ from collectors.billing.reading import (
     amount_of,
     currency_of,
     day_of,
+    lines_of,
     quantity_of,
-    rows_of,
     text_of,
 )
 from controlplane.signals.billing import BillKind, BillLine
@@ -42,15 +42,8 @@ def _column(row: Row, name: str) -> str | None:
 
 
 def read(path: Path) -> Iterator[BillLine | BadLineError]:
-    """Yield Bedrock's lines, and taxes, fees and credits of the account."""
-    for row in rows_of(path):
-        try:
-            line = _line(row)
-        except BadLineError as wrong:
-            yield wrong
-            continue
-        if line is not None:
-            yield line
+    """Return Bedrock's lines, and taxes, fees and credits of the account."""
+    return lines_of(path, _line)
 
 
 def _line(row: Row) -> BillLine | None:

@@ -17,8 +17,8 @@ from collectors.billing.reading import (
     amount_of,
     currency_of,
     day_of,
+    lines_of,
     quantity_of,
-    rows_of,
     text_of,
 )
 from controlplane.signals.billing import BillKind, BillLine
@@ -46,14 +46,7 @@ _BLOCK: Final = re.compile(r"^(\d+) ")
 
 def read(path: Path) -> Iterator[BillLine | BadLineError]:
     """Yield a line a row."""
-    for row in rows_of(path):
-        try:
-            line = _line(row)
-        except BadLineError as wrong:
-            yield wrong
-            continue
-        if line is not None:
-            yield line
+    return lines_of(path, _line)
 
 
 def _line(row: Row) -> BillLine | None:

@@ -4,7 +4,7 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.core.tokens import MAX_QUANTITY
+from controlplane.signals.billing import BillLine
 
 MAX_JSON_BYTES: Final = 256 * 2**20
 """A JSON document is held whole; tables are read row by row."""
@@ -49,6 +50,24 @@ def rows_of(path: Path) -> Iterator[Row]:
     except pa.ArrowException as wrong:
         told = str(wrong).partition("\n")[0]
         raise InvalidInputError("file", f"{path.name}: {told}", "Name a Parquet file") from None
+
+
+def lines_of(
+    path: Path, line_of: Callable[[Row], BillLine | None]
+) -> Iterator[BillLine | BadLineError]:
+    """Yield what each row comes to: a line, why it is none, or nothing at all.
+
+    Raises:
+        InvalidInputError, LimitExceededError: as `rows_of`.
+    """
+    for row in rows_of(path):
+        try:
+            line = line_of(row)
+        except BadLineError as wrong:
+            yield wrong
+            continue
+        if line is not None:
+            yield line
 
 
 def _rows(path: Path) -> Iterator[Row]:

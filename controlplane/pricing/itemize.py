@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from controlplane.core.money import MAX_NUSD
 from controlplane.core.tokens import BUCKET_NAMES, INPUT_BUCKETS
-from controlplane.pricing.price import EPOCH, MINUTE_US, PER_CALL, line_items
+from controlplane.pricing.price import EPOCH, MINUTE_US, PER_CALL, line_items, tiers_reached
 from controlplane.pricing.price_book import ModelPrices, NotFound, PriceBook
 from controlplane.pricing.rates import PriceRow, Rate, Tier
 
@@ -128,21 +128,15 @@ def _groups(
     # A contract's row is named after the row of the list that it changes, behind which stands a "*".
     listed_row = book.row_of(provider, model, row.price_id.partition("*")[0])
     for number, tier in enumerate(row.tiers):
-        chosen = rows[_tier_of(row, total_input[rows]) == number]
+        chosen = rows[tiers_reached(row, total_input[rows]) == number]
         if not row.price_id.startswith("override/"):
             yield _Group(chosen, tier, (listed_row or row).tiers[number])
             continue
         public = book.listed(provider, model)
         for listed, part in _list_rows(public, chosen, minutes):
-            reached = _tier_of(listed, total_input[part]) if listed else np.zeros(part.size)
+            reached = tiers_reached(listed, total_input[part]) if listed else np.zeros(part.size)
             for n, list_tier in enumerate(listed.tiers if listed else (None,)):
                 yield _Group(part[reached == n], tier, list_tier)
-
-
-def _tier_of(row: PriceRow, total_input: Integers) -> Integers:
-    starts = np.array([tier.above_input_tokens for tier in row.tiers])
-    reached: Integers = np.searchsorted(starts, total_input, side="left") - 1
-    return reached
 
 
 def _list_rows(

@@ -204,8 +204,7 @@ def _price_model(sheet: _Sheet, rows: Integers, prices: ModelPrices, *, service_
         if row is None:
             sheet.put(chosen, Outcome(CostState.UNPRICED, "no_price_at_time"))
             continue
-        starts = np.array([tier.above_input_tokens for tier in row.tiers])
-        reached = np.searchsorted(starts, sheet.total_input[chosen], side="left") - 1
+        reached = tiers_reached(row, sheet.total_input[chosen])
         for number, tier in enumerate(row.tiers):
             source = _Source(
                 tier,
@@ -214,6 +213,13 @@ def _price_model(sheet: _Sheet, rows: Integers, prices: ModelPrices, *, service_
                 f"no_tier_rate:{service_tier}" if tier_stands_in(row, service_tier) else None,
             )
             _price_tier(sheet, chosen[reached == number], source)
+
+
+def tiers_reached(row: PriceRow, total_input: Integers) -> Integers:
+    """Return for each call the number of its context tier; a tier begins above its threshold."""
+    starts = np.array([tier.above_input_tokens for tier in row.tiers])
+    reached: Integers = np.searchsorted(starts, total_input, side="left") - 1
+    return reached
 
 
 def provenance_of(row: PriceRow, prices: ModelPrices, *, is_context_tier: bool) -> PriceProvenance:
