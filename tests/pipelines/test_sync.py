@@ -273,6 +273,18 @@ def test_who_says_a_holders_name_without_its_tenant_frees_nothing(
     assert (0, 0, 400, 600) == stands(say(tools))
 
 
+def test_a_call_is_charged_to_the_budget_it_names_whatever_lease_it_names(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """A holder that mixes up two leases: the one of another budget stays as it was."""
+    make_budget()
+    make_budget(id="c")
+    other = say(tools, want=(LeaseWant("c", 400, 400),)).grants[0].lease_id
+    reply = say(tools, settle=(settle("h", other),))
+    found = {one.budget_id: (one.settled_enforced_nusd, one.leased_nusd) for one in reply.standings}
+    assert {"b": (30, 0), "c": (0, 400)} == found
+
+
 def test_a_call_of_a_forgotten_lease_is_still_charged(
     tools: SyncTools, make_budget: Callable[..., Budget]
 ) -> None:
