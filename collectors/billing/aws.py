@@ -14,6 +14,7 @@ import msgspec
 from collectors.billing.bedrock import TOKEN_UNITS, Metered, metered
 from collectors.billing.reading import (
     BadLineError,
+    OtherLine,
     Row,
     amount_of,
     currency_of,
@@ -41,9 +42,9 @@ def _column(row: Row, name: str) -> str | None:
     return text_of(row, snake, f"{old}/{camel}", f"{old}/{lower}")
 
 
-def read(path: Path) -> Iterator[BillLine | BadLineError]:
+def read(path: Path) -> Iterator[BillLine | OtherLine | BadLineError]:
     """Return Bedrock's lines, and taxes, fees and credits of the account."""
-    return lines_of(path, _line)
+    return lines_of(path, _line, invoice_of=lambda row: _column(row, "bill.invoice_id"))
 
 
 def _line(row: Row) -> BillLine | None:

@@ -11,6 +11,7 @@ import msgspec
 from collectors.billing import anthropic, aws, focus, litellm, openai, opencost, plain
 from collectors.billing.reading import (
     BadLineError,
+    OtherLine,
     columns_of,
     decimals_of,
     document_of,
@@ -18,7 +19,8 @@ from collectors.billing.reading import (
 from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.signals.billing import BillFile, BillLine
 
-Reader = Callable[[Path], Iterator[BillLine | BadLineError]]
+Found = BillLine | OtherLine | BadLineError
+Reader = Callable[[Path], Iterator[Found]]
 READERS: Final[Mapping[str, Reader]] = {
     "openai": openai.read,
     "anthropic": anthropic.read,
@@ -56,7 +58,7 @@ def read_bill(
     if named == "plain" and not mapping:
         raise InvalidInputError("map", "missing", "Name columns like day=Date,cost=Amount")
     found = plain.read(path, mapping or {}) if named == "plain" else READERS[named](path)
-    lines, rejected = _split(found)
+    lines, rejected, others = _split(found)
     precision = decimals_of(line.cost_usd for line in lines)
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
@@ -69,21 +71,26 @@ def read_bill(
             f"{reason} ({times} lines)" for reason, times in rejected.most_common(MAX_TOLD)
         ),
         rejected_lines=rejected.total(),
+        other_invoices=tuple(sorted(others)),
     )
     return told, [msgspec.structs.replace(line, decimals=precision) for line in lines]
 
 
-def _split(found: Iterable[BillLine | BadLineError]) -> tuple[list[BillLine], Counter[str]]:
+def _split(found: Iterable[Found]) -> tuple[list[BillLine], Counter[str], set[str]]:
+    """Return the lines, why others can not be used, and the invoices of what was not read."""
     lines: list[BillLine] = []
     rejected: Counter[str] = Counter()
+    others: set[str] = set()
     for line in found:
         if isinstance(line, BadLineError):
             rejected[str(line)] += 1
+        elif isinstance(line, OtherLine):
+            others.add(line.invoice_id)
         elif len(lines) >= MAX_LINES:
             raise LimitExceededError("lines of a bill", MAX_LINES)
         else:
             lines.append(line)
-    return lines, rejected
+    return lines, rejected, others
 
 
 def _tell(path: Path) -> str:

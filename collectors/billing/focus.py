@@ -13,6 +13,7 @@ from typing import Final
 from collectors.billing.bedrock import TOKEN_UNITS, metered
 from collectors.billing.reading import (
     BadLineError,
+    OtherLine,
     Row,
     amount_of,
     currency_of,
@@ -44,9 +45,9 @@ _METER_WORDS: Final = (
 _BLOCK: Final = re.compile(r"^(\d+) ")
 
 
-def read(path: Path) -> Iterator[BillLine | BadLineError]:
+def read(path: Path) -> Iterator[BillLine | OtherLine | BadLineError]:
     """Yield a line a row."""
-    return lines_of(path, _line)
+    return lines_of(path, _line, invoice_of=lambda row: text_of(row, "InvoiceId"))
 
 
 def _line(row: Row) -> BillLine | None:

@@ -20,7 +20,7 @@ from controlplane.signals.billing import BillKind, BillLine
 
 FIELDS: Final = (
     "day", "model", "meter", "key", "kind", "quantity", "cost", "cost_cents", "currency",
-    "description",
+    "description", "invoice",
 )  # fmt: skip
 
 
@@ -72,4 +72,5 @@ def _line(said: Row) -> BillLine:
         currency=currency,
         cost_usd=cost,
         description=text_of(said, "description") or "",
+        invoice_id=text_of(said, "invoice"),
     )

@@ -33,6 +33,12 @@ class BadLineError(ValueError):
     """A line that can not be used; the rest of the file can."""
 
 
+class OtherLine(msgspec.Struct, frozen=True):
+    """A line of another service: not read, but its invoice is of more than what was."""
+
+    invoice_id: str
+
+
 def rows_of(path: Path) -> Iterator[Row]:
     """Yield the rows of a CSV, TSV, JSON Lines, JSON array or Parquet file, `.gz` too.
 
@@ -53,21 +59,29 @@ def rows_of(path: Path) -> Iterator[Row]:
 
 
 def lines_of(
-    path: Path, line_of: Callable[[Row], BillLine | None]
-) -> Iterator[BillLine | BadLineError]:
+    path: Path,
+    line_of: Callable[[Row], BillLine | None],
+    *,
+    invoice_of: Callable[[Row], str | None] | None = None,
+) -> Iterator[BillLine | OtherLine | BadLineError]:
     """Yield what each row comes to: a line, why it is none, or nothing at all.
+
+    With `invoice_of` lines have their invoice, and of a row that is no line its invoice is told.
 
     Raises:
         InvalidInputError, LimitExceededError: as `rows_of`.
     """
     for row in rows_of(path):
+        invoice_id = invoice_of(row) if invoice_of else None
         try:
             line = line_of(row)
         except BadLineError as wrong:
             yield wrong
             continue
         if line is not None:
-            yield line
+            yield msgspec.structs.replace(line, invoice_id=invoice_id) if invoice_id else line
+        elif invoice_id:
+            yield OtherLine(invoice_id)
 
 
 def _rows(path: Path) -> Iterator[Row]:

@@ -23,6 +23,7 @@ from controlplane.pipelines.signed_directory import Stamp
 from controlplane.pricing.currency import USD
 from controlplane.settings import Settings
 from controlplane.store.metadata.currencies import ExchangeRateRepository
+from controlplane.store.metadata.finance import FinanceRepository
 from controlplane.store.metadata.gpu_pools import GpuPoolRepository
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 
@@ -84,6 +85,7 @@ def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
                 book,
                 ExchangeRateRepository(engine),
                 gpu_tools(store, load_pools(settings.gpu_pools), GpuPoolRepository(engine)),
+                FinanceRepository(engine),
             ),
             request,
             out.absolute(),

@@ -234,7 +234,9 @@ def build_services(
         rerates=RerateRepository(stores.engine),
         exchange_rates=rates,
         budgets=stores.budgets,
-        exports=export_jobs(settings, ExportSources(stores.spans, book, rates, gpu)),
+        exports=export_jobs(
+            settings, ExportSources(stores.spans, book, rates, gpu, stores.finance)
+        ),
         metrics=stores.finance,
         reconciliations=stores.finance,
         reconcile_bill=uploaded_bills(stores.spans, book, rates),

@@ -13,6 +13,7 @@ from controlplane.core.money import format_usd
 from controlplane.exports.verify import Verification
 from controlplane.pipelines.import_prices import ImportAnswer
 from controlplane.pipelines.inspect import InspectReport
+from controlplane.pipelines.invoices import NOT_NAMED
 from controlplane.pipelines.reconcile_report import ReconciliationReport
 from controlplane.pipelines.rerate_answer import RerateAnswer
 
@@ -189,7 +190,16 @@ def reconciliation(report: ReconciliationReport) -> str:
         *more,
         *told,
         f"unexplained {report.unexplained_ratio:.2%}: {verdict} the tolerance of {limit}",
+        *_invoice(report),
     )
+
+
+def _invoice(report: ReconciliationReport) -> list[str]:
+    """Say whether exports will name the invoice, where the bill names any."""
+    if report.invoice_id is None and report.invoice_note == NOT_NAMED:
+        return []
+    named = f"invoice {report.invoice_id}" if report.invoice_id else "invoices"
+    return [f"{named}: {report.invoice_note or 'ties out; once recorded, FOCUS rows name it'}"]
 
 
 def replayed(report: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ quantity, both exact and not rounded; x_RoundingCost is what per-call rounding m
 Usage without a known price is no row: its cost is unknown, and a row would have to call it 0.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
@@ -72,14 +72,22 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
         return self.billing_period(noon.astimezone(UTC))
 
 
-def focus_rows(charges: Charges, layout: Layout, book: PriceBook) -> Iterator[dict[str, Any]]:
+InvoiceOf = Callable[[str | None, Window], str | None]
+"""Which invoice a provider's charges of a period are on; None: not known."""
+
+
+def focus_rows(
+    charges: Charges, layout: Layout, book: PriceBook, *, invoice_of: InvoiceOf | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield a row a charge, in the charges' order."""
     for charge in charges.charges.iter_rows(named=True):
+        charged = layout.charge_period(charge["period"])
         row = {
             **_owner(charge),
             **_sku(charge, book),
-            **_times(layout, layout.charge_period(charge["period"])),
+            **_times(layout, charged),
             **_amounts(charge),
+            "InvoiceId": invoice_of(charge["provider"], charged) if invoice_of else None,
         }
         row |= consumed(charge["commitment"], row["EffectiveCost"])
         row["x_CallCount"] = charge["calls"]

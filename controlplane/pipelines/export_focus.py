@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pyarrow as pa
 
-from controlplane.core.calendar import windows
+from controlplane.core.calendar import Window, windows
 from controlplane.core.errors import LimitExceededError
 from controlplane.core.money import NUSD_PER_USD
 from controlplane.exports import focus_schema
@@ -24,6 +24,7 @@ from controlplane.exports.charges import (
 from controlplane.exports.corrections import Corrected, corrections_of
 from controlplane.exports.focus import (
     Correction,
+    InvoiceOf,
     Layout,
     correction_rows,
     focus_rows,
@@ -36,9 +37,11 @@ from controlplane.pipelines.commitments import drawdowns
 from controlplane.pipelines.export_calls import WRITERS
 from controlplane.pipelines.export_request import ExportRequest, ExportSources
 from controlplane.pipelines.gpu_idle import idle_lines
+from controlplane.pipelines.invoices import tied_invoices
 from controlplane.pipelines.signed_directory import Part, Stamp
-from controlplane.pricing.commitments import Drawdown
+from controlplane.pricing.commitments import Drawdown, committed_nusd
 from controlplane.pricing.currency import USD
+from controlplane.pricing.providers import price_provider
 from controlplane.pricing.rerate import LATE
 from controlplane.signals.queries import CallQuery
 from controlplane.signals.schema import TIMESTAMP
@@ -87,7 +90,7 @@ def focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) ->
     if charges.charges.height > MAX_CHARGES:
         raise LimitExceededError("charges of an export", MAX_CHARGES, charges.charges.height)
     writing = _Writing(request, sources)
-    yield from _charge_parts(charges, layout, writing)
+    yield from _charge_parts(charges, layout, writing, invoice_of=_invoices(layout, writing))
     sides = sources.reader.correction_sides((request.tenant,), request.window)
     late = corrections_of(sides, sources.book)
     yield from _correction_parts(late, layout, writing)
@@ -98,7 +101,31 @@ def focus_parts(sources: ExportSources, request: ExportRequest, stamp: Stamp) ->
     yield Part(name=METADATA_NAME, body=_metadata(request, stamp, longest=writing.longest))
 
 
-def _charge_parts(charges: Charges, layout: Layout, writing: _Writing) -> Iterator[Part]:
+def _invoices(layout: Layout, writing: _Writing) -> InvoiceOf | None:
+    """Return which invoice rows name: of what is billed in USD, by who holds no commitment of ours."""
+    request, sources = writing.request, writing.sources
+    if request.currency != USD:
+        return None
+    committed = {
+        price_provider(one.provider) for one in sources.book.contracts if committed_nusd(one)
+    }
+    invoices = tied_invoices(
+        sources.reconciliations,
+        sources.reader,
+        tenant=request.tenant,
+        periods=layout.periods,
+    )
+
+    def of(provider: str | None, charged: Window) -> str | None:
+        is_committed = provider is not None and price_provider(provider) in committed
+        return None if is_committed else invoices.of(provider, charged)
+
+    return of
+
+
+def _charge_parts(
+    charges: Charges, layout: Layout, writing: _Writing, *, invoice_of: InvoiceOf | None
+) -> Iterator[Part]:
     request, sources = writing.request, writing.sources
     height = charges.charges.height
     amounts = None
@@ -110,7 +137,7 @@ def _charge_parts(charges: Charges, layout: Layout, writing: _Writing) -> Iterat
         some = charges.charges.slice(first, request.rows_per_file)
         part = msgspec.structs.replace(charges, charges=some)
         told = amounts and amounts[first : first + request.rows_per_file]
-        rows = focus_rows(part, layout, sources.book)
+        rows = focus_rows(part, layout, sources.book, invoice_of=invoice_of)
         yield Part(
             name=f"focus-{number:05d}.{request.file_format}",
             body=_body(rows, writing, amounts=told),

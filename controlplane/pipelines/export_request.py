@@ -14,6 +14,7 @@ from controlplane.pipelines.gpu_cost import GpuTools
 from controlplane.pricing.currency import USD, ExchangeRates, RateTable
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.ports import SpanReader
+from controlplane.usage.ports import KeptReconciliations
 
 FORMATS: Final = ("parquet", "csv")
 MAX_ROWS_PER_FILE: Final = 250_000
@@ -61,6 +62,8 @@ class ExportSources(msgspec.Struct, frozen=True):
     """Without them everything is in USD."""
     gpu: GpuTools | None = None
     """Without them there is no idle time."""
+    reconciliations: KeptReconciliations | None = None
+    """Without them no row names an invoice."""
 
     def rates_of(self, currency: str) -> RateTable:
         """Return the dated rates of a currency; none where none are kept."""

@@ -11,13 +11,14 @@ from controlplane.core.calendar import Window, midnight
 from controlplane.core.errors import InvalidInputError
 from controlplane.core.money import format_usd
 from controlplane.pipelines.bill_currency import Rates, billed_in, in_usd
+from controlplane.pipelines.invoices import invoice_of, note_of
 from controlplane.pipelines.reconcile_ledger import BilledLedger, ReconcileRequest
 from controlplane.pipelines.reconcile_report import ReconciliationReport, ratio, row_of
 from controlplane.pricing.currency import RateTable
 from controlplane.pricing.price_book import PriceBook
 from controlplane.signals.billing import BillFile, BillLine
 from controlplane.signals.ports import SpanReader
-from controlplane.usage.reconcile import CLASSES, Compared, reconcile
+from controlplane.usage.reconcile import CLASSES, Compared, Reconciliation, reconcile
 
 MAX_DAYS: Final = 400
 
@@ -61,13 +62,34 @@ def reconcile_bill(
             rate_of=ours.rate_of,
         )
     )
+    report = _report(files, asked, ours=ours, result=result, dimension=dimension)
+    invoice_id, note = invoice_of(files, said)
+    report = msgspec.structs.replace(
+        report,
+        billed_in=billed_in(said),
+        rates=rates,
+        invoice_id=invoice_id,
+        invoice_note=note,
+    )
+    return msgspec.structs.replace(report, invoice_note=note_of(report))
+
+
+def _report(
+    files: Sequence[BillFile],
+    asked: ReconcileRequest,
+    *,
+    ours: BilledLedger,
+    result: Reconciliation,
+    dimension: str | None,
+) -> ReconciliationReport:
+    """Write what was found, as it is read."""
     unexplained = result.classes["unexplained"]
     billed = result.billed_nusd
     return ReconciliationReport(
         provider=asked.provider,
         tenants=asked.tenants,
-        start=window.start,
-        end=window.end,
+        start=ours.window.start,
+        end=ours.window.end,
         zone=asked.zone,
         currency="USD",
         key_dimension=dimension,
@@ -86,7 +108,5 @@ def reconcile_bill(
         has_costs=result.has_costs,
         unpriced_calls=ours.unpriced_calls,
         rows=tuple(row_of(cell) for cell in result.cells),
-        billed_in=billed_in(said),
-        rates=rates,
         booked_later=ours.booked_later(),
     )

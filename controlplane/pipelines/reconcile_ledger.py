@@ -49,7 +49,7 @@ class BilledLedger:
         self._reader = reader
         self._book = book
         self._asked = asked
-        self._window = window
+        self.window = window
         self._provider = price_provider(asked.provider)
         self._zone = ZoneInfo(asked.zone)
         self._names: dict[str, str] = {}
@@ -118,7 +118,7 @@ class BilledLedger:
 
     def edges(self, dimension: str | None) -> Iterator[Edge]:
         """Yield our usage within minutes of both ends."""
-        start, end = self._window.start, self._window.end
+        start, end = self.window.start, self.window.end
         for window, is_start, is_inside in (
             (Window(start - _EDGE, start), True, False),
             (Window(start, start + _EDGE), True, True),

@@ -53,6 +53,10 @@ class ReconciliationReport(msgspec.Struct, frozen=True, kw_only=True):
     rates: tuple[UsedRate, ...] = ()
     booked_later: dict[str, str] = {}
     """What corrections of these days came to, by the month (in `zone`) that they were booked in."""
+    invoice_id: str | None = None
+    """The invoice that the whole bill is, where its lines name one."""
+    invoice_note: str = ""
+    """Why exports do not name the invoice; empty where it ties out and they do (ADR 074)."""
 
 
 def ratio(part: int, whole: int) -> float:

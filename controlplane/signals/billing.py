@@ -37,6 +37,8 @@ class BillLine(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = "USD"
     usd_per_unit: Decimal = Decimal(1)
     """The rate that `cost_usd` was converted at."""
+    invoice_id: str | None = None
+    """The invoice that the source puts the line on; None where it names none, or not yet."""
 
 
 class BillFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,3 +51,5 @@ class BillFile(msgspec.Struct, frozen=True, kw_only=True):
     rejected: tuple[str, ...] = ()
     """The first reasons, with their line; `rejected_lines` counts all."""
     rejected_lines: int = 0
+    other_invoices: tuple[str, ...] = ()
+    """Invoices that have lines of the file which are of other services, and were not read."""

@@ -224,6 +224,33 @@ def test_focus_of_others_is_read_by_its_words(put: Put) -> None:
     assert BillKind.TAX is lines[1].kind
 
 
+INVOICED_FOCUS = (
+    "BilledCost,BillingCurrency,ChargeCategory,ChargePeriodStart,ServiceName,x_UsageType,InvoiceId\n"
+    "1.5,USD,Usage,2026-11-02T00:00:00Z,Amazon Bedrock,USE1-Claude3Sonnet-input-tokens,A-1\n"
+    "9,USD,Usage,2026-11-02T00:00:00Z,Amazon EC2,USE1-BoxUsage:m5,{other}\n"
+    "0.3,USD,Tax,2026-11-02T00:00:00Z,,,\n"
+)
+INVOICED_CUR = (
+    "bill/InvoiceId,lineItem/UsageStartDate,lineItem/UsageType,lineItem/LineItemType,"
+    "lineItem/ProductCode,lineItem/UnblendedCost\n"
+    "A-1,2026-11-02T00:00:00Z,USE1-Claude3Sonnet-input-tokens,Usage,AmazonBedrock,1.5\n"
+    "{other},2026-11-02T00:00:00Z,USE1-BoxUsage:m5,Usage,AmazonEC2,9\n"
+    ",2026-11-02T00:00:00Z,,Tax,AmazonBedrock,0.3\n"
+)
+
+
+@pytest.mark.parametrize("text", [INVOICED_FOCUS, INVOICED_CUR])
+def test_lines_say_their_invoice_and_files_what_else_is_on_it(put: Put, text: str) -> None:
+    """An invoice with a machine on it is of more than models; a tax of a bill to come has none."""
+    for other, beside in (("A-1", ("A-1",)), ("A-2", ("A-2",)), ("", ())):
+        told, lines = read_bill(put("bill.csv", text.format(other=other)))
+        assert ["A-1", None] == [line.invoice_id for line in lines]
+        assert (beside, 0) == (told.other_invoices, told.rejected_lines)
+    mapping = mapping_of("day=Date,cost=Amount,invoice=Invoice")
+    _, lines = read_bill(put("any.csv", "Date,Amount,Invoice\n2026-11-02,1,I-7\n"), mapping=mapping)
+    assert ["I-7"] == [line.invoice_id for line in lines]
+
+
 def test_any_table_is_read_by_its_mapping(put: Put) -> None:
     """Dollar signs and thousands; cents where they are said to be cents."""
     path = put("bill.csv", 'Date,SKU,Amount\n2026-11-02,gpt-4o,"$1,234.5"\n2026-11-03,gpt-4o,x\n')
