@@ -7,6 +7,7 @@ Precedence: `CONTROLPLANE_AGENT_<NAME>` in the environment > the TOML file that
 import base64
 import binascii
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -56,6 +57,13 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return f"AgentSettings(server_url={self.server_url!r}, scope={self.scope!r})"
 
 
+_NEEDED: Final = {
+    "server_url": "Write the API's address, like http://127.0.0.1:8080",
+    "api_key": "Make one with `controlplane keys create --kind proxy --role proxy`",
+    "policy_keys": "`controlplane keys create --kind proxy --role proxy` prints it",
+}
+
+
 def load_agent_settings(
     environ: Mapping[str, str] | None = None, *, config: Path | None = None
 ) -> AgentSettings:
@@ -74,8 +82,20 @@ def load_agent_settings(
     try:
         settings = msgspec.convert(tree, AgentSettings, strict=False, dec_hook=_to_path)
     except msgspec.ValidationError as wrong:
-        raise ConfigError(f"agent: {wrong}", "is not accepted", _fix()) from None
+        raise _refused(str(wrong)) from None
     return _checked(settings)
+
+
+def _refused(wrong: str) -> ConfigError:
+    """Say which variable is missing or wrong; msgspec names the field in backticks."""
+    if missing := re.match(r"Object missing required field `(\w+)`", wrong):
+        variable = f"{ENV_PREFIX}{missing[1].upper()}"
+        return ConfigError(variable, "is not set", _NEEDED.get(missing[1], _fix()))
+    if found := re.search(r"(.*) - at `\$\.(\w+)", wrong):
+        return ConfigError(
+            f"{ENV_PREFIX}{found[2].upper()}", found[1], "Write a value of that kind"
+        )
+    return ConfigError(f"agent: {wrong}", "is not accepted", _fix())
 
 
 def _fix() -> str:

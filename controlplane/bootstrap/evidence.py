@@ -14,7 +14,7 @@ from controlplane.bootstrap.price_books import load_book
 from controlplane.bootstrap.system import SystemClock, UlidIds, secret_file
 from controlplane.core.calendar import Period, Window
 from controlplane.core.errors import InvalidInputError
-from controlplane.exports.manifest import Manifest
+from controlplane.exports.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from controlplane.exports.sharing import SharedRule, read_shares
 from controlplane.exports.verify import Verification, verify_export
 from controlplane.pipelines.export import write_export
@@ -107,12 +107,18 @@ def verify(directory: Path, *, public_key: Path | None) -> Verification:
     """Read an export's files and check them; nothing but the directory is needed.
 
     Raises:
-        InvalidInputError: not a directory, or a file too large to be one of ours.
+        InvalidInputError: no directory of an export, or a file too large to be one of ours.
     """
     if not directory.is_dir():
         raise InvalidInputError("directory", f"{directory} is not one", "Name an export")
+    if not (directory / MANIFEST_NAME).exists() and not (directory / SIGNATURE_NAME).exists():
+        fix = "Name the directory that `controlplane export` wrote"
+        raise InvalidInputError("directory", f"{directory} holds no {MANIFEST_NAME}", fix)
     files: dict[str, bytes] = {}
     for path in sorted(directory.iterdir()):
+        if not path.is_file():
+            files[f"{path.name}/"] = b""  # named by no manifest: an extra file
+            continue
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InvalidInputError("directory", f"{path.name} is above {MAX_FILE_BYTES} bytes")
         files[path.name] = path.read_bytes()

@@ -1,7 +1,9 @@
 """Answers as a person reads them in a terminal; `--json` prints the same answers whole."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +11,9 @@ from rich.table import Table
 
 from controlplane.bootstrap.offline import PriceAnswer
 from controlplane.bootstrap.policy_files import PlannedFile
-from controlplane.core.money import format_usd
+from controlplane.core.money import NUSD_PER_USD, format_usd
+from controlplane.core.tokens import BUCKETS, Unit
+from controlplane.exports.manifest import Manifest
 from controlplane.exports.verify import Verification
 from controlplane.pipelines.import_prices import ImportAnswer
 from controlplane.pipelines.inspect import InspectReport
@@ -18,6 +22,8 @@ from controlplane.pipelines.reconcile_report import ReconciliationReport
 from controlplane.pipelines.rerate_answer import RerateAnswer
 
 WIDTH = 140
+NO_PRICE = "no price: write one into `price_overrides`, or import a list that has it"
+UNITS = {bucket.name: bucket.unit for bucket in BUCKETS}
 MAX_CELLS = 50
 
 
@@ -46,19 +52,36 @@ def inspection(report: InspectReport) -> str:
             ", ".join(f"{one.span_id} ({one.reason})" for one in call.suppressed) or "-",
         )
     findings = [f"{f.severity}: {f.code}: {f.message}" for f in report.findings]
-    return _drawn(table, f"{report.spans} spans, {len(report.calls)} calls", *findings)
+    drawn = [table] if report.calls else []
+    counts = f"{_many(report.spans, 'span')}, {_many(len(report.calls), 'call')}"
+    return _drawn(*drawn, counts, *findings)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def priced(answer: PriceAnswer) -> str:
     """Draw a price's line items and where they are from."""
-    table = Table("bucket", "quantity", "nano-USD each", "USD")
+    table = Table("bucket", "quantity", "price", "USD")
     for item in answer.line_items:
-        cells = (item["bucket"], item["quantity"], item["rate_nusd"], item["cost_usd"])
+        bucket = str(item["bucket"])
+        cells = (bucket, item["quantity"], _rate(bucket, str(item["rate_nusd"])), item["cost_usd"])
         table.add_row(*(str(cell) for cell in cells))
     total = f"total ${answer.total_usd}" if answer.total_usd is not None else "no total"
     why = f" ({answer.cost_reason})" if answer.cost_reason else ""
-    found = f"{answer.price_id}, {answer.price_provenance}" if answer.price_id else "no price row"
-    return _drawn(table, f"{total}, {answer.cost_state}{why}", found)
+    found = f"{answer.price_id}, {answer.price_provenance}" if answer.price_id else NO_PRICE
+    drawn = [table] if answer.line_items else []
+    return _drawn(*drawn, f"{total}, {answer.cost_state}{why}", found)
+
+
+def _rate(bucket: str, rate_nusd: str) -> str:
+    """Write a rate as price lists do: tokens and characters by the million, others each."""
+    per_million = UNITS[bucket] in {Unit.TOKEN, Unit.CHARACTER}
+    usd = Decimal(rate_nusd) * (10**6 if per_million else 1) / NUSD_PER_USD
+    exact = usd.normalize()
+    cents = max(2, -int(exact.as_tuple().exponent))
+    return f"${exact:,.{cents}f} {'per million' if per_million else 'each'}"
 
 
 def rerated(answer: RerateAnswer) -> str:
@@ -119,13 +142,23 @@ def _ranks(told: Mapping[str, Any]) -> str:
 def verification(result: Verification) -> str:
     """Say whether an export is as it was signed, and what is not."""
     verdict = "OK" if result.ok else "NOT OK"
-    size = f"{result.files} files, {result.rows} rows, ${format_usd(result.total_nusd)}"
+    size = (
+        f"{_many(result.files, 'file')}, {_many(result.rows, 'row')}, "
+        f"${format_usd(result.total_nusd)}"
+    )
     lines = [f"{verdict}: {result.export_id}, {size}"]
     lines += [
         f"{finding.severity}: {finding.code}: {finding.file or 'manifest'}: {finding.message}"
         for finding in result.findings
     ]
     return "\n".join(lines)
+
+
+def exported(out: Path, manifest: Manifest) -> str:
+    """Say what an export holds and how to check it."""
+    left_out = f", {manifest.unpriced_rows:,} of them unpriced" if manifest.unpriced_rows else ""
+    size = f"{_many(manifest.rows, 'row')}{left_out}, ${format_usd(manifest.total_nusd)}"
+    return f"{out}: {size}, signed; check it with `controlplane verify {out}`"
 
 
 def figures(result: Mapping[str, object]) -> str:

@@ -147,6 +147,7 @@ def _export(
 
     from controlplane import settings
     from controlplane.bootstrap.evidence import ExportOrder, export
+    from controlplane.bootstrap.text import exported
 
     config, data_dir = options
     loaded = settings.load(config, overrides={"data_dir": data_dir})
@@ -154,7 +155,7 @@ def _export(
     if json:
         print_json(manifest)
     else:
-        print_text(f"{out}: signed; check it with `controlplane verify {out}`")
+        print_text(exported(out, manifest))
 
 
 @app.command()

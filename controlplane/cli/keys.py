@@ -1,5 +1,6 @@
 """API and ingest keys."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ app.add_typer(keys_app, name="keys")
 def keys_create(  # noqa: PLR0913 - one option each
     *,
     kind: Annotated[str, typer.Option(help="ingest, proxy, user or service.")],
-    role: Annotated[str, typer.Option(help="A role name, see the API documentation.")],
+    role: Annotated[str, typer.Option(help="What it may do; the roles are above.")],
     tenant: Annotated[str, typer.Option()] = "default",
     all_tenants: Annotated[bool, typer.Option(help="Acts for every tenant.")] = False,
     tenant_attribute: Annotated[
@@ -35,7 +36,10 @@ def keys_create(  # noqa: PLR0913 - one option each
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Make a key; its text is shown this once."""
+    """Make a key; its text is shown this once.
+
+    Roles: admin, finance, engineering_lead, on_call, auditor, viewer; of machines proxy, collector.
+    """
     from controlplane import settings
     from controlplane.bootstrap.metadata import KeyRequest
     from controlplane.bootstrap.metadata import create_key as create
@@ -50,7 +54,10 @@ def keys_create(  # noqa: PLR0913 - one option each
         expires_days=expires_days,
         dimensions={one.partition("=")[0]: one.partition("=")[2] for one in dimension or ()},
     )
-    made = create(settings.load(config, overrides={"data_dir": data_dir}), asked)
+    loaded = settings.load(config, overrides={"data_dir": data_dir})
+    made = create(loaded, asked)
+    # A key of another directory than the running system's is refused there: say whose it is.
+    sys.stderr.write(f"A key of {loaded.data_dir}; it is shown this once.\n")
     if json:
         print_json(made)
     else:

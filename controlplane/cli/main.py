@@ -5,6 +5,7 @@ done, 1 the command failed, 2 the configuration or the arguments are wrong.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -21,6 +22,7 @@ from controlplane.cli import (
     run,
     simulate,
 )
+from controlplane.cli.options import print_text
 from controlplane.core.errors import ConfigError, ControlPlaneError, InvalidInputError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -40,8 +42,21 @@ for commands in (
     app.add_typer(commands.app)
 
 
+def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback
+    if asked:
+        from importlib.metadata import version
+
+        print_text(f"controlplane {version('inference-controlplane')}")
+        raise typer.Exit
+
+
 @app.callback()
-def root() -> None:
+def root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and end.")
+    ] = False,
+) -> None:
     """Observability and cost-governance control plane for AI inference."""
 
 

@@ -8,7 +8,10 @@ import msgspec
 import typer
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where everything is kept.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="Where everything is kept; `check-config` says where."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

@@ -49,7 +49,10 @@ def up(
 
 @app.command()
 def serve(
-    role: Annotated[ServeRole, typer.Option(help="Which process to be.")],
+    role: Annotated[
+        ServeRole,
+        typer.Option(metavar="ROLE", help="Which process to be: collector, api, dashboard."),
+    ],
     *,
     data_dir: DataDir = None,
     config: Config = None,

@@ -160,7 +160,8 @@ def _read(path: Path, findings: list[Finding], *, limits: Limits) -> bytes | Non
             stream = gzip.GzipFile(fileobj=file) if is_gzip else file
             body = stream.read(limits.max_decompressed_bytes + 1)
     except (OSError, EOFError, zlib.error) as error:
-        findings.append(_about_file(_UNREADABLE, path, str(error)))
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        findings.append(_about_file(_UNREADABLE, path, why))
         return None
     if len(body) > limits.max_decompressed_bytes:
         over = LimitExceededError("max_decompressed_bytes", limits.max_decompressed_bytes)

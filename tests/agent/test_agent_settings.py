@@ -38,7 +38,10 @@ def test_the_key_is_not_printed() -> None:
         ({"CONTROLPLANE_AGENT_POLICY_KEYS": ""}, "policy_keys"),
         ({"CONTROLPLANE_AGENT_POLICY_KEYS": "k1=short"}, "policy_keys.k1"),
         ({"CONTROLPLANE_AGENT_SCOOPE": "eu"}, "scoope"),
-        ({"CONTROLPLANE_AGENT_SYNC_INTERVAL_SECONDS": "-1"}, "sync_interval_seconds"),
+        (
+            {"CONTROLPLANE_AGENT_SYNC_INTERVAL_SECONDS": "-1"},
+            "AGENT_SYNC_INTERVAL_SECONDS: Expected `float`",
+        ),
         ({"CONTROLPLANE_AGENT_CONFIG": "/nowhere/agent.toml"}, "agent.toml"),
     ],
 )

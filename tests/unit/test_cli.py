@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version as package_version
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,41 @@ def test_a_data_dir_that_can_not_be_is_one_sentence(tmp_path: Path, command: lis
     done = _run(*command, "--data-dir", str(tmp_path / "taken"))
     assert (2, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
     assert "data_dir" in done.stderr
+
+
+def test_verify_of_another_directory_is_one_sentence(tmp_path: Path) -> None:
+    """A home directory holds directories and no manifest: a slip of who types, no broken export."""
+    (tmp_path / "inner").mkdir()
+    done = _run("verify", str(tmp_path))
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "holds no manifest.json. Name the directory that `controlplane export`" in done.stderr
+    assert 1 == done.stderr.count("\n")
+
+
+def test_a_file_that_is_not_there_is_said_without_an_empty_table(tmp_path: Path) -> None:
+    done = _run("inspect", str(tmp_path / "none.pb"))
+    assert 1 == done.returncode
+    assert "0 spans, 0 calls\nerror: unreadable_file: none.pb: No such file or directory\n" == (
+        done.stdout
+    )
+
+
+def test_prices_are_read_as_price_lists_write_them() -> None:
+    """$2.50 a million tokens of gpt-4o; what has no price says where to write one."""
+    _, out, _ = _price()
+    assert "$2.50 per million" in out
+    _, out, _ = _price(model="nobody-knows-it")
+    assert "no total, unpriced (unknown_model)\nno price: write one into `price_overrides`" in out
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = _run("--version")
+    expected = f"controlplane {package_version('inference-controlplane')}\n"
+    assert (0, expected) == (done.returncode, done.stdout)
+
+
+def test_a_missing_agent_setting_is_named_with_what_to_write() -> None:
+    done = _run("agent")
+    said = "CONTROLPLANE_AGENT_SERVER_URL: is not set. Write the API's address, like http://"
+    assert (2, "") == (done.returncode, done.stdout)
+    assert said in done.stderr
