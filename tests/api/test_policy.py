@@ -154,8 +154,10 @@ def test_stopping_the_server_answers_waiting_polls(
             codes.append(client.get("/api/v1/policy", params={"wait": "25"}).status_code)
 
     thread = threading.Thread(target=poll)
+    before = policies.reads
     thread.start()
-    time.sleep(0.5)  # the poll is waiting
+    while policies.reads == before:  # a poll that waits has the policy read; until it does
+        time.sleep(0.01)
     started = time.monotonic()
     server.stop()
     thread.join()

@@ -95,6 +95,7 @@ def test_pdf_and_csv_hold_the_same_lines_and_the_same_total(
 ) -> None:
     """Read from the files; over a page break, too."""
     index = export(store, book, tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.pdf"))) == len(index) > 1
     for number, one in enumerate(index):
         (pdf,) = (tmp_path / "out").glob(f"statement-{number:04d}-*.pdf")
         with pdf.with_suffix(".csv").open(newline="") as file:
