@@ -291,6 +291,32 @@ def test_a_call_that_waited_in_vain_is_counted(world: World) -> None:
     assert before == world.amounts(budget)
 
 
+def test_a_call_that_says_it_ends_next_year_waits_no_longer_than_others(world: World) -> None:
+    """What its client says of its end is no way to stay uncounted (algorithms L5)."""
+    budget = world.budget()
+    world.hold(budget, cost=100, response_id="other")
+    before = world.amounts(budget)
+    world.post({"start_time": NOW, "duration_us": 365 * 86_400 * 10**6})
+    world.post(now=NOW + timedelta(seconds=9.9))
+    assert before == world.amounts(budget)
+    world.post(now=NOW + timedelta(seconds=10))
+    assert before + Amounts(unenforced_nusd=100) == world.amounts(budget)
+
+
+def test_a_fresh_call_without_a_price_has_nothing_to_wait_with(world: World) -> None:
+    """Its price comes as a change, and that is what waits and is counted."""
+    budget = world.budget()
+    world.hold(budget, cost=100, response_id="other")
+    before = world.amounts(budget)
+    fresh = {"start_time": NOW - timedelta(seconds=2)}
+    unpriced = {**fresh, "cost_nusd": None, "cost_state": "unpriced"}
+    world.post(unpriced)
+    world.post({**unpriced, "version": 2, "sign": -1}, {**fresh, "version": 2})
+    assert before == world.amounts(budget)
+    world.post(now=NOW + timedelta(seconds=9))
+    assert before + Amounts(unenforced_nusd=100) == world.amounts(budget)
+
+
 def test_nothing_waits_where_no_agent_leases(world: World) -> None:
     """Without an agent a wait would only delay the truth."""
     budget = world.budget()
