@@ -13,8 +13,9 @@ from controlplane.signals.hex_ids import span_hex, trace_hex
 
 ID_COLUMNS: Final = ("trace_hi", "trace_lo", "span_id", "parent_span_id")
 _WIDE: Final = Context(prec=60)
-FORMULA_STARTS: Final = r"^[=+\-@\t\r\x00']"
-"""Texts that a spreadsheet could run (CWE-1236), and those that look escaped already."""
+FORMULA_STARTS: Final = r"^[=+\-@\uff1d\uff0b\uff0d\uff20\t\r\n\x00']"
+"""Texts that a spreadsheet could run (CWE-1236; OWASP's CSV Injection page, which lists line feeds
+and the full-width signs, too), and those that look escaped already."""
 
 
 def readable(table: pa.Table) -> pa.Table:
