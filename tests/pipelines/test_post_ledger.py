@@ -177,8 +177,13 @@ def test_a_call_belongs_to_the_window_it_started_in(world: World) -> None:
 def test_calls_before_the_budget_do_not_count(world: World) -> None:
     """Neither when they come nor when they change: both would be wrong alone."""
     budget = world.budget(counts_from=NOW)
-    world.post({}, {"version": 2, "sign": -1})
+    for number, sign in enumerate((1, -1), start=1):
+        world.post({"version": number, "sign": sign})
+        assert Amounts() == world.amounts(budget)
+    world.post({"version": 3, "start_time": NOW - timedelta(microseconds=1)})
     assert Amounts() == world.amounts(budget)
+    world.post({"version": 4, "start_time": NOW})
+    assert Amounts(unenforced_nusd=100) == world.amounts(budget)
 
 
 def test_entries_are_sums_per_minute_and_version(world: World) -> None:

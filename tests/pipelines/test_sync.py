@@ -185,12 +185,16 @@ def test_what_is_said_twice_counts_once(
     [
         ({"usage": {"input_uncached": 4, "output_text": 6}}, 30, 0),
         ({"usage": None}, 0, 100),
+        ({"usage": None, "status": "error"}, 0, 100),
         ({"usage": {}, "status": "error"}, 0, 0),
         ({"usage": {}, "status": "ok"}, 0, 100),
         ({"model": "unknown"}, 0, 100),
         ({"usage": {"output_text": 50}}, 150, 0),
     ],
-    ids=["priced", "no usage", "refused upstream", "ok but empty", "no price", "above its hold"],
+    ids=[
+        *("priced", "no usage", "failed without usage", "refused upstream", "ok but empty"),
+        *("no price", "above its hold"),
+    ],
 )
 def test_what_is_not_known_is_charged_in_full(
     tools: SyncTools,
