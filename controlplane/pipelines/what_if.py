@@ -4,7 +4,7 @@ A day is read at a time, so no more of a window is held than that, and a window 
 calls is refused before it is read, where the cube can count them, else while it is.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from controlplane.core.calendar import Period, windows
 from controlplane.core.errors import LimitExceededError
+from controlplane.pipelines.savings import IsSame
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.providers import price_provider
 from controlplane.pricing.what_if import KEYS, Scenario, WhatIfGroup, what_if
@@ -24,9 +25,6 @@ MAX_CALLS: Final = 5_000_000
 NO_MODEL: Final = "the scenario names no other model"
 NO_CALLS: Final = "no successful call of the other model is recorded for this tenant and operation"
 _US_PER_MS: Final = 1_000
-
-IsSame = Callable[[str | None, str, str], bool]
-"""Whether two names of a provider mean one model of the price list."""
 
 
 class Durations(msgspec.Struct, frozen=True, kw_only=True):
