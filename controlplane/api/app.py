@@ -16,7 +16,7 @@ from litestar.types import ControllerRouterHandler
 
 from controlplane.api.authenticate import Gate, authentication
 from controlplane.api.edge import add_headers, check_host, observe
-from controlplane.api.guards import require_scope
+from controlplane.api.guards import refuse_parameters, require_scope
 from controlplane.api.policy_watch import PolicyWatch
 from controlplane.api.problem import exception_handlers
 from controlplane.api.rate_limit import ConnectLimiter
@@ -107,7 +107,7 @@ def create_app(services: Services) -> Litestar:
         route_handlers=CONTROLLERS,
         dependencies={"services": Provide(provide_services, sync_to_thread=False)},
         exception_handlers=exception_handlers(),
-        guards=[require_scope],
+        guards=[require_scope, refuse_parameters],
         middleware=[observe, check_host, authentication],
         before_send=[add_headers],
         request_max_body_size=MAX_BODY_BYTES,

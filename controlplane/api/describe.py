@@ -57,6 +57,8 @@ def documented(
 
     @dataclass
     class Documented(Operation):
+        takes_parameters = bool(listed)  # guards.refuse_parameters reads it
+
         def __post_init__(self) -> None:
             self.parameters = [*(self.parameters or []), *listed]
             if body is not None:

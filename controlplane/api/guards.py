@@ -7,7 +7,7 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.di import NamedDependency
-from litestar.handlers import BaseRouteHandler
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import SkipValidation
 
@@ -16,7 +16,7 @@ from controlplane.api.problem import Problem
 from controlplane.api.services import Services
 from controlplane.auth.principal import Principal, visible_tenants
 from controlplane.auth.roles import Scope
-from controlplane.core.errors import ForbiddenError
+from controlplane.core.errors import ForbiddenError, InvalidInputError
 
 REFUSALS: Final = {
     304: "What the caller has is current",
@@ -106,6 +106,23 @@ def require_scope(
     principal.require(scope)
     if handler.opt.get("operator") and not principal.all_tenants:
         raise ForbiddenError("access to all tenants")
+
+
+def refuse_parameters(
+    connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+) -> None:
+    """Guard of the whole application: a route that documents no parameter is asked with none.
+
+    One that is ignored would answer another question than the caller asked.
+
+    Raises:
+        InvalidInputError: it was.
+    """
+    if is_public(handler) or not isinstance(handler, HTTPRouteHandler):
+        return
+    if connection.query_params and not getattr(handler.operation_class, "takes_parameters", False):
+        name = next(iter(connection.query_params))
+        raise InvalidInputError(name, "no such parameter", "Ask without parameters")
 
 
 def tenants_of(

@@ -74,6 +74,8 @@ def read(
 
 
 def _nearest(name: str, known: list[str]) -> str:
+    if not known:
+        return "Ask without parameters"
     near = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"Use one of {', '.join(known)}"
 

@@ -31,6 +31,7 @@ RETRY_AFTER_SECONDS: Final = 1
 """Told to a caller whose retry can help and for whom we know no better time."""
 SERVER_ERROR: Final = 500
 BAD_REQUEST: Final = 400
+_SEE_FIELDS: Final = "See /api/v1/openapi.json for the fields"
 _NAMED_FIELD: Final = re.compile(r"(missing required field|contains unknown field) `([^`]{1,64})`")
 _UNSPOKEN: Final = {
     True: "It can not answer now. Retry",
@@ -160,7 +161,7 @@ def _on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     )
     if not code:
         return _on_unexpected(request, error)
-    errors = _body_problems(error) if error.status_code == BAD_REQUEST else ()
+    errors = _body_problems(error, request) if error.status_code == BAD_REQUEST else ()
     detail = "; ".join(f"{wrong.field}: {wrong.problem}" for wrong in errors)
     detail = detail or error.detail or code.replace("_", " ")
     return refuse(
@@ -173,23 +174,37 @@ def _on_http(request: Request[Any, Any, Any], error: HTTPException) -> Response[
     )
 
 
-def _body_problems(error: HTTPException) -> tuple[FieldProblem, ...]:
+def _body_problems(
+    error: HTTPException, request: Request[Any, Any, Any]
+) -> tuple[FieldProblem, ...]:
     """Say which field of a body is wrong; the words are msgspec's, which quote no value."""
     if not isinstance(error, ValidationException) or not isinstance(error.extra, list):
         return (FieldProblem("body", "not valid JSON in UTF-8", "Send one JSON object"),)
+    known = _fields_of_body(request)
     return tuple(
-        _body_problem(str(item.get("key", "")), str(item.get("message", "not accepted")))
+        _body_problem(str(item.get("key", "")), str(item.get("message", "not accepted")), known)
         for item in error.extra
     )
 
 
-def _body_problem(key: str, message: str) -> FieldProblem:
+def _fields_of_body(request: Request[Any, Any, Any]) -> tuple[str, ...]:
+    """Return the names that the route's body takes at its top."""
+    data = getattr(request.route_handler, "parsed_data_field", None)
+    body = data.annotation if data else None
+    if not isinstance(body, type) or not issubclass(body, msgspec.Struct):
+        return ()
+    return tuple(field.encode_name for field in msgspec.structs.fields(body))
+
+
+def _body_problem(key: str, message: str, known: tuple[str, ...]) -> FieldProblem:
     # Litestar calls the whole body `data`, and says so when there is none.
     if key != "data":
         return FieldProblem(key, message)
     named = _NAMED_FIELD.search(message)
     if named:
-        return FieldProblem(named[2], message, "See /api/v1/openapi.json for the fields")
+        at_top = "unknown field" in message and " - at " not in message
+        fix = f"Known: {', '.join(known)}" if at_top and known else _SEE_FIELDS
+        return FieldProblem(named[2], message, fix)
     missing = message == repr(key)
     return FieldProblem("body", "missing" if missing else message, "Send one JSON object")
 

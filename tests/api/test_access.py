@@ -279,6 +279,34 @@ def test_signing_out_ends_the_session_at_once(api: Any, services: Services, cloc
         assert client.get("/api/v1/me").status_code == 401
 
 
+def test_a_parameter_that_nobody_knows_is_refused_on_every_route(
+    api: Any, services: Services, keys: Any
+) -> None:
+    """Ignored, it would answer another question: a misspelt filter is no filter."""
+    key = keys.add("acme", scopes=frozenset(Scope), all_tenants=True)
+    asked = 0
+    with api.client(key) as client:
+        for method, path, handler in handlers(create_app(services)):
+            if method != "GET" or handler.opt.get("public") or handler.opt.get("long_poll"):
+                continue
+            answer = client.get(path.replace("{", "").replace("}", ""), params={"teem": "search"})
+            if answer.status_code == 404 and "{" in path:
+                continue  # what it would be asked of is not there, which is said first
+            assert 400 == answer.status_code, (path, answer.text)
+            (problem,) = answer.json()["errors"]
+            assert ("teem", "no such parameter") == (problem["field"], problem["problem"]), path
+            assert problem["fix"] not in {"", "Use one of "}, path
+            asked += 1
+    assert asked >= 30
+
+
+def test_a_field_that_nobody_knows_is_answered_with_those_that_are(api: Any) -> None:
+    with api.client() as client:
+        answer = client.post("/api/v1/session", json={"tokn": "x"})
+    (problem,) = answer.json()["errors"]
+    assert ("tokn", "Known: token") == (problem["field"], problem["fix"])
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

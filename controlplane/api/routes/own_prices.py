@@ -113,7 +113,12 @@ class OwnPriceController(Controller):
     def remove(self, request: ApiRequest, services: Injected) -> None:
         """End a model's own prices from the next call on; calls that they priced keep their price."""
         given = p.read(request.query_params.multi_items(), params=WHICH)
-        key = f"{p.one(given, 'provider', '')}/{p.one(given, 'model', '')}"
+        for param in WHICH:
+            if not p.one(given, param.name):
+                raise InvalidInputError(
+                    param.name, "missing", f"As in {param.name}={param.example}"
+                )
+        key = f"{p.one(given, 'provider')}/{p.one(given, 'model')}"
         _append(request, services, key, prices=(), body=None)
 
 
