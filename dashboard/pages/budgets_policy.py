@@ -4,7 +4,18 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import charts, course, data, filters, ledger, reverting, routing, spoken, tables
+from dashboard import (
+    charts,
+    course,
+    data,
+    filters,
+    held_back,
+    ledger,
+    reverting,
+    routing,
+    spoken,
+    tables,
+)
 from dashboard.client import ApiProblem, Params
 from dashboard.filters import Filters
 from dashboard.panel import Panel
@@ -29,6 +40,7 @@ def draw(asked: Filters) -> None:
     _budgets(asked)
     _course(asked)
     _refused(asked)
+    _held_back(asked)
     left, right = st.columns(2)
     with left:
         _rollout(asked)
@@ -148,6 +160,11 @@ def _refused(asked: Filters) -> None:
             column_config=tables.figures(shown),
             alt=asked.say("refused"),
         )
+
+
+@st.fragment(run_every="10s")
+def _held_back(asked: Filters) -> None:
+    held_back.held_back(asked, zone=_zone())
 
 
 @st.fragment(run_every="10s")

@@ -150,6 +150,7 @@ class FakeApi:
         self.rollout: dict[str, Any] | None = None
         self.alerts = [ALERT]
         self.generations = [GENERATION]
+        self.quotas: list[dict[str, Any]] = []
         self.shadow: dict[str, Any] | None = None
         self.ordered: list[tuple[str, Any]] = []
         self.corrections: list[dict[str, str]] = []
@@ -197,6 +198,7 @@ class FakeApi:
             "shadow": self.shadow,
             "policy/nodes": {"rows": [NODE]},
             "policy/rollout": self.rollout,
+            "policy/quotas": {"rows": self.quotas},
             "refusals": REFUSALS,
             "savings": SAVINGS,
             "experiments": {"rows": [EXPERIMENT]},

@@ -388,6 +388,26 @@ def test_a_roll_out_says_how_far_it_is_and_why_it_went_back(api: Any, open_page:
     assert "2 of 2 chosen nodes refuse it." in said
 
 
+def test_who_spends_too_fast_is_named_with_what_is_done_about_it(
+    api: Any, open_page: OpenPage
+) -> None:
+    """By the id where it may be seen, else by the hash."""
+    assert "Nobody spends too fast." in words(open_page("budgets_policy"))
+    st.cache_data.clear()
+    quota = {
+        "tenant": "acme", "per": "user_id", "name": "user_3fa2", "value": None, "spent_usd": "6.5",
+        "limit_usd": "5", "window_seconds": 600, "since": "2026-11-20T10:00:00Z",
+        "until": "2026-11-20T10:15:00Z",
+    }  # fmt: skip
+    api.quotas = [quota, {**quota, "per": "api_key", "value": "batch", "window_seconds": 90}]
+    _edits, _refused, held, *_ = open_page("budgets_policy").dataframe
+    times = ["2026-11-20 10:00:00", "2026-11-20 10:15:00"]
+    assert [
+        ["acme", "user user_3fa2", "$6.50 in 10 min", "$5.00", *times],
+        ["acme", "key batch", "$6.50 in 1.5 min", "$5.00", *times],
+    ] == held.value.values.tolist()
+
+
 def test_savings_and_experiments_are_shown(open_page: OpenPage) -> None:
     """With the counterfactual in words, and what may be said of each arm."""
     app = open_page("budgets_policy")
