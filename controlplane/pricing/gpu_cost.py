@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from controlplane.core.money import split_largest_remainder
 from controlplane.pricing.gpu_pool import GpuPool, IdlePolicy, Slice, Weights, bill_nusd
 
 IDLE_TENANT: Final = ""
@@ -80,14 +81,7 @@ def split(total: int, parts: Sequence[int]) -> list[int]:
 
     All parts zero: nobody gets anything. Otherwise the answer sums to `total`.
     """
-    whole = sum(parts)
-    if not whole:
-        return [0] * len(parts)
-    floors = [total * part // whole for part in parts]
-    order = sorted(range(len(parts)), key=lambda i: (-(total * parts[i] % whole), i))
-    for i in order[: total - sum(floors)]:
-        floors[i] += 1
-    return floors
+    return split_largest_remainder(total, list(parts)) if any(parts) else [0] * len(parts)
 
 
 def allocate(
