@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from controlplane.core.errors import PolicyError
-from controlplane.policy.match import check_selectors, matches, overlap
+from controlplane.policy.match import check_selectors, covers, matches, overlap
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,33 @@ def test_overlap_says_whether_a_request_can_match_both(
     facts = ({"team": team, "model": model} for team in ALL for model in ALL)
     expected = any(matches(left, each) and matches(right, each) for each in facts)
     assert expected is overlap(left, right)
+
+
+@given(selectors, selectors)
+def test_who_covers_another_selects_all_that_it_does(
+    wide: dict[str, tuple[str, ...]], narrow: dict[str, tuple[str, ...]]
+) -> None:
+    facts = [{"team": team, "model": model} for team in ALL for model in ALL]
+    if covers(wide, narrow):
+        assert all(matches(wide, each) for each in facts if matches(narrow, each))
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "expected"),
+    [
+        ({}, {"team": ("a",)}, True),
+        ({"team": ("a", "b")}, {"team": ("b",), "model": ("m",)}, True),
+        ({"team": ("a*",)}, {"team": ("ab*", "a")}, True),
+        ({"team": ("a*",)}, {"team": ("ab*", "b")}, False),
+        ({"team": ("ab",)}, {"team": ("ab*",)}, False),
+        ({"team": ("ab*",)}, {"team": ("a*",)}, False),
+        ({"team": ("a",)}, {}, False),
+    ],
+)
+def test_what_is_covered_value_by_value_is_covered(
+    wide: dict[str, tuple[str, ...]], narrow: dict[str, tuple[str, ...]], *, expected: bool
+) -> None:
+    assert expected is covers(wide, narrow)
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,10 @@ def test_clock_that_goes_back_gives_nothing() -> None:
     assert state.take(rule, after(1), tokens=0) is None
 
 
-def test_what_an_earlier_minute_did_not_use_is_no_room_in_this_one() -> None:
+@pytest.mark.parametrize("rule", [Throttle(id="t", tpm=1_000), Throttle(id="t", rpm=2)])
+def test_what_an_earlier_minute_did_not_use_is_no_room_in_this_one(rule: Throttle) -> None:
     """A call taken at 10:00:20 ends, or is never sent, at 10:01:10, when others have used it up."""
-    state, rule = ThrottleState(), Throttle(id="t", tpm=1_000, rpm=2)
+    state = ThrottleState()
     assert state.take(rule, NOW, tokens=900) is None
     assert state.take(rule, NOW, tokens=100) is None
     later = after(50)
