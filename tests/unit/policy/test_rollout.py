@@ -101,6 +101,22 @@ def test_without_calls_it_goes_on_at_last_and_says_so() -> None:
     assert ended.reason
 
 
+def test_a_stage_without_proof_is_not_proven_by_the_next() -> None:
+    """One node saw no call; a tenth of thirty then saw enough."""
+    fleet = Fleet(30)
+    fleet.say(*fleet.chosen, applied=NEW)
+    assert (1, 3) == (fleet.step(300).stage, len(fleet.chosen))
+    fleet.say(*fleet.chosen, applied=NEW, counts=counts(20))
+    assert RolloutState.PROMOTED_WITHOUT_PROOF is fleet.step(330).state
+
+
+def test_a_node_that_is_ahead_has_the_candidate() -> None:
+    """A price that was published meanwhile is a higher generation on both lines."""
+    fleet = Fleet(3)
+    fleet.say(*fleet.chosen, applied=Generation(1, 6), counts=counts(20))
+    assert RolloutState.COMPLETE is fleet.step(30).state
+
+
 def test_one_refusal_among_few_reverts_with_its_reason() -> None:
     """One of one is more than one in a hundred; what refuses another generation does not count."""
     fleet = Fleet(3)
