@@ -27,8 +27,8 @@ WORTH_READING: Final = 64
 reports do not displace what every settlement needs."""
 
 BYTES_A_KEY: Final = 5
-RECENT_SHARE: Final = 16
-"""What was added lately is at most this part of an hour: then it is put among the rest."""
+RECENT_SHARE: Final = 4
+"""What was added lately is at most a quarter of an hour: then it is put among the rest."""
 
 Hashes = npt.NDArray[np.uint64]
 Hours = npt.NDArray[np.int64]

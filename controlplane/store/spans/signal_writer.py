@@ -8,7 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from controlplane.core.errors import StoreUnavailableError
-from controlplane.signals.samples import MAX_INSTANCES
+from controlplane.signals.samples import (
+    EVENT_SCHEMA,
+    MAX_INSTANCES,
+    REJECTION_SCHEMA,
+    SAMPLE_SCHEMA,
+)
 from controlplane.signals.signal_ports import SignalBatch, SignalsWritten
 from controlplane.store.spans.content_tables import insert_content
 from controlplane.store.spans.database import SpanDatabase, load, read_sql, transaction
@@ -22,6 +27,12 @@ class SignalTableWriter:
     def __init__(self, database: SpanDatabase) -> None:
         self._lock = threading.Lock()
         self._connection = database.connect()
+        load(
+            self._connection,
+            kept_sample=SAMPLE_SCHEMA.empty_table(),
+            kept_event=EVENT_SCHEMA.empty_table(),
+            batch_rejection=REJECTION_SCHEMA.empty_table(),
+        )
 
     def write_signals(self, batch: SignalBatch, *, batch_id: str) -> SignalsWritten:
         """See `SignalWriter.write_signals`."""
@@ -61,6 +72,9 @@ class SignalTableWriter:
 
     def _insert(self, table: str, rows: pa.Table, *, into: str) -> int:
         """Insert the rows that are new; return how many."""
+        if not rows.num_rows:  # as in nearly every batch of spans
+            self._connection.execute(f"DELETE FROM kept_{table}")  # noqa: S608
+            return 0
         load(self._connection, **{f"new_{table}": rows})
         times = rows.column("time")
         bounds = {"start": pc.min(times).as_py(), "end": pc.max(times).as_py()}
@@ -70,7 +84,11 @@ class SignalTableWriter:
         return int(found[0]) if found else 0
 
     def _account(self, batch: SignalBatch, batch_id: str) -> None:
-        load(self._connection, batch_account=batch.accounts, batch_rejection=batch.rejections)
+        load(self._connection, batch_account=batch.accounts)
+        if batch.rejections.num_rows:
+            load(self._connection, batch_rejection=batch.rejections)
+        else:
+            self._connection.execute("DELETE FROM batch_rejection")
         self._connection.execute(read_sql("stored_of_batch"), {"batch_id": batch_id})
         self._connection.execute(read_sql("add_account"))
         self._connection.execute(read_sql("add_rejections"))
