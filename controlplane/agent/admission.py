@@ -95,6 +95,8 @@ class Admission:
     def start_again(self, request: Request) -> Ticket | Waiting:
         """Hold another attempt of an admitted call: its budgets apply, quotas are not used twice.
 
+        Its model may be another one than was admitted: what denies that is asked again.
+
         Raises:
             RefusedError: with the answer for the sender.
         """
@@ -102,6 +104,10 @@ class Admission:
         if applied is None:
             return Ticket()
         document = applied.document
+        with self._holder.lock:
+            denied = self.desk.denied(document, request)
+        if denied:
+            raise self.refused(denied, request)
         unattributed = count_unattributed(document, request.facts)
         if isinstance(unattributed, Refusal):
             raise self.refused(unattributed, request)

@@ -83,7 +83,7 @@ KNOWN_FIELDS: Final = frozenset(
         *("prompt_cache_retention", "modalities", "encoding_format", "dimensions", "input_type"),
         *("truncation", "include", "max_tool_calls", "num_retries", "timeout", "max_retries"),
         *("request_timeout", "litellm_metadata", "tags", "fallbacks", "litellm_session_id"),
-        *("litellm_trace_id", "litellm_call_id"),
+        *("litellm_trace_id", "litellm_call_id", "cache", "caching"),
     }
 )
 """Fields that can not raise the cost beyond the bound. A sender's field outside this list may (a

@@ -13,7 +13,7 @@ from controlplane.agent.refusal import Refusal
 from controlplane.agent.slots import Slot, Slots, trial_of
 from controlplane.agent.ticket import Request
 from controlplane.core.clock import Clock
-from controlplane.policy.decide import Decision, decide
+from controlplane.policy.decide import Decision, decide, holds
 from controlplane.policy.document import (
     BudgetClause,
     Canary,
@@ -22,6 +22,7 @@ from controlplane.policy.document import (
     RatePerMillion,
     Throttle,
 )
+from controlplane.policy.match import matches
 from controlplane.policy.quota import ThrottleState, limits_of
 from controlplane.policy.wire import Standing
 
@@ -110,6 +111,14 @@ class Desk:
             sticky=facts.get(route.sticky) if route and route.sticky else None,
             trial=trial_of(decision, document, facts),
         )
+
+    def denied(self, document: PolicyDocument, request: Request) -> Refusal | None:
+        """Say which rule closes a model that a later attempt would call; None: none does."""
+        _, index = self.slots.governed(document)
+        for rule in index.of(Deny):
+            if matches(rule.match, request.facts) and holds(rule.when, request.bound.shape):
+                return _refusal(Decision(refused_by=rule))
+        return None
 
     def take_back(self, consulted: Consulted, request: Request) -> None:
         """Uncount a request that was refused after its quota had let it through."""

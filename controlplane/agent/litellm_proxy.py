@@ -5,6 +5,7 @@ the pre-call hook; every attempt that the router makes for it, retries and fallb
 a hold of its own, because each may be billed (algorithms L14).
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any, Final
@@ -27,6 +28,9 @@ from controlplane.agent.litellm_request import (
     facts_of,
     failure_ending,
     first_of,
+    govern,
+    group_of,
+    is_free_of_charge,
     keeps_proxy_errors,
     mark,
     names_of,
@@ -42,6 +46,7 @@ from controlplane.agent.litellm_request import (
 from controlplane.agent.litellm_start import answer_without_prisma, check_hooks, retire_on_sigterm
 from controlplane.agent.log import say
 from controlplane.agent.meter import now
+from controlplane.agent.refusal import Refusal
 from controlplane.agent.settings import load_agent_settings
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import RefusedError, Request, Ticket
@@ -49,17 +54,30 @@ from controlplane.agent.ticket import RefusedError, Request, Ticket
 POLICY_HEADER: Final = "x-controlplane-policy"
 MAX_CALLS: Final = 100_000
 """Calls remembered at once; beyond it the oldest is forgotten and its hold ends by age."""
+LATE_SECONDS: Final = 2.0
+"""How long after a request failed the usage of an answer to it may still be told."""
+
+
+ONE_MODEL: Final = Refusal(
+    code="policy_change_needed",
+    reason="several models in one request are several calls: ask for one model at a time",
+    status=422,
+)
 
 
 class Call(msgspec.Struct):
     """One request on its way through LiteLLM."""
 
+    name: str
+    group: str
     facts: Mapping[str, str]
     operation: str
     hold_id: str | None
     is_governed: bool
     ticket: Ticket
     point: float
+    levels: list[str] = msgspec.field(default_factory=list)
+    """Functions of LiteLLM that the attempt is in: one API is spoken through another."""
     is_sent: bool = False
     hides_usage: bool = False
     began: float = 0.0
@@ -82,6 +100,8 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
     ) -> dict[str, Any]:
         """Admit the request and change it as the policy says; 429 with our body otherwise."""
         del cache
+        if is_free_of_charge(call_type):
+            return data
         await self.gate.ready_async()
         facts = facts_of(data, user_api_key_dict, self.gate.dimension_map, tenant=self.gate.tenant)
         operation = operation_of(call_type)
@@ -90,6 +110,9 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         if provider := provider_of(self._serving(model)):
             facts["provider"] = provider
         request = self._request(data, facts, operation)
+        if call_type == "acompletion" and "," in model:  # LiteLLM would call every one of them
+            several = RefusedError(ONE_MODEL, self.gate.policy)
+            raise _refusal(several, request.request_id, call_type)
         try:
             ticket = await self.gate.admit(request)
         except RefusedError as refused:
@@ -102,6 +125,8 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         self._remember(
             data,
             Call(
+                name=secrets.token_hex(8),
+                group=str(facts["model"]),
                 facts=facts,
                 operation=operation,
                 hold_id=ticket.hold_id,
@@ -150,26 +175,47 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
         """Give a second and every later attempt a hold of its own, at its own model's price."""
-        del call_type
         call = self._find(kwargs)
-        if call is None:
+        if call is None or not _begins(call, str(call_type)):
             return
-        call.began, was_sent, call.is_sent = seconds_since_boot(), call.is_sent, True
+        call.began = seconds_since_boot()
         if call.ticket.headers:
             kwargs["extra_headers"] = {**(kwargs.get("extra_headers") or {}), **call.ticket.headers}
         if call.deployment is not None:
             call.tried.append(call.deployment)
             self._deployments.sent(call.deployment, call.began)
-        if not (call.is_governed and was_sent):
-            return
-        if call.hold_id:  # nobody told us how the attempt before ended
-            self.gate.settle(call.hold_id, Ending(ended_at=now()))
+        group = group_of(kwargs) or call.group
+        if group not in {call.group, _alias_of(call.group)}:
+            await self._fall_back(call, kwargs, group)
+        elif call.is_governed and (call.is_sent or call.hold_id is None):
+            await self._hold_again(call, kwargs, call.facts)
+        call.is_sent = True
+
+    async def _fall_back(self, call: Call, kwargs: dict[str, Any], group: str) -> None:
+        """Ask for another model's budgets; it is no way around a rule on its model."""
+        provider = provider_of((rate_names(str(kwargs["model"]), group),))
+        facts = {**call.facts, "model": group, **({"provider": provider} if provider else {})}
+        await self._hold_again(call, kwargs, facts)
+        call.group, call.facts = group, facts
+
+    async def _hold_again(
+        self, call: Call, kwargs: dict[str, Any], facts: Mapping[str, str]
+    ) -> None:
+        if call.hold_id:  # nobody told us how the attempt before ended, or it was never made
+            ending = Ending(ended_at=now())
+            self.gate.settle(call.hold_id, ending if call.is_sent else _never_sent(ending))
         call.hold_id = None
-        request = self._request(kwargs, call.facts, call.operation, upstream=str(kwargs["model"]))
+        request = self._request(kwargs, facts, call.operation, upstream=str(kwargs["model"]))
         try:
-            call.hold_id = (await self.gate.admit_again(request)).hold_id
+            ticket = await self.gate.admit_again(request)
         except RefusedError as refused:
             raise _refusal(refused, request.request_id, "") from None
+        call.hold_id = ticket.hold_id
+        call.is_governed = call.is_governed or ticket.hold_id is not None
+        if call.hold_id:
+            asked = wants_usage(kwargs)
+            govern(kwargs, call.operation)
+            call.hides_usage = call.hides_usage or (wants_usage(kwargs) and not asked)
 
     async def async_post_call_failure_deployment_hook(  # noqa: PLR0917 - LiteLLM's signature
         self,
@@ -202,6 +248,10 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         if call is None:
             return
         ending = failure_ending(original_exception, now())
+        if call.is_sent and call.hold_id:  # not the attempt failed, but somebody's check of it
+            self._let_go(call, ending)
+            asyncio.get_running_loop().call_later(LATE_SECONDS, self._forget, call)
+            return
         self._end(request_data, ending if call.is_sent else _never_sent(ending))
 
     async def async_post_call_streaming_iterator_hook(
@@ -267,9 +317,8 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         return deployment_names(router.get_model_list(model_name=group) or (), group)
 
     def _remember(self, data: dict[str, Any], call: Call) -> None:
-        name = secrets.token_hex(8)
-        mark(data, name)
-        self._calls[name] = call
+        mark(data, call.name)
+        self._calls[call.name] = call
         if len(self._calls) > MAX_CALLS:
             del self._calls[next(iter(self._calls))]
 
@@ -287,9 +336,18 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
             call.hold_id = None
         self._judge(call, ending)
         if is_last:
-            if call.ticket.slot:
-                self.gate.release(call.ticket.slot, ending)
+            self._let_go(call, ending)
             del self._calls[name]
+
+    def _let_go(self, call: Call, ending: Ending) -> None:
+        if call.ticket.slot:
+            self.gate.release(call.ticket.slot, ending)  # once, however often it is said
+
+    def _forget(self, call: Call) -> None:
+        """End a call of which nothing more was told: it may have been served, and billed."""
+        if self._calls.pop(call.name, None) is not None and call.hold_id:
+            unknown = Ending(ended_at=now(), status="error", error_type="cancelled")
+            self.gate.settle(call.hold_id, unknown)
 
     def _judge(self, call: Call, ending: Ending) -> None:
         """Tell the breaker of a deployment how an attempt at it ended."""
@@ -303,6 +361,26 @@ class ControlplaneHandler(CustomLogger):  # type: ignore[misc]  # LiteLLM publis
         at = seconds_since_boot()
         outcome = Outcome(at, is_failure=is_bad, latency_seconds=at - call.began)
         self._deployments.ended(name, rule.breaker, outcome)
+
+
+def _begins(call: Call, level: str) -> bool:
+    """Whether a function of LiteLLM begins an attempt, or is called inside one by another.
+
+    Messages with a model of OpenAI's are a call of `acompletion` within one of
+    `anthropic_messages`. A function that is called again is another attempt.
+    """
+    if level not in call.levels:
+        call.levels.append(level)
+        return len(call.levels) == 1
+    del call.levels[call.levels.index(level) + 1 :]
+    return True
+
+
+def _alias_of(group: str) -> str:
+    """Return the group that LiteLLM calls for a name of the operator's."""
+    found = getattr(_router(), "model_group_alias", None) or {}
+    alias = found.get(group, group)
+    return str(alias.get("model", group) if isinstance(alias, Mapping) else alias)
 
 
 def _never_sent(ending: Ending) -> Ending:

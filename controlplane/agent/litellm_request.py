@@ -29,6 +29,9 @@ OPERATIONS: Final = {
 }
 """LiteLLM's call types → operations with a known bound; anything else is unbounded."""
 
+FREE_CALLS: Final = frozenset({"moderation", "amoderation"})
+"""Call types that nobody bills."""
+
 PROXY_ERROR_ROUTES: Final = ("batch", "file", "fine_tuning")
 """In the names of call types whose routes pass LiteLLM's own exception on as it is."""
 
@@ -66,6 +69,11 @@ def operation_of(call_type: str) -> str:
     return OPERATIONS.get(call_type, call_type)
 
 
+def is_free_of_charge(call_type: str) -> bool:
+    """Whether calls of this type are billed by nobody."""
+    return call_type in FREE_CALLS
+
+
 def keeps_proxy_errors(call_type: str) -> bool:
     """Whether a route answers with a `ProxyException` as raised, and flattens any other."""
     return any(name in call_type for name in PROXY_ERROR_ROUTES)
@@ -96,6 +104,12 @@ def call_of(data: Mapping[str, object]) -> str | None:
     found = metadata_of(data)
     call = found.get(CALL_KEY) if found else None
     return call if isinstance(call, str) else None
+
+
+def group_of(kwargs: Mapping[str, object]) -> str | None:
+    """Return the model group of an attempt: after a fallback not the one that was asked for."""
+    found = metadata_of(kwargs)
+    return _text(found.get("model_group")) if found else None
 
 
 def facts_of(
@@ -133,7 +147,7 @@ def change_request(data: dict[str, object], ticket: Ticket, operation: str) -> N
         found = data.get(name)
         data[name] = {**(found if isinstance(found, dict) else {}), **ticket.attributes}
     if ticket.hold_id:
-        _govern(data, operation)
+        govern(data, operation)
 
 
 def wants_usage(data: Mapping[str, object]) -> bool:
@@ -141,7 +155,7 @@ def wants_usage(data: Mapping[str, object]) -> bool:
     return _mapping(data.get("stream_options")).get("include_usage") is True
 
 
-def _govern(data: dict[str, object], operation: str) -> None:
+def govern(data: dict[str, object], operation: str) -> None:
     """Close the ways in which a held request could cost more than its hold, or hide its cost."""
     data["max_retries"] = 0  # the upstream client would retry inside one attempt
     if data.get("stream") and operation in {"chat", "text_completion"}:
@@ -153,9 +167,14 @@ def _govern(data: dict[str, object], operation: str) -> None:
 
 
 def sent_fields(data: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the field names that the sender wrote; LiteLLM keeps the body as it came."""
+    """Return the field names that the sender wrote, into fallbacks as well.
+
+    LiteLLM keeps the body as it came; a fallback may replace any field of the request.
+    """
     body = _mapping(_mapping(data.get("proxy_server_request")).get("body"))
-    return tuple(str(name) for name in body)
+    fallbacks = body.get("fallbacks")
+    inner = [_mapping(one) for one in fallbacks] if isinstance(fallbacks, list) else []
+    return tuple(str(name) for fields in (body, *inner) for name in fields)
 
 
 def _read(source: str, data: Mapping[str, object], key: object) -> object:

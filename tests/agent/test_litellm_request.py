@@ -10,6 +10,7 @@ from controlplane.agent.litellm_request import (
     deployment_names,
     facts_of,
     failure_ending,
+    group_of,
     mark,
     pick,
     provider_of,
@@ -48,6 +49,19 @@ def test_facts_come_from_where_the_policy_says() -> None:
     assert {"tenant": "ours"} == facts_of({}, object(), MAP, tenant="ours")
     assert "acme" == facts_of(data, key, MAP, tenant="ours")["tenant"]
     assert ("user", "model") == sent_fields(data)
+
+
+def test_fields_that_a_sender_puts_into_a_fallback_are_sent_by_it() -> None:
+    """LiteLLM lets a fallback replace any field; a name that is not known has no bound."""
+    fallbacks = ["b", {"model": "c", "num_beams": 9}]
+    data = {"proxy_server_request": {"body": {"model": "a", "fallbacks": fallbacks}}}
+    assert ("model", "fallbacks", "model", "num_beams") == sent_fields(data)
+
+
+def test_the_group_of_an_attempt_is_the_routers_word() -> None:
+    ours = {"controlplane_call": "c", "model_group": "fallback"}
+    assert "fallback" == group_of({"model": "openai/x", "litellm_metadata": ours})
+    assert group_of({"metadata": {"model_group": "forged"}}) is None
 
 
 def test_a_sender_can_not_name_its_own_call() -> None:

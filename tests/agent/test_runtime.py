@@ -467,3 +467,20 @@ def test_a_forked_child_owns_no_lease(control_plane: Any, make_settings: Make) -
 def test_monotonic_counts_suspended_time() -> None:
     clock = AgentClock()
     assert abs(clock.monotonic() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1.0
+
+
+def test_a_later_attempt_is_no_way_around_a_rule_on_its_model(
+    control_plane: Any, make_settings: Make
+) -> None:
+    """A front may fall back to another model than the one that was admitted."""
+    deny = {"action": "deny", "id": "no", "match": {"model": ["big"]}}
+    control_plane.publish(rules=[deny])
+
+    async def work(agent: Agent) -> None:
+        await agent.admit(_request())
+        assert (await agent.admit_again(_request())).hold_id
+        with pytest.raises(RefusedError) as refused:
+            await agent.admit_again(_request(model="big"))
+        assert ("policy_denied", "no") == (refused.value.refusal.code, refused.value.refusal.rule)
+
+    _run(make_settings(control_plane), work)

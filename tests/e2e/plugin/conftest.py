@@ -14,6 +14,7 @@ AGENT_TESTS = Path(__file__).parents[2] / "agent"
 PROXY_KEY = "sk-e2e-0123456789abcdef0123456789abcdef"
 GPT_4O = {"input_nusd": 2_500_000_000, "output_nusd": 10_000_000_000, "max_output_tokens": 16_384}
 MINI = {"input_nusd": 150_000_000, "output_nusd": 600_000_000, "max_output_tokens": 16_384}
+CHEAP = {"input_nusd": 1_000, "output_nusd": 1_000, "max_output_tokens": 16_384}
 LIMIT_NUSD = 1_000_000_000
 
 Publish = Callable[..., None]
@@ -75,8 +76,22 @@ def proxy(
                 {**deployment("tough", "gpt-fixed", id="dead"), "litellm_params": nobody},
                 {**deployment("claude", "x"), "litellm_params": claude},
                 {**deployment("claude-slow", "x"), "litellm_params": slow},
+                deployment("blocked-after", "gpt-fixed"),
+                deployment("blocked-meanwhile", "gpt-hang"),
+                deployment("busy", "gpt-busy"),
+                deployment("shut", "gpt-busy"),
+                deployment("cut", "gpt-cut"),
             ],
-            "litellm_settings": {"callbacks": ["controlplane.agent.litellm_proxy.handler"]},
+            "litellm_settings": {
+                "callbacks": [
+                    "controlplane.agent.litellm_proxy.handler",
+                    "blocking_callback.handler",
+                ],
+                "fallbacks": [{"busy": ["gpt-fixed"]}, {"shut": ["gpt-fixed"]}],
+                "num_retries": 1,
+                "cache": True,
+                "cache_params": {"type": "local", "mode": "default_off"},
+            },
         },
         {
             "CONTROLPLANE_AGENT_SERVER_URL": control_plane["url"],
@@ -86,6 +101,9 @@ def proxy(
             ),
             "OPENAI_API_BASE": f"{upstream}/v1",  # where LiteLLM sends a batch
             "OPENAI_API_KEY": "none",
+            "ANTHROPIC_API_BASE": upstream,  # where it passes on what it does not look at
+            "ANTHROPIC_API_KEY": "none",
+            "PYTHONPATH": str(Path(__file__).parent / "callbacks"),
             "CONTROLPLANE_AGENT_STATE_DIR": str(tmp_path_factory.mktemp("agent")),
         },
     )
@@ -102,6 +120,9 @@ def put_rules(control_plane: dict[str, Any], **changes: object) -> None:
             "anthropic/claude-fixed": GPT_4O,
             "anthropic/claude-slow-fixed": GPT_4O,
             "openai/gpt-4o-flaky": GPT_4O,
+            "openai/gpt-busy": CHEAP,
+            "openai/gpt-hang": GPT_4O,
+            "openai/gpt-cut": GPT_4O,
         },
     } | changes
     httpx.put(f"{control_plane['url']}/_rules", json=document).raise_for_status()
