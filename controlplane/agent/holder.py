@@ -13,6 +13,7 @@ from controlplane.agent.clock import THIS_MACHINE, Machine
 from controlplane.agent.journal import Held, Journal, LeaseOpened, Record, Remains, replay
 from controlplane.agent.lease import Instant
 from controlplane.agent.lease_book import LeaseBook
+from controlplane.agent.log import say
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending, Hold, SettleQueue, unused
 from controlplane.agent.tally import Tally
@@ -82,7 +83,10 @@ class Holder:
             self._returning.pop(lease_id, None)
         self.queue.acknowledged(reply, closed)
         if self.journal.wants_compaction:
-            self.journal.compact(self._live())
+            try:
+                self.journal.compact(self._live())
+            except OSError as wrong:  # it stays long, and whole
+                say("journal_not_compacted", error=wrong.strerror)
 
     def _live(self) -> list[Record]:
         """Return the records from which `replay` finds the state as it is now."""

@@ -99,7 +99,7 @@ class Journal:
         line = _encoder.encode(record) + b"\n"
         if os.write(self._file, line) != len(line):
             os.ftruncate(self._file, self._bytes)  # half a line would spoil the next one
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path.name)
+            raise self._full()
         self._bytes += len(line)
         self._dirty = True
 
@@ -115,17 +115,31 @@ class Journal:
         return self._bytes > COMPACT_ABOVE_BYTES
 
     def compact(self, live: Iterable[Record]) -> None:
-        """Replace the file by the records that still matter, atomically."""
+        """Replace the file by the records that still matter, atomically.
+
+        Raises:
+            OSError: the disk is full or broken; the file is as it was, and in use.
+        """
         fresh = self.path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         descriptor = self._open(fresh)
         lines = b"".join(_encoder.encode(record) + b"\n" for record in (self._began, *live))
-        os.write(descriptor, lines)
-        os.fsync(descriptor)
-        fresh.rename(self.path)
+        try:
+            if os.write(descriptor, lines) != len(lines):
+                raise self._full()
+            os.fsync(descriptor)
+            fresh.rename(self.path)
+        except OSError:
+            os.close(descriptor)
+            fresh.unlink(missing_ok=True)
+            raise
         self._close()
         self._file, self._bytes, self._dirty = descriptor, len(lines), False
         self._close = self._closes(descriptor)
+
+    def _full(self) -> OSError:
+        """Answer the error that a write in part stands for."""
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path.name)
 
     def let_go(self) -> None:
         """Close without a sync: the file belongs to the process that forked this one."""

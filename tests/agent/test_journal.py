@@ -1,3 +1,6 @@
+import contextlib
+import resource
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -5,7 +8,7 @@ import pytest
 
 from controlplane.agent.clock import holder_lives, holder_name, machine_boot_id
 from controlplane.agent.holder import Holder
-from controlplane.agent.journal import Acked, Held, Journal, LeaseOpened, Settled, replay
+from controlplane.agent.journal import Acked, Held, Journal, LeaseOpened, Record, Settled, replay
 from controlplane.agent.lease import Instant
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending, Hold, lost
@@ -69,11 +72,62 @@ def test_a_torn_last_line_is_as_if_never_written(tmp_path: Path) -> None:
         assert not replay(tmp_path / "j").open_holds
 
 
-def test_a_full_disk_refuses_the_call(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def _room(path: Path, more_bytes: int) -> Iterator[None]:
+    """Let files of this process grow no further than this one and so many bytes, as a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + more_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("more_bytes", [0, 1, 20])
+def test_a_full_disk_refuses_the_call(tmp_path: Path, more_bytes: int) -> None:
+    """Nothing of the record stays: half a line would spoil the next one, which is whole again."""
     journal = Journal(tmp_path / "j", holder="h", scope="s")
-    journal.let_go()
-    with pytest.raises(OSError, match="Bad file descriptor"):
+    with _room(journal.path, more_bytes), pytest.raises(OSError, match=r"No space|File too large"):
         journal.append(_held("h1"))
+    journal.append(_held("h2"))
+    journal.close()
+    assert ["h2"] == list(replay(tmp_path / "j").open_holds)
+
+
+def test_a_full_disk_leaves_a_long_journal_as_it_is(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", holder="h", scope="s")
+    live: list[Record] = [
+        LeaseOpened("l1", "b", 100),
+        *(_held(f"h{number}") for number in range(9)),
+    ]
+    before = journal.path.read_bytes()
+    with _room(journal.path, 20), pytest.raises(OSError, match="No space"):
+        journal.compact(live)
+    assert [journal.path] == list(tmp_path.iterdir())
+    assert before == journal.path.read_bytes()
+    journal.append(live[0])
+    journal.compact(live)
+    journal.append(Settled(_settle("h0")))
+    journal.close()
+    remains = replay(tmp_path / "j")
+    assert [f"h{number}" for number in range(1, 9)] == list(remains.open_holds)
+
+
+def test_a_full_disk_holds_up_no_answer_of_the_server(
+    settings: AgentSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has settled is forgotten, and its leases are taken, with the journal long still."""
+    monkeypatch.setattr("controlplane.agent.journal.COMPACT_ABOVE_BYTES", 1)
+    holder = Holder(settings)
+    holder.queue.opened(_hold(1, "l1"))
+    holder.queue.opened(_hold(2, "l1"))
+    holder.queue.ended("h1", Ending(ended_at=NOW, usage={}))
+    reply = SyncReply(generation=Generation(1, 1), settled=("h1",), server_time=NOW)
+    (holder.journal.path.with_suffix(".new")).mkdir()  # which no file can take the place of
+    holder.acknowledged(reply, ())
+    assert not holder.queue.pending
+    assert ["h2"] == list(replay(holder.journal.path).open_holds)
+    holder.close()
 
 
 def _hold(number: int, lease: str) -> Hold:
