@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from controlplane.alerts.alert import Finding, Severity
-from controlplane.core.money import format_usd
+from controlplane.core.money import round_usd
 from controlplane.policy.velocity import Quota
 
 
@@ -27,8 +27,8 @@ def _finding(quota: Quota) -> Finding:
         },
         annotations={
             "summary": (
-                f"{what} {quota.name}: ${format_usd(quota.spent_nusd)} within "
-                f"{quota.window_seconds} s, ${format_usd(quota.limit_nusd)} allowed"
+                f"{what} {quota.name}: {round_usd(quota.spent_nusd)} within "
+                f"{quota.window_seconds} s, {round_usd(quota.limit_nusd)} allowed"
             ),
             "since": quota.since.isoformat(),
             "action": (

@@ -290,9 +290,9 @@ def test_alert_says_who_what_and_how_to_end_it(world: World) -> None:
     assert ("SpendVelocity", "acme", "wallet", name, "page") == tuple(
         of_user.labels[key] for key in ("alertname", "tenant", "limit", "user_id", "severity")
     )
-    assert f"User {name}: $6 within 600 s, $5 allowed" == of_user.annotations["summary"]
+    assert f"User {name}: $6.00 within 600 s, $5.00 allowed" == of_user.annotations["summary"]
     assert "DELETE /api/v1/policy/quotas/velocity.wallet." in of_user.annotations["action"]
-    assert ("batch", "Key batch: $6 within 600 s, $5.5 allowed") == (
+    assert ("batch", "Key batch: $6.00 within 600 s, $5.50 allowed") == (
         of_key.labels["api_key"],
         of_key.annotations["summary"],
     )
