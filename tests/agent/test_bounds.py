@@ -41,11 +41,16 @@ def _chat(**fields: Any) -> dict[str, Any]:
         (_chat(prediction={"content": "x"}), "prediction"),
         (_chat(max_tokens="9"), "output limit"),
         (_chat(max_tokens=True), "output limit"),
+        (_chat(n=True), "n is not a whole number"),
+        (_chat(n=2.0), "n is not a whole number"),
+        (_chat(best_of="3"), "best_of is not a whole number"),
+        (_chat(n=101, prompt=["x"] * 100), "more choices"),
         ({"messages": [{"role": "user", "content": [{"type": {"a": 1}}]}]}, "content part"),
         (
             {"messages": [{"content": [{"type": "image"}, {"type": "video"}]}]},
             "content part (video)",
         ),
+        (_chat(system=[{"type": "search_result"}]), "content part (search_result)"),
     ],
 )
 def test_what_has_no_bound_says_why(request_: dict[str, Any], why: str) -> None:
@@ -60,6 +65,7 @@ def test_what_has_no_bound_says_why(request_: dict[str, Any], why: str) -> None:
         (_chat(previous_response_id="r"), "stored conversation"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
         ({"input": [{"type": "input_file", "file_id": "f"}]}, "input_file"),
+        (_chat(system=[{"type": "text"}, {"type": "document"}]), "document"),
         (
             {"messages": [{"content": [{"type": "tool_result", "content": [{"type": "image"}]}]}]},
             "image",
@@ -126,6 +132,35 @@ def test_the_larger_of_two_limits_counts_and_both_are_lowered() -> None:
     bare = _chat()
     shrink(bare, "chat", 3)
     assert 3 == bare["max_tokens"]
+
+
+def test_of_n_and_best_of_the_larger_is_written() -> None:
+    """An API writes `best_of` and shows `n` of them; every one is billed."""
+    for n, best_of, choices in ((2, 5, 5), (5, 2, 5), (None, 3, 3)):
+        request = {"prompt": "x", "n": n, "best_of": best_of, "max_tokens": 7}
+        assert choices == bound_request("text_completion", request).choices
+
+
+def test_what_a_provider_says_about_tools_is_input() -> None:
+    """Anthropic adds up to 530 tokens of its own for as little as one tool."""
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    bare = bound_request("messages", _chat(max_tokens=9)).input_tokens
+    for field in ("tools", "functions"):
+        asked = bound_request("messages", _chat(max_tokens=9, **{field: [tool]}))
+        assert asked.input_tokens - bare >= 530 + len(json.dumps([tool], separators=(",", ":")))
+
+
+@pytest.mark.parametrize(
+    ("budget_tokens", "cap", "left"),
+    [(5_000, 2_000, 1_999), (2_000, 2_000, 1_999), (1_999, 2_000, 1_999), (5_000, 1_024, None)],
+)
+def test_thinking_stays_below_the_output_limit(
+    budget_tokens: int, cap: int, left: int | None
+) -> None:
+    """As the API wants it; with less than the API's least there is none."""
+    request = _chat(thinking={"type": "enabled", "budget_tokens": budget_tokens}, max_tokens=9_000)
+    shrink(request, "messages", cap)
+    assert (cap, left) == (request["max_tokens"], request.get("thinking", {}).get("budget_tokens"))
 
 
 def test_many_prompts_are_many_outputs() -> None:

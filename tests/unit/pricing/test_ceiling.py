@@ -71,6 +71,23 @@ def test_only_rows_that_can_apply_count(validity: Validity, *, reachable: bool) 
     assert (9_000_000 if reachable else 1_000_000) == ceiling.input_nusd
 
 
+def test_a_priority_tier_makes_no_call_dearer_that_may_not_ask_for_it() -> None:
+    """The agent refuses `service_tier: priority`; its price would make every hold too large."""
+    rows = [
+        PriceRow(
+            price_id=tier,
+            validity=Validity(),
+            tiers=(Tier(-1, {"input_uncached": Rate(nusd, 1)}),),
+            service_tier=tier,
+        )
+        for tier, nusd in (("", 1), ("priority", 9), ("batch", 7))
+    ]
+    listed = ListedModel(model="m", rows=tuple(rows), matches="m".__eq__)
+    book = PriceBook("t", [ListedProvider(provider="p", models=[listed])])
+    ceiling = ceiling_rates(book, [("p", "m")], at=AT, horizon=HORIZON)["p/m"]
+    assert 1_000_000 == ceiling.input_nusd
+
+
 def test_a_model_without_a_price_has_no_ceiling(book: PriceBook) -> None:
     """An unpriced model can not be bounded: the budget's own rule decides."""
     assert {} == ceiling_rates(book, [("openai", "nope")], at=AT, horizon=HORIZON)
