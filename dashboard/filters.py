@@ -103,9 +103,9 @@ def ask(default_language: str) -> Filters:
     with st.sidebar:
         chosen = Filters(
             range=_select(say("filter_range"), RANGES, key="range", default=DEFAULT_RANGE),
-            tenants=_several(say("filter_tenant"), key="tenant"),
-            teams=_several(say("filter_team"), key="team"),
-            models=_several(say("filter_model"), key="model"),
+            tenants=_several(say("filter_tenant"), key="tenant", hint=say("filter_any")),
+            teams=_several(say("filter_team"), key="team", hint=say("filter_any")),
+            models=_several(say("filter_model"), key="model", hint=say("filter_any")),
             group_by=_select(say("filter_group"), GROUPS, key="group"),
             step=_select(say("filter_step"), STEPS, key="step"),
             language=_select(
@@ -124,8 +124,10 @@ def _select(label: str, options: Sequence[str], *, key: str, default: str | None
     return chosen if chosen in options else options[first]
 
 
-def _several(label: str, *, key: str) -> tuple[str, ...]:
-    return tuple(st.multiselect(label, _values(key), key=key, bind="query-params"))
+def _several(label: str, *, key: str, hint: str) -> tuple[str, ...]:
+    return tuple(
+        st.multiselect(label, _values(key), key=key, bind="query-params", placeholder=hint)
+    )
 
 
 def _values(dimension: str) -> list[str]:

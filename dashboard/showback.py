@@ -13,7 +13,7 @@ from dashboard import data, spoken, tables
 from dashboard.client import Params, Table
 from dashboard.filters import Filters
 from dashboard.frames import UNATTRIBUTED
-from dashboard.money_rows import signed
+from dashboard.money_rows import known, signed
 from dashboard.panel import Panel, empty
 
 OWNERS: Final = ("team", "project", "feature", "customer", "api_key", "environment", "region")
@@ -30,9 +30,9 @@ def rows(answer: Table, say: Say) -> pa.Table:
     told = answer.rows.to_pylist()
     shown = {
         "group": [_name(row["kind"], row["name"], say) for row in told],
-        "own": [spoken.money(row["own_usd"]) for row in told],
+        "own": [known(row["own_usd"], row["unpriced_calls"]) for row in told],
         **{name: [signed(row[f"{name}_usd"]) for row in told] for name in _PARTS},
-        "total": [spoken.money(row["total_usd"]) for row in told],
+        "total": [known(row["total_usd"], row["unpriced_calls"]) for row in told],
     }
     return pa.table({say(f"column_showback_{name}"): values for name, values in shown.items()})
 

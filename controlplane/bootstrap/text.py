@@ -57,6 +57,11 @@ def inspection(report: InspectReport) -> str:
     return _drawn(*drawn, counts, *findings)
 
 
+def _usd(amount: str) -> str:
+    """Write an exact amount; its sign goes before the dollar."""
+    return f"-${amount[1:]}" if amount.startswith("-") else f"${amount}"
+
+
 def _many(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
@@ -90,8 +95,9 @@ def rerated(answer: RerateAnswer) -> str:
     for group in answer.groups:
         names = ("tenant", "model", "calls", "newly_priced", "old_usd", "new_usd", "moved_usd")
         table.add_row(*(str(group[name]) for name in names))
-    said = f"{answer.state}: {answer.calls} calls, {answer.corrections} as corrections, "
-    return _drawn(table, f"{said}${answer.moved_usd} moved, {answer.price_version}")
+    said = f"{answer.state}: {_many(answer.calls, 'call')} at another cost, "
+    said += f"{answer.corrections:,} of them as corrections, "
+    return _drawn(table, f"{said}{_usd(answer.moved_usd)} moved, {answer.price_version}")
 
 
 def imported(answer: ImportAnswer) -> str:
@@ -115,7 +121,8 @@ def compared(answer: Mapping[str, Any]) -> str:
     table = Table(*names)
     for row in answer["rows"]:
         table.add_row(*(str(row[name]) for name in names))
-    total = f"${answer['old_usd']} → ${answer['new_usd']}: ${answer['moved_usd']} moved"
+    old, new, moved = (_usd(answer[f"{name}_usd"]) for name in ("old", "new", "moved"))
+    total = f"{old} → {new}: {moved} moved"
     return _drawn(table, total, *_latencies(answer), *answer["formula"], answer["assumption"])
 
 
@@ -144,7 +151,7 @@ def verification(result: Verification) -> str:
     verdict = "OK" if result.ok else "NOT OK"
     size = (
         f"{_many(result.files, 'file')}, {_many(result.rows, 'row')}, "
-        f"${format_usd(result.total_nusd)}"
+        f"{_usd(format_usd(result.total_nusd))}"
     )
     lines = [f"{verdict}: {result.export_id}, {size}"]
     lines += [
@@ -157,7 +164,7 @@ def verification(result: Verification) -> str:
 def exported(out: Path, manifest: Manifest) -> str:
     """Say what an export holds and how to check it."""
     left_out = f", {manifest.unpriced_rows:,} of them unpriced" if manifest.unpriced_rows else ""
-    size = f"{_many(manifest.rows, 'row')}{left_out}, ${format_usd(manifest.total_nusd)}"
+    size = f"{_many(manifest.rows, 'row')}{left_out}, {_usd(format_usd(manifest.total_nusd))}"
     return f"{out}: {size}, signed; check it with `controlplane verify {out}`"
 
 
@@ -210,7 +217,7 @@ def reconciliation(report: ReconciliationReport) -> str:
         named = (row.model or "-", row.meter or "-")
         amounts = (row.billed_usd, row.ledger_usd, row.difference_usd)
         cells.add_row(str(row.day), *named, *amounts, because)
-    total = f"billed ${report.billed_usd}, ours ${report.ledger_usd}"
+    total = f"billed {_usd(report.billed_usd)}, ours {_usd(report.ledger_usd)}"
     verdict = "within" if report.within_tolerance else "ABOVE"
     limit = f"{report.tolerance_ratio:.2%} or ${report.tolerance_usd}"
     told = [f"{file.name}: {file.rejected_lines} lines not used" for file in report.files

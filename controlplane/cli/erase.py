@@ -14,7 +14,7 @@ app = typer.Typer()
 def erase(
     *,
     user: Annotated[str, typer.Option(help="The user, as calls name them.")],
-    tenant: Annotated[str, typer.Option()] = "default",
+    tenant: Annotated[str, typer.Option(help="Whose user: others' are not touched.")] = "default",
     apply: Annotated[bool, typer.Option("--apply", help="Do it; else only count.")] = False,
     server: Annotated[
         str | None,
@@ -35,4 +35,4 @@ def erase(
         print_json(answer)
         return
     done = "erased from" if answer.applied else "would be erased from (dry run)"
-    print_text(f"{user} {done} {answer.spans} spans of {answer.traces} traces")
+    print_text(f"{user} of tenant {tenant} {done} {answer.spans} spans of {answer.traces} traces")

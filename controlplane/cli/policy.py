@@ -53,7 +53,8 @@ def policy_check(files: Files, *, json: Json = False) -> None:
         print_json({"ok": not problems, "problems": problems})
     else:
         for source in sources:
-            print_text(f"{source.path}: {len(source.authored.rules.rules)} rules")
+            count = len(source.authored.rules.rules)
+            print_text(f"{source.path}: {count} rule{'' if count == 1 else 's'}")
     for problem in problems:
         sys.stderr.write(f"{problem.sentence()}\n")
     if problems:
@@ -123,6 +124,7 @@ def policy_history(
     if json:
         print_json(found)
         return
+    _say_none(found["rows"], f"No generation of {scope!r} is published.")
     for row in found["rows"]:
         who = row["author"] or "-"
         print_text(
@@ -161,6 +163,7 @@ def policy_nodes(
     if json:
         print_json(found)
         return
+    _say_none(found["rows"], f"No node of {scope!r} has reported.")
     for row in found["rows"]:
         runs = f"{row['applied']['epoch']}.{row['applied']['gen']}" if row["applied"] else "-"
         print_text(f"{row['node']}  {row['state']}  {runs}  {row['reason'] or ''}".rstrip())
@@ -211,6 +214,7 @@ def policy_proposals(
     if json:
         print_json(found)
         return
+    _say_none(found["rows"], f"Nothing is proposed for {scope!r}.")
     for row in found["rows"]:
         print_text(f"{row['id']}  {row['state']}  {row['author']}  {row['message']}".rstrip())
 
@@ -332,3 +336,8 @@ def policy_render(
         print_json(answer)
     else:
         print_text(f"Policy {answer['policy']}: {len(answer['changed'])} files changed in {out}")
+
+
+def _say_none(rows: list[object], sentence: str) -> None:
+    if not rows:
+        print_text(sentence)

@@ -94,11 +94,11 @@ def _showback(asked: dict[str, str]) -> tuple[pa.Table, dict[str, Any]]:
     """A team, a cost without one, and a pool's idle time that goes to the team by any rule."""
     moved = "0" if asked["idle"] == "none" else "72"
     rows: list[dict[str, Any]] = [
-        {"kind": "owner", "name": "support", "own_usd": "24", "shared_usd": "0",
+        {"kind": "owner", "name": "support", "own_usd": "24", "shared_usd": "0", "unpriced_calls": 0,
          "idle_usd": moved, "total_usd": "24" if moved == "0" else "96"},
-        {"kind": "unattributed", "name": None, "own_usd": "7.5", "shared_usd": "0",
+        {"kind": "unattributed", "name": None, "own_usd": "7.5", "shared_usd": "0", "unpriced_calls": 3,
          "idle_usd": "0", "total_usd": "7.5"},
-        {"kind": "idle", "name": "a100", "own_usd": "72", "shared_usd": "0",
+        {"kind": "idle", "name": "a100", "own_usd": "72", "shared_usd": "0", "unpriced_calls": 0,
          "idle_usd": "0" if moved == "0" else "-72", "total_usd": "72" if moved == "0" else "0"},
     ]  # fmt: skip
     return pa.Table.from_pylist(rows), {"totals": {"cost_usd": "103.5"}}

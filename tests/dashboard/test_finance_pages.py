@@ -54,11 +54,11 @@ def test_idle_time_is_a_row_and_its_rule_is_chosen(api: Any, open_page: OpenPage
     app = open_page("unit_economics")
     shown = app.dataframe[1].value
     assert ["support", "unattributed", "idle GPU time, a100"] == list(shown["Owner"])
-    assert ["$24.00", "$7.50", "$72.00"] == list(shown["Total"])
+    assert ["$24.00", "≥ $7.50", "$72.00"] == list(shown["Total"])
     app.selectbox(key="showback-idle").select("proportional").run()
     shown = app.dataframe[1].value
     assert ["+$72.00", "$0.00", "-$72.00"] == list(shown["Part of idle time"])
-    assert ["$96.00", "$7.50", "$0.00"] == list(shown["Total"])
+    assert ["$96.00", "≥ $7.50", "$0.00"] == list(shown["Total"])
     assert "$103.50 in all, before and after." in words(app).replace("**", "")
     app.selectbox(key="showback-shared").select("fixed").run()
     assert "Write each owner's weight" in words(app)

@@ -179,6 +179,12 @@ def test_prices_are_read_as_price_lists_write_them() -> None:
     assert "no total, unpriced (unknown_model)\nno price: write one into `price_overrides`" in out
 
 
+def test_a_policy_file_is_counted_in_words(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("rules:\n  - {id: no, action: deny, match: {model: [gpt-5]}}\n")
+    assert f"{file}: 1 rule\n" == _run("policy", "check", str(file)).stdout
+
+
 def test_the_version_is_that_of_the_package() -> None:
     done = _run("--version")
     expected = f"controlplane {package_version('inference-controlplane')}\n"
