@@ -384,7 +384,7 @@ def _alias_of(group: str) -> str:
 
 
 def _never_sent(ending: Ending) -> Ending:
-    return msgspec.structs.replace(ending, usage={}, was_sent=False)
+    return msgspec.structs.replace(ending, usage={}, was_sent=False, error_type="cancelled")
 
 
 def _refusal(refused: RefusedError, request_id: str, call_type: str) -> Exception:

@@ -281,7 +281,7 @@ def _ending(order: SettleOrder, agent: Agent) -> Ending:
     never_sent = order.error in {"never_sent", "connect"}
     if never_sent or (status is not None and is_free(status)):
         usage = {}
-    kind = order.error or error_type(status)
+    kind = "cancelled" if order.error == "never_sent" else order.error or error_type(status)
     return Ending(
         ended_at=agent.clock.now(),
         usage=usage,

@@ -181,12 +181,13 @@ class NodeGate:
     def _say(self, what: dict[str, str], ending: Ending) -> None:
         """Tell the node agent; if it is gone, the hold expires there, charged in full."""
         error = ending.error_type if ending.status == "error" else None
+        unsent = "never_sent" if error in {"cancelled", None} else "connect"
         said = {
             **what,
             "http_status": ending.http_status,
             "buckets": ending.usage,
             "read": ending.read_usage,
-            "error": error if ending.was_sent else "never_sent",
+            "error": error if ending.was_sent else unsent,
             "response_id": ending.response_id,
             "provider": ending.provider,
             "model": ending.model,

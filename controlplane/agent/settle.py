@@ -58,7 +58,9 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     response_id: str | None = None
     provider: str | None = None
     model: str | None = None  # as the upstream was asked for it
-    was_sent: bool = True  # False: it never left, so it uses no quota either
+    was_sent: bool = True
+    """False: it never left, so it uses no quota either. Unless it was `cancelled` there was nobody
+    to take it, which counts against a canary."""
     read_usage: dict[str, int] | None = None
     """Where `usage` is unknown: what the call read for certain, as the upstream counted it."""
 

@@ -124,7 +124,7 @@ class Slots:
                 self._throttle.correct(
                     slot.throttle, now, tokens=used - slot.tokens, taken_at=slot.started.wall
                 )
-        if slot.trial is not None and ending.was_sent and ending.error_type != "cancelled":
+        if slot.trial is not None and ending.error_type != "cancelled":
             self._judge(slot.trial, slot, ending)
         return True
 

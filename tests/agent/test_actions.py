@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,13 @@ import pytest
 
 from controlplane.agent.embedded import EmbeddedAgent
 from controlplane.agent.httpx_transport import ControlplaneTransport
+from controlplane.agent.lease import Instant
 from controlplane.agent.main import build_agent
+from controlplane.agent.settle import Ending
+from controlplane.agent.slots import Slot, Slots
 from controlplane.agent.targets import Target
+from controlplane.policy.document import AbortIf, Canary
+from controlplane.policy.quota import ThrottleState
 
 STUB = Path(__file__).parents[1] / "e2e" / "stub_upstream.py"
 RATE = {"input_nusd": 10**9, "output_nusd": 10**10}
@@ -260,3 +266,17 @@ def test_strip_takes_features_out_and_a_hard_budget_admits_the_rest(world: World
     assert 200 == world.ask(**search).status_code
     (bill,) = world.bills()[before:]
     assert ["max_tokens", "messages", "model", "user"] == bill["fields"]
+
+
+@pytest.mark.parametrize(("error_type", "ended"), [("other", {"c"}), ("cancelled", set())])
+def test_a_canary_that_nobody_answers_for_is_ended_and_one_that_nobody_called_is_not(
+    error_type: str, ended: set[str]
+) -> None:
+    """Neither was sent: one found no connection, the other was refused on its way."""
+    canary = Canary(id="c", to="dead", min_calls=3, abort_if=AbortIf(error_ratio=0.2))
+    slots, now = Slots(ThrottleState()), datetime(2026, 1, 1, tzinfo=UTC)
+    ending = Ending(ended_at=now, usage={}, status="error", error_type=error_type, was_sent=False)
+    for name in "abc":
+        slots.open(name, Slot(started=Instant(now, 0.0), trial=canary, is_canary=True))
+        assert slots.close(name, ending, now=now)
+    assert ended == slots.ended_canaries.keys()

@@ -455,3 +455,32 @@ def test_async_and_threads_share_one_agent(control_plane: Any, start_gate: Gates
         many = [*pool.map(lambda _: asyncio.run(main()), range(2))]
     holds = {ticket.hold_id for tickets in many for ticket in tickets}
     assert 10 == len(holds - {None})
+
+
+THREADS = {
+    "concurrency_bypass": "34732 40095 18730 16011 27900 26672 23714",
+    "multi_instance_lag": "6288 24682 33325 30661 34238 20886 32618",
+    "phantom_spend": "27639 30460 28247 36926 27735 30522 22726 20615 29912",
+    "fail_closed_gap": "33923",
+    "streaming_undercount": "37923 35958 36008 37558 39893",
+    "disconnect_undercount": "33736 30630 13245",
+    "path_not_counted": "38176 11083 9658",
+    "reset": "7129 5651 8364 20532 22013 24675 34492 34733",
+    "boundary": "33321",
+    "quota_refund": "39309",
+}
+"""Family → threads of BerriAI/litellm, as they were read in November 2026."""
+
+
+def test_every_thread_has_a_test_of_its_family() -> None:
+    tests = [name for name in globals() if name.startswith("test_")]
+    for family, threads in THREADS.items():
+        named = {
+            part
+            for name in tests
+            if name.startswith(f"test_{family}_")
+            for part in name.split("_")
+            if part.isdigit()
+        }
+        assert set(threads.split()) == named
+    assert 45 == sum(len(threads.split()) for threads in THREADS.values())

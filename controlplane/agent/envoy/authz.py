@@ -24,7 +24,6 @@ from controlplane.agent.http_request import (
 )
 from controlplane.agent.refusal import Refusal
 from controlplane.agent.runtime import Agent
-from controlplane.agent.settle import Ending
 from controlplane.agent.strip import FIELDS
 from controlplane.agent.ticket import RefusedError, Ticket
 
@@ -82,11 +81,7 @@ class Authorization:
         instead = _instead(ticket, call)
         if instead is None:
             return ticket
-        ending = Ending(ended_at=agent.clock.now(), usage={}, status="error", was_sent=False)
-        if ticket.hold_id:
-            agent.settle(ticket.hold_id, ending)
-        if ticket.slot:
-            agent.release(ticket.slot, ending)
+        agent.never_sent(ticket.hold_id, ticket.slot)
         refusal = Refusal(
             code="policy_change_needed", reason=instead, status=UNPROCESSABLE, rule=None
         )

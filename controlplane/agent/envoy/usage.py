@@ -144,7 +144,9 @@ class _Watched:
         if self._details == VIA_UPSTREAM or self._status not in SERVER_ERRORS:
             return ending
         if any(reason in self._details for reason in NEVER_SENT):
-            return msgspec.structs.replace(ending, usage={}, was_sent=False)
+            return msgspec.structs.replace(
+                ending, usage={}, was_sent=False
+            )  # an error all the same
         return msgspec.structs.replace(ending, usage=None)
 
 
