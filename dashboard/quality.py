@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from dashboard import spoken
 from dashboard.client import Table
+from dashboard.money_rows import known
 
 DUPLICATE_COLUMNS: Final = (
     "reported_by", "billed_by", "reason", "reports", "input", "output", "cost",
@@ -99,7 +100,7 @@ def duplicate_rows(answer: Table, names: dict[str, str]) -> pa.Table:
             names["reports"]: [row["reports"] for row in rows],
             names["input"]: [row["input_tokens"] for row in rows],
             names["output"]: [row["output_tokens"] for row in rows],
-            names["cost"]: [spoken.money(row["cost_usd"]) for row in rows],
+            names["cost"]: [known(row["cost_usd"], row["unpriced_reports"]) for row in rows],
         }
     )
 

@@ -176,6 +176,7 @@ DUPLICATES: Final[list["pa.Field[Any]"]] = [
     pa.field("input_tokens", pa.int64(), nullable=False),
     pa.field("output_tokens", pa.int64(), nullable=False),
     pa.field("cost_nusd", pa.int64(), nullable=False),  # what is priced of what was not billed
+    pa.field("unpriced_reports", pa.int64(), nullable=False),  # their cost is in no amount
 ]
 DUPLICATES_SCHEMA: Final = pa.schema(DUPLICATES)
 """Reports that do not bill, summed by who made them and who bills instead."""

@@ -362,11 +362,12 @@ def test_duplicates_are_summed_by_who_reported_and_who_bills(spans: Store, span_
         assert DUPLICATES_SCHEMA == table.schema
         return [tuple(row.values()) for row in table.to_pylist()]
 
-    own = ("app", "", "gate", "litellm-proxy", "billed_by_proxy", 1, 100, 10, 7)
-    foreign = ("app", "", None, None, "billed_by_proxy", 1, 100, 10, 0)
-    sample = ("gpu", "vllm", "gpu", "vllm", "same_request_sequence", 1, 100, 0, 0)
+    own = ("app", "", "gate", "litellm-proxy", "billed_by_proxy", 1, 100, 10, 7, 0)
+    foreign = ("app", "", None, None, "billed_by_proxy", 1, 100, 10, 0, 1)
+    # A sample's answer is the call's; what its prompt would have cost is in no amount.
+    sample = ("gpu", "vllm", "gpu", "vllm", "same_request_sequence", 1, 100, 0, 0, 1)
     assert [own, foreign, sample] == of(DAY, "default")
-    both = ("app", "", "gate", "litellm-proxy", "billed_by_proxy", 2, 200, 20, 7)
+    both = ("app", "", "gate", "litellm-proxy", "billed_by_proxy", 2, 200, 20, 7, 1)
     assert [both, sample] == of(DAY, "default", "platform")
     assert [own, sample] == of(Window(AT, AT + HOUR), "default")
     assert [] == of(DAY, "platform")

@@ -346,7 +346,7 @@ def duplicates() -> tuple[pa.Table, dict[str, Any]]:
         "billing_service": ["gateway", None], "billing_dialect": ["litellm-proxy", None],
         "reason": ["billed_by_proxy", "billed_by_engine"], "reports": [1_250, 3],
         "input_tokens": [2_500_000, 9], "output_tokens": [40_000, 1],
-        "cost_usd": ["12.5", "0"], "cost_nusd": [12_500_000_000, 0],
+        "cost_usd": ["12.5", "0"], "cost_nusd": [12_500_000_000, 0], "unpriced_reports": [0, 3],
     })  # fmt: skip
     totals = {
         "reports": 1_253, "input_tokens": 2_500_009, "output_tokens": 40_001,

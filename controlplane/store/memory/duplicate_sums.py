@@ -1,13 +1,14 @@
 """Suppressed reports by who made them and who bills instead, added up one by one."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
 from controlplane.signals.schema import DUPLICATES_SCHEMA
 
 Row = dict[str, Any]
+_SUMS: Final = ("reports", "input_tokens", "output_tokens", "cost_nusd", "unpriced_reports")
 
 
 def sum_duplicates(members: Iterable[Row], tenants: tuple[str, ...]) -> pa.Table:
@@ -24,11 +25,12 @@ def sum_duplicates(members: Iterable[Row], tenants: tuple[str, ...]) -> pa.Table
             "billing_dialect": row["billing_dialect"] if is_own else None,
             "reason": row["reason"],
         }
-        zeros = dict.fromkeys(("reports", "input_tokens", "output_tokens", "cost_nusd"), 0)
+        zeros = dict.fromkeys(_SUMS, 0)
         total = sums.setdefault(tuple(named.values()), {**named, **zeros})
         total["reports"] += 1
         for name in ("input_tokens", "output_tokens", "cost_nusd"):
             total[name] += row[name] or 0
+        total["unpriced_reports"] += row["cost_nusd"] is None
     ordered = sorted(
         sums.values(),
         key=lambda row: (-row["cost_nusd"], -row["reports"], *(_last(v) for v in row.values())),

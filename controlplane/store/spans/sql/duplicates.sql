@@ -8,7 +8,8 @@ SELECT
     count(*)::BIGINT AS reports,
     coalesce(sum(input_tokens), 0)::BIGINT AS input_tokens,
     coalesce(sum(output_tokens), 0)::BIGINT AS output_tokens,
-    coalesce(sum(cost_nusd), 0)::BIGINT AS cost_nusd
+    coalesce(sum(cost_nusd), 0)::BIGINT AS cost_nusd,
+    count(*) FILTER (cost_nusd IS NULL)::BIGINT AS unpriced_reports
 FROM call_member
 WHERE start_time >= $start AND start_time < $end AND tenant = ANY($tenants)
     AND reason <> 'late'  -- billed, by a correction
