@@ -166,6 +166,8 @@ CSV = {"calls-00001.csv": to_csv(_table())}
         (_signed(CSV, rows=6), ["wrong_rows"]),
         (_signed(CSV, said=(5, TOTAL + 1, 2)), ["wrong_sum"]),
         (_signed(CSV, twice=True), ["file_named_twice"]),
+        (_signed({"statement.pdf": b"%PDF"}), ["wrong_rows"]),  # a document holds no money
+        (_signed({"focus-metadata.json": b"{}"}, total=0), ["wrong_rows"]),
         (_signed({"a.parquet": b"PAR1 or not"}), ["unreadable_file"]),
         (_signed({"a.parquet": _parquet_without_costs()}), ["unreadable_file"]),
         (_signed({"a.csv": b"\xff\xfe\x00,"}), ["unreadable_file"]),

@@ -76,11 +76,15 @@ def test_a_priority_tier_makes_no_call_dearer_that_may_not_ask_for_it() -> None:
     rows = [
         PriceRow(
             price_id=tier,
-            validity=Validity(),
+            validity=validity,
             tiers=(Tier(-1, {"input_uncached": Rate(nusd, 1)}),),
             service_tier=tier,
         )
-        for tier, nusd in (("", 1), ("priority", 9), ("batch", 7))
+        for tier, nusd, validity in (
+            ("", 1, Validity()),
+            ("priority", 9, Validity(since=date(2026, 11, 21))),  # starts inside the horizon
+            ("batch", 7, Validity()),
+        )
     ]
     listed = ListedModel(model="m", rows=tuple(rows), matches="m".__eq__)
     book = PriceBook("t", [ListedProvider(provider="p", models=[listed])])
