@@ -2,6 +2,7 @@
 
 import difflib
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
@@ -30,6 +31,8 @@ from controlplane.policy.rules import PolicyRules
 from controlplane.policy.wire import Generation
 
 NO_GENERATION = Generation(0, 0)
+MAX_LOOKED_AT: Final = 500
+"""Generations since a proposal that are read to find whether its rules are still those it saw."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,7 +185,8 @@ def _open(proposal_id: str, policies: PolicyStore) -> Proposal:
 
 def _refuse_when_overtaken(proposal: Proposal, policies: PolicyStore) -> None:
     """Refuse to undo rules that its author never saw; other budgets and windows do no harm."""
-    for each in policies.history(proposal.rules.scope, limit=500):
+    newest = policies.history(proposal.rules.scope, limit=MAX_LOOKED_AT)
+    for each in newest:
         if each.generation <= proposal.base:
             return
         if each.change.cause in {Cause.RULES, Cause.ROLLBACK, Cause.REVERT}:
@@ -190,6 +194,10 @@ def _refuse_when_overtaken(proposal: Proposal, policies: PolicyStore) -> None:
                 f"{each.generation.etag()} of {each.change.author or 'somebody'} was published "
                 "after this was proposed. Propose it again"
             )
+    if len(newest) == MAX_LOOKED_AT:
+        raise ConflictError(
+            f"{MAX_LOOKED_AT} generations were published after this was proposed. Propose it again"
+        )
 
 
 def _as_authored(rules: PolicyRules) -> PolicyRules:

@@ -3,6 +3,7 @@
 A problem is (field, what is wrong, what to do): the compiler puts the rule's name before the field.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import singledispatch
 from itertools import combinations
@@ -78,6 +79,8 @@ def _throttle_problem(rule: Throttle, _budget_ids: set[str]) -> Problem | None:
     for name, value in limits.items():
         if value <= 0:
             return name, f"{value} lets nothing through", "Use deny, or more than 0"
+        if not math.isfinite(value):  # a document in JSON has no number for it
+            return name, f"{value} is no limit", "Use a number, or leave it out"
     if rule.burst is not None and (rule.rps is None or rule.burst < 1):
         return "burst", "needs rps, and is at least 1", "Set rps, or leave burst out"
     return None
@@ -186,7 +189,7 @@ def _abort_problem(limits: AbortIf) -> Problem | None:
     if limits.error_ratio is not None and not 0 <= limits.error_ratio <= 1:
         return "abort_if.error_ratio", "is no ratio", "Use 0 to 1"
     for name, value in (("cost", limits.cost_ratio), ("latency", limits.latency_ratio)):
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             return f"abort_if.{name}_ratio", "is not above 0", "1.3 is thirty percent more"
     return None
 

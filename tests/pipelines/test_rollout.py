@@ -11,6 +11,7 @@ from controlplane.budgets.budget import Budget
 from controlplane.core.calendar import Period
 from controlplane.core.errors import ConflictError, ForbiddenError, NotFoundError, PolicyError
 from controlplane.core.ids import SequentialIds
+from controlplane.pipelines import propose as propose_module
 from controlplane.pipelines.propose import approve, plan, propose, reject
 from controlplane.pipelines.publish import PublishTools, RateCard, bump_epoch, publish
 from controlplane.pipelines.rollout import halt, promote, roll_back, rollout_tick
@@ -292,6 +293,19 @@ def test_proposal_that_was_overtaken_must_be_made_again(tools: PublishTools) -> 
     with pytest.raises(ConflictError, match="Propose it again"):
         approve(made.id, after(2), tools=tools, by=BOB)
     assert capped(70) == tools.policies.rules("default")
+
+
+def test_proposal_is_old_when_more_was_published_since_than_is_looked_at(
+    tools: PublishTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules that its author never saw may be further back."""
+    monkeypatch.setattr(propose_module, "MAX_LOOKED_AT", 2)
+    made = propose(capped(100), NOW, tools=tools, ids=SequentialIds(), change=ADA)
+    publish("default", after(1), tools=tools, rules=capped(70), change=BOB)
+    for second in (2, 3):
+        bump_epoch("default", after(second), tools=tools)
+    with pytest.raises(ConflictError, match="2 generations were published"):
+        approve(made.id, after(4), tools=tools, by=BOB)
 
 
 def test_proposal_is_turned_down_once(tools: PublishTools) -> None:

@@ -1,5 +1,6 @@
 """Rules and budgets to a document, or the name of the field that is wrong."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -239,6 +240,8 @@ def test_soft_budget_that_can_not_be_told_apart_is_left_to_traces() -> None:
         ((Throttle(id="r"),), "rules.r.rpm"),
         ((Throttle(id="r", rps=0.0),), "rules.r.rps"),
         ((Throttle(id="r", rpm=1, burst=2),), "rules.r.burst"),
+        ((Throttle(id="r", rps=math.inf),), "rules.r.rps"),
+        ((Throttle(id="r", rps=math.nan),), "rules.r.rps"),
         ((Cap(id="r"),), "rules.r.max_tokens"),
         ((Cap(id="r", n=0),), "rules.r.n"),
         ((Deny(id="r", when=When(min_input_tokens=-1)),), "rules.r.when"),
