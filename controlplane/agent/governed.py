@@ -18,6 +18,7 @@ from controlplane.agent.exchange import current_dimensions
 from controlplane.agent.http_request import HttpCall, changed_body, facts_of, to_request
 from controlplane.agent.item_reader import ItemReader
 from controlplane.agent.meter import now
+from controlplane.agent.outcome import CLIENT_ERRORS, error_type, is_free
 from controlplane.agent.settle import Ending
 from controlplane.agent.ticket import Request, Ticket
 from controlplane.agent.usage import usage_buckets
@@ -56,7 +57,7 @@ def governed(
         except BaseException as wrong:
             end.failed(wrong)
             raise
-        return end.stream_async(answer) if call.is_stream else end.answered(answer)
+        return await end.stream_async(answer) if call.is_stream else end.answered(answer)
 
     @functools.wraps(function)
     def call(**request: Any) -> Any:
@@ -130,14 +131,29 @@ class _Ending:
         return answer
 
     def failed(self, wrong: BaseException) -> None:
-        status = getattr(wrong, "status_code", None)
-        is_free = isinstance(status, int) and 400 <= status < 500 and status != 408  # noqa: PLR2004 - HTTP's own
-        self._end({} if is_free else None, error="client_error" if is_free else "other")
+        said = getattr(wrong, "status_code", None)
+        status = said if isinstance(said, int) else None
+        was_free = status is not None and is_free(status) and _is_answer(wrong, status)
+        self._tell(
+            Ending(
+                ended_at=now(),
+                usage={} if was_free else None,
+                status="error",
+                error_type=error_type(status),
+                http_status=status,
+            )
+        )
 
     def stream(self, items: Any) -> Iterator[Any]:
+        passing = self._passing(items)
+        next(passing)  # begun: it now settles too when it is dropped before its first item
+        return passing
+
+    def _passing(self, items: Any) -> Iterator[Any]:
         usage: dict[str, int] | None = None
         is_whole, reader = False, ItemReader()
         try:
+            yield
             for item in items:
                 reader.note(item)
                 usage = _usage(item) or usage
@@ -150,9 +166,15 @@ class _Ending:
                 self._tell(reader.left(now()))
 
     async def stream_async(self, items: Any) -> AsyncIterator[Any]:
+        passing = self._passing_async(items)
+        await anext(passing)  # as above
+        return passing
+
+    async def _passing_async(self, items: Any) -> AsyncIterator[Any]:
         usage: dict[str, int] | None = None
         is_whole, reader = False, ItemReader()
         try:
+            yield
             async for item in items:
                 reader.note(item)
                 usage = _usage(item) or usage
@@ -164,14 +186,10 @@ class _Ending:
             else:
                 self._tell(reader.left(now()))
 
-    def _end(
-        self, usage: dict[str, int] | None, *, error: str | None = None, response_id: object = None
-    ) -> None:
+    def _end(self, usage: dict[str, int] | None, *, response_id: object = None) -> None:
         ending = Ending(
             ended_at=now(),
             usage=usage,
-            status="error" if error else "ok",
-            error_type=error,
             response_id=response_id if isinstance(response_id, str) else None,
         )
         self._tell(ending)
@@ -184,6 +202,15 @@ class _Ending:
             self._gate.settle(ticket.hold_id, ending)
         if ticket.slot:
             self._gate.release(ticket.slot, ending)
+
+
+def _is_answer(wrong: BaseException, status: int) -> bool:
+    """Whether the upstream said this status; some clients give it to broken connections too.
+
+    What came over a connection tells the version of HTTP; a response that a client made up does not.
+    """
+    extensions = getattr(getattr(wrong, "response", None), "extensions", None)
+    return status in CLIENT_ERRORS or "http_version" in _mapping(extensions)
 
 
 def _usage(answer: Any) -> dict[str, int] | None:

@@ -221,3 +221,67 @@ def test_the_decorator_admits_changes_and_settles(gate: EmbeddedAgent, control_p
     assert [9, 9] == asked
     assert [COST, COST] == _settled(gate, control_plane)
     assert 1 == len(control_plane.state()["unproven"])
+
+
+def test_a_decorated_stream_that_nobody_reads_is_settled_when_it_is_dropped(
+    gate: EmbeddedAgent, control_plane: Any
+) -> None:
+    options: dict[str, Any] = {"provider": "self-hosted", "gate": gate, "known": {"tenant": "a"}}
+    order: dict[str, Any] = {"model": "m", "messages": SAY, "max_tokens": 50, "stream": True}
+
+    def create(**_: Any) -> Any:
+        return iter([{"choices": [], "usage": USAGE}])
+
+    async def create_async(**_: Any) -> AsyncIterator[Any]:
+        async def items() -> AsyncIterator[Any]:
+            yield {"choices": [], "usage": USAGE}
+
+        return items()
+
+    async def main() -> None:
+        stream: Any = await governed(create_async, **options)(**order)
+        await stream.aclose()
+
+    governed(create, **options)(**order)  # dropped here
+    governed(create, **options)(**order).close()
+    asyncio.run(main())
+    assert {} == gate.agent.holder.queue.open_nusd()
+    gate.close()  # says everything it owes
+    assert 3 == len(control_plane.state()["unproven"])  # each may have been billed
+
+
+@pytest.mark.parametrize(
+    ("status", "extensions", "is_free"),
+    [
+        (400, {}, True),
+        (429, {}, True),
+        (408, {}, False),
+        (499, {"http_version": b"HTTP/1.1"}, False),
+        (500, {"http_version": b"HTTP/1.1"}, True),
+        (504, {"http_version": b"HTTP/1.1"}, False),
+        (500, {}, False),  # what LiteLLM makes of a connection that broke
+        (200, {"http_version": b"HTTP/1.1"}, False),
+    ],
+)
+def test_what_a_decorated_function_raises_is_free_by_the_rule_of_every_front(
+    gate: EmbeddedAgent,
+    control_plane: Any,
+    *,
+    status: int,
+    extensions: dict[str, Any],
+    is_free: bool,
+) -> None:
+    class StatusError(Exception):
+        status_code = status
+        response = httpx.Response(status, extensions=extensions)
+
+    def create(**_: Any) -> Any:
+        raise StatusError
+
+    order: dict[str, Any] = {"model": "m", "messages": SAY, "max_tokens": 50}
+    with pytest.raises(StatusError):
+        governed(create, provider="self-hosted", gate=gate, known={"tenant": "a"})(**order)
+    gate.close()  # says everything it owes
+    state = control_plane.state()
+    settled, unproven = list(state["settled"].values()), list(state["unproven"].values())
+    assert ([0], 0) == (settled, len(unproven)) if is_free else ([], 1) == (settled, len(unproven))
