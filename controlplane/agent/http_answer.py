@@ -14,7 +14,7 @@ from controlplane.core.json_errors import UNREADABLE
 from controlplane.core.tokens import INPUT_BUCKETS
 
 MAX_KEPT_BYTES: Final = 32 * 2**20
-"""A longer JSON answer is passed on unread: its usage is then unknown."""
+"""A longer JSON answer, or event of a stream, is passed on unread: the usage is then unknown."""
 POLICY_HEADER: Final = "x-controlplane-policy"
 _MARKER: Final = b"data: [DONE]"
 _FINAL_EVENTS: Final = frozenset(
@@ -38,21 +38,31 @@ class UsageReader:
         self._kept = bytearray()
         self._usage: dict[str, object] = {}
         self._is_final = self._has_ended = self._has_count = self._has_marker = False
+        self._is_lost = False
         self.response_id: str | None = None
         self.model: str | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes in; return what to pass on."""
-        if not self._is_events:
-            if len(self._kept) + len(data) <= MAX_KEPT_BYTES:
-                self._kept += data
+        if self._is_lost:
             return data
         self._kept += data
-        passed = b"".join(self._events())
+        passed = b"".join(self._events()) if self._is_events else b""
+        if len(self._kept) > MAX_KEPT_BYTES:
+            passed += self.lose()
         return passed if self._hides else data
+
+    def lose(self) -> bytes:
+        """Read no further: what was not said yet stays unknown. Return what is to be passed on."""
+        rest = bytes(self._kept) if self._hides else b""
+        self._kept.clear()
+        self._is_lost = True
+        return rest
 
     def end(self) -> bytes:
         """Take the end in, as the upstream meant it; return what is left to pass on."""
+        if self._is_lost:
+            return b""
         self._has_ended = True
         if not self._is_events:
             self._read(bytes(self._kept))
@@ -66,6 +76,11 @@ class UsageReader:
         """Return the bucket vector; None when the answer did not say, or stopped before it."""
         is_known = self._is_final or ((self._has_ended or self._has_marker) and self._has_count)
         return usage_buckets(self._usage) if is_known else None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it reads no further."""
+        return self._is_lost
 
     @property
     def is_done(self) -> bool:

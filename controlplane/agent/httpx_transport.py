@@ -30,12 +30,13 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         for raw in self._inner:
-            yield self._meter.feed(raw)
+            yield from self._meter.feed(raw)
         yield self._meter.end()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for raw in self._inner:
-            yield self._meter.feed(raw)
+            for passed in self._meter.feed(raw):
+                yield passed
         yield self._meter.end()
 
     def close(self) -> None:

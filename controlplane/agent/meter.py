@@ -1,16 +1,13 @@
 """Reads an answer's bytes on their way to the client, and says at the end what was used."""
 
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Final
 
 import httpx
 
 from controlplane.agent.http_answer import UsageReader, ending_of
+from controlplane.agent.inflate import Inflate
 from controlplane.agent.settle import Ending
-
-_ANY_ZLIB: Final = 32 + zlib.MAX_WBITS  # gzip or zlib, told by its first bytes
 
 
 class Meter:
@@ -22,20 +19,25 @@ class Meter:
         self._status = response.status_code
         self._reader = reader
         self._settle: Callable[[Ending], None] | None = settle
-        self._inflate = None
+        self._inflate: Inflate | None = None
         if response.headers.get("content-encoding") == "gzip":
-            self._inflate = zlib.decompressobj(_ANY_ZLIB)
+            self._inflate = Inflate()
             del response.headers["content-encoding"]
             response.headers.pop("content-length", None)
 
-    def feed(self, raw: bytes) -> bytes:
-        """Read some bytes; return what the client gets, decoded."""
-        return self._reader.feed(self._inflate.decompress(raw) if self._inflate else raw)
+    def feed(self, raw: bytes) -> Iterator[bytes]:
+        """Read some bytes; yield what the client gets, decoded."""
+        if self._inflate is None:
+            yield self._reader.feed(raw)
+            return
+        for piece in self._inflate.pieces(raw):
+            if self._inflate.is_long:
+                yield self._reader.lose()
+            yield self._reader.feed(piece)
 
     def end(self) -> bytes:
         """Read the end; return what is left for the client."""
-        rest = self._inflate.flush() if self._inflate else b""
-        passed = self._reader.feed(rest) + self._reader.end()
+        passed = self._reader.end()
         self.close(is_whole=True)
         return passed
 

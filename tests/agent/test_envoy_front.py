@@ -17,6 +17,7 @@ from controlplane.agent.envoy import messages_pb2 as wire
 from controlplane.agent.envoy.authz import Authorization
 from controlplane.agent.envoy.routes import HOLD_HEADER, routes_of
 from controlplane.agent.envoy.usage import CallProcessor
+from controlplane.agent.inflate import MAX_READ_BYTES
 from controlplane.agent.main import build_agent
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settings import AgentSettings
@@ -261,6 +262,23 @@ def test_an_answer_is_asked_for_in_an_encoding_that_can_be_read(run: Run) -> Non
     run(work)
 
 
+def test_of_a_packed_answer_every_member_is_read_and_no_more_than_a_bound(run: Run) -> None:
+    events = [f"data: {json.dumps({'choices': [{}], **ANSWER})}\n\n".encode()]
+    events.append(b": " + b"." * MAX_READ_BYTES + b"\n\n")
+    short, long = (gzip.compress(event, 1) for event in events)
+    packed: Any = {"content_encoding": "gzip", "content_type": "text/event-stream"}
+
+    async def work(front: Front) -> None:
+        settled = await front.told(
+            answered(**packed), answer_body(gzip.compress(b": a\n\n") + short)
+        )
+        assert {"input_uncached": 5, "output_text": 7} == settled["usage"]
+        cut = await front.told(answered(**packed), answer_body(short + long))
+        assert (None, "ok") == (cut["usage"], cut["status"])
+
+    run(work)
+
+
 def test_a_call_without_a_body_is_not_let_past(run: Run) -> None:
     """Envoy sends no body message for it: asked by its head alone, it was let through."""
 
@@ -302,7 +320,7 @@ def test_a_body_that_some_server_can_read_is_read_here_too(run: Run, content: by
     """Else it would be past every rule on its model."""
     deny = {"action": "deny", "id": "d", "match": {"model": ["m"]}}
     cap = {"action": "cap", "id": "c", "max_tokens": 7}
-    packed = {"content_encoding": "gzip"} if content[:2] == b"\x1f\x8b" else {}
+    packed: Any = {"content_encoding": "gzip"} if content[:2] == b"\x1f\x8b" else {}
 
     async def work(front: Front) -> None:
         await front.published(cap)

@@ -20,7 +20,7 @@ from controlplane.agent.envoy import messages_pb2 as wire
 from controlplane.agent.envoy.change import CallChanger
 from controlplane.agent.envoy.routes import HOLD_HEADER
 from controlplane.agent.http_answer import UsageReader, broken, ending_of
-from controlplane.agent.http_request import ANY_ZLIB
+from controlplane.agent.inflate import Inflate
 from controlplane.agent.outcome import SERVER_ERRORS
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settle import Ending
@@ -94,7 +94,7 @@ class _Watched:
         self._details = ""
         self._reader = UsageReader(is_events=False)
         self._is_events = False
-        self._inflate: Any = None  # a zlib decompressor: its type has no public name
+        self._inflate: Inflate | None = None
 
     def take(self, kind: str, request: wire.ProcessingRequest) -> None:
         if kind == "request_headers":
@@ -119,15 +119,20 @@ class _Watched:
         self._is_events = headers.get("content-type", "").startswith("text/event-stream")
         self._reader = UsageReader(is_events=self._is_events)
         if headers.get("content-encoding") in {"gzip", "deflate"}:
-            self._inflate = zlib.decompressobj(ANY_ZLIB)
+            self._inflate = Inflate()
         if said.end_of_stream:
             self._end()
 
     def _read(self, data: bytes) -> None:
         try:
-            self._reader.feed(self._inflate.decompress(data) if self._inflate else data)
+            for piece in self._inflate.pieces(data) if self._inflate else (data,):
+                if self._inflate and self._inflate.is_long:
+                    self._reader.lose()
+                if self._reader.is_lost:
+                    return
+                self._reader.feed(piece)
         except zlib.error:
-            self._inflate = None  # not what its head says: the usage stays unknown
+            self._reader.lose()  # not what its head says
 
     def _end(self) -> None:
         self._reader.end()
