@@ -1,9 +1,10 @@
 """Exports asked for over HTTP: one at a time on a thread, files kept in one directory.
 
-The list of jobs lives in this process: after a restart the files are still there for an operator,
-but the API no longer knows them.
+The list of jobs lives in this process, and files go with it: those of a job that is forgotten, and
+at the start those that an earlier process left, which nobody can ask for any more.
 """
 
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,6 +24,9 @@ from controlplane.pipelines.signed_directory import Stamp
 
 MAX_WAITING: Final = 8
 MAX_REMEMBERED: Final = 200
+ID_PREFIX: Final = "export"
+_MADE: Final = (f"{ID_PREFIX}_*", f".{ID_PREFIX}_*")
+"""Directories of jobs, and of those that were being written when the process was killed."""
 
 log = structlog.stdlib.get_logger()
 
@@ -67,6 +71,9 @@ class ExportJobs:
         self._lock = threading.Lock()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._runner = ThreadPoolExecutor(1, thread_name_prefix="export")
+        for pattern in _MADE:
+            for left in directory.glob(pattern):
+                _remove(left)
 
     def start(self, request: ExportRequest, *, job_id: str, asked_by: str, now: datetime) -> Job:
         """Queue an export and return its job.
@@ -80,8 +87,11 @@ class ExportJobs:
             if waiting >= MAX_WAITING:
                 raise LimitExceededError("exports at once", MAX_WAITING)
             self._jobs[job_id] = job
-            while len(self._jobs) > MAX_REMEMBERED:
-                self._jobs.popitem(last=False)
+            forgotten = list(self._jobs)[:-MAX_REMEMBERED]  # ended: MAX_WAITING is far less
+            for old in forgotten:
+                del self._jobs[old]
+        for old in forgotten:
+            _remove(self._directory / old)
         self._runner.submit(self._run, job, request)
         return job
 
@@ -97,15 +107,20 @@ class ExportJobs:
             raise NotFoundError("export", job_id)
         return job
 
-    def path(self, job: Job, name: str) -> Path:
-        """Return where a file of a finished job lies.
+    def read(self, job: Job, name: str) -> bytes:
+        """Return a file of a finished job.
 
         Raises:
-            NotFoundError: the job's manifest has no such file.
+            NotFoundError: the job's manifest has no such file, or the job was forgotten meanwhile.
         """
         if name not in job.files():
             raise NotFoundError("file", name)
-        return self._directory / job.id / name
+        with self._lock:
+            if job.id not in self._jobs:
+                raise NotFoundError("export", job.id)
+            file = (self._directory / job.id / name).open("rb")  # may be removed once it is open
+        with file:
+            return file.read()
 
     def close(self) -> None:
         """Let the running export end and drop those that wait."""
@@ -126,3 +141,12 @@ class ExportJobs:
         with self._lock:
             if job.id in self._jobs:
                 self._jobs[job.id] = ended
+
+
+def _remove(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        pass  # it failed, and wrote nothing
+    except OSError:
+        log.exception("export_not_removed", directory=str(directory))

@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 
 from controlplane.api import params as p
 from controlplane.api.describe import BINARY, documented
-from controlplane.api.exports import Job, JobState
+from controlplane.api.exports import ID_PREFIX, Job, JobState
 from controlplane.api.guards import ApiRequest, Injected, needs, tenants_of
 from controlplane.api.services import Services
 from controlplane.auth.roles import Scope
@@ -99,7 +99,7 @@ class ExportController(Controller):
         check_request(wanted)
         job = services.exports.start(
             wanted,
-            job_id=services.ids.new("export"),
+            job_id=services.ids.new(ID_PREFIX),
             asked_by=request.user.id,
             now=now,
         )
@@ -128,7 +128,7 @@ class ExportController(Controller):
     ) -> Response[bytes]:
         """Answer one file of a finished export."""
         job = _visible(request, services, export_id)
-        body = services.exports.path(job, name).read_bytes()
+        body = services.exports.read(job, name)
         return Response(
             body,
             media_type="application/octet-stream",
