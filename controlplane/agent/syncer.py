@@ -292,7 +292,7 @@ class Syncer:
         wants: tuple[LeaseWant, ...] = (),
     ) -> SyncRequest:
         with self._holder.lock:
-            settle, open_holds = self._holder.queue.batch(), self._holder.queue.open_nusd()
+            settle = self._holder.queue.batch()
             seq, known = self._holder.next_seq(), self._holder.known_leases()
             refused = self._holder.tally.unsaid()
         return SyncRequest(
@@ -307,7 +307,6 @@ class Syncer:
             settle=settle,
             want=wants,
             returns=returns,
-            open_holds_nusd=open_holds,
             seq=seq,
             leases=known,
         )

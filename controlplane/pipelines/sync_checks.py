@@ -30,7 +30,7 @@ def check_request(request: SyncRequest) -> None:
         LimitExceededError: too many items.
         InvalidInputError: a value that no node can mean.
     """
-    for name in ("settle", "want", "returns", "open_holds_nusd", "leases", "refused"):
+    for name in ("settle", "want", "returns", "leases", "refused"):
         size = len(getattr(request, name) or ())
         if size > MAX_SYNC_ITEMS:
             raise LimitExceededError(f"{name} of a sync", MAX_SYNC_ITEMS, size)

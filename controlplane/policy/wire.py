@@ -120,7 +120,6 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     settle: tuple[Settle, ...] = ()
     want: tuple[LeaseWant, ...] = ()
     returns: tuple[LeaseReturn, ...] = ()
-    open_holds_nusd: dict[str, int] = {}
     seq: int = 0
     """Rises with every request of a holder; one that comes late gets no lease. 0: not counted."""
     leases: tuple[str, ...] | None = None

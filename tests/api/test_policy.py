@@ -271,6 +271,15 @@ def test_a_sync_that_is_too_long_or_malformed_is_refused(api: Any, proxy: str) -
         assert answer.json()["errors"][0]["field"] == "boot_id"
 
 
+def test_what_an_older_agent_says_beside_is_passed_over(api: Any, proxy: str) -> None:
+    """It counted its open holds by budget, and was refused where they were of many."""
+    held = {f"b{number}": 1 for number in range(MAX_SYNC_ITEMS + 1)}
+    order = {"node": "n", "boot_id": "b", "open_holds_nusd": held}
+    with api.client(proxy) as client:
+        answer = client.post("/api/v1/sync", json=order)
+    assert (200, []) == (answer.status_code, answer.json()["grants"])
+
+
 RULES_YAML = """
 rules:
   - {action: cap, id: short, max_tokens: 100, match: {model: ["gpt-*"]}}
