@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from controlplane.agent.log import say
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending, Hold, SettleQueue, unused
 from controlplane.agent.tally import Tally
-from controlplane.policy.wire import Grant, LeaseReturn, SyncReply
+from controlplane.policy.wire import MAX_SYNC_ITEMS, Grant, LeaseReturn, SyncReply
 
 _PATTERN: Final = "journal-*.jsonl"
 
@@ -67,14 +68,15 @@ class Holder:
         self._seq += 1
         return self._seq
 
-    def known_leases(self) -> tuple[str, ...]:
-        """Return every lease that was received and is not given back for certain."""
-        return (*(lease.lease_id for lease in self.book.leases), *self._returning)
+    def known_leases(self) -> tuple[str, ...] | None:
+        """Return every lease that was received and is not given back for certain; None: too many."""
+        known = (*(lease.lease_id for lease in self.book.leases), *self._returning)
+        return known if len(known) <= MAX_SYNC_ITEMS else None
 
     def returns(self, closing: tuple[LeaseReturn, ...]) -> tuple[LeaseReturn, ...]:
-        """Return what must be given back, what was sent without an answer included."""
+        """Return what must be given back now, what was sent without an answer included."""
         self._returning.update((item.lease_id, item) for item in closing)
-        return tuple(self._returning.values())
+        return tuple(islice(self._returning.values(), MAX_SYNC_ITEMS))
 
     def acknowledged(self, reply: SyncReply, sent: tuple[LeaseReturn, ...]) -> None:
         """Forget what the server has made durable, and shorten the journal when it is long."""

@@ -12,7 +12,14 @@ from controlplane.agent.journal import Acked, Held, Journal, LeaseOpened, Record
 from controlplane.agent.lease import Instant
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import Ending, Hold, lost
-from controlplane.policy.wire import Generation, Grant, Settle, SyncReply
+from controlplane.policy.wire import (
+    MAX_SYNC_ITEMS,
+    Generation,
+    Grant,
+    LeaseReturn,
+    Settle,
+    SyncReply,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 AT = Instant(NOW, 0.0)
@@ -158,6 +165,25 @@ def test_compaction_keeps_the_truth(settings: AgentSettings) -> None:
     assert before.left_nusd == after.left_nusd
     holder.queue.opened(_hold(9, "l1"))
     assert "h9" in replay(holder.journal.path).open_holds
+    holder.close()
+
+
+def test_more_leases_than_a_sync_takes_are_given_back_in_turn(settings: AgentSettings) -> None:
+    """A budget for each user is as many leases as users; a sync with too many is refused whole."""
+    holder = Holder(settings)
+    count = 2 * MAX_SYNC_ITEMS + 5
+    for number in range(count):
+        holder.granted(Grant(f"b{number}", f"l{number}", 1, 60.0, NOW), AT)
+    assert holder.known_leases() is None  # a part of them would say that the others were lost
+    reply = SyncReply(generation=Generation(1, 1), server_time=NOW)
+    said: list[LeaseReturn] = []
+    for most in (MAX_SYNC_ITEMS, MAX_SYNC_ITEMS, 5):
+        returns = holder.returns(holder.book.give_back_all())
+        assert most == len(returns)
+        holder.acknowledged(reply, returns)
+        said += returns
+    assert {f"l{number}" for number in range(count)} == {one.lease_id for one in said}
+    assert ((), ()) == (holder.known_leases(), holder.returns(()))
     holder.close()
 
 
