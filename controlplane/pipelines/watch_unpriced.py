@@ -15,6 +15,8 @@ LOOK_BACK: Final = timedelta(hours=1)
 AHEAD: Final = timedelta(minutes=5)
 """Emitters whose clocks run ahead are heard too."""
 UNNAMED: Final = "unnamed"
+TO_BE_NAMED: Final = timedelta(minutes=5)
+"""An engine names no model: what a call was is known when its proxy or client has reported, too."""
 ADVICE: Final = {
     NO_GPU_PRICE: "Add the pool that serves it to `gpu_pools` or with PUT /gpu/pools, then POST /gpu/rebuild",
     "no_price_at_time": "Add a price with an earlier `valid_from`, then re-rate",
@@ -53,9 +55,13 @@ def unpriced_usage(
 
 def unpriced_findings(reader: SpanReader, tenant: str, now: datetime) -> list[Finding]:
     """Return a finding per model that had calls without a price in the last hour."""
-    window = Window(now - LOOK_BACK, now + AHEAD)
+    found = unpriced_usage(reader, (tenant,), Window(now - LOOK_BACK, now + AHEAD))
+    if any(usage.model is None for usage in found):
+        waited = Window(now - LOOK_BACK, now - TO_BE_NAMED)
+        unnamed = [one for one in unpriced_usage(reader, (tenant,), waited) if one.model is None]
+        found = [*(usage for usage in found if usage.model is not None), *unnamed]
     by_model: dict[str, list[UnpricedUsage]] = {}
-    for usage in unpriced_usage(reader, (tenant,), window):
+    for usage in found:
         if usage.wants_a_price:
             by_model.setdefault(usage.model or UNNAMED, []).append(usage)
     return [_finding(tenant, model, used) for model, used in sorted(by_model.items())]

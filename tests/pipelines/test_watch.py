@@ -393,6 +393,24 @@ def test_the_alert_advises_what_mends_its_reason(
     assert ("import a price list" in found.annotations["action"]) == (reason == "unknown_model")
 
 
+def test_a_call_without_a_model_waits_for_the_report_that_names_it(
+    spans: DuckDbSpanStore,
+) -> None:
+    """vLLM names none: its span comes before its proxy's, in which the model stands."""
+    for age, tokens in ((timedelta(seconds=20), 5), (timedelta(minutes=6), 7)):
+        row: dict[str, object] = {
+            "start_time": NOW - age, "billing_model": None, "input_tokens": tokens,
+            "cost_state": "unpriced", "cost_reason": "unknown_model", "span_id": tokens,
+            "trace_lo": tokens, "content_hash": tokens,
+        }  # fmt: skip
+        spans.write(_spans([row]), batch_id=f"u{tokens}")
+    settle_tick(spans, now=NOW, ledger=None)
+
+    (found,) = unpriced_findings(spans, "acme", NOW)
+    assert "unnamed" == found.labels["model"]
+    assert "1 call (7 tokens)" in found.annotations["summary"]
+
+
 @pytest.mark.parametrize(
     ("used", "day", "expected"),
     [
