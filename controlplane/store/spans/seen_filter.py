@@ -10,7 +10,7 @@ hour that was not read, and the caller looks them all up at once.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -25,6 +25,9 @@ MAX_READS: Final = 4
 """Hours that are read for one batch; each is a query."""
 WORTH_FORGETTING: Final = 64
 """Spans that an hour must have in a batch for another hour to be forgotten in its favor."""
+
+ADDED_AT_ONCE: Final = 131_072
+"""Hashes whose bits are worked out at once: of a busy hour's all, that were a gigabyte."""
 
 _PROBES: Final = 4
 _BITS_PER_SPAN: Final = 12
@@ -49,9 +52,10 @@ class BloomFilter:
     def add(self, hashes: Hashes) -> None:
         """Hold these too."""
         self.count += len(hashes)
-        for at in self._positions(hashes):
-            bit = np.uint64(1) << (at & np.uint64(63))
-            np.bitwise_or.at(self._words, at >> np.uint64(6), bit)
+        for start in range(0, len(hashes), ADDED_AT_ONCE):
+            for at in self._positions(hashes[start : start + ADDED_AT_ONCE]):
+                bit = np.uint64(1) << (at & np.uint64(63))
+                np.bitwise_or.at(self._words, at >> np.uint64(6), bit)
 
     def may_hold(self, hashes: Hashes) -> Mask:
         """Answer per hash; False is certain."""
@@ -73,8 +77,8 @@ class BloomFilter:
 class SeenFilter:
     """Every stored span's hash, by start hour; hours are read from the store when first needed."""
 
-    def __init__(self, read_hour: Callable[[int], Hashes]) -> None:
-        """Use `read_hour(hour)` to list the hashes stored with that start hour."""
+    def __init__(self, read_hour: Callable[[int], Iterable[Hashes]]) -> None:
+        """Use `read_hour(hour)` to list the hashes stored with that start hour, in parts."""
         self._read_hour = read_hour
         self._hours: OrderedDict[int, BloomFilter] = OrderedDict()
         self._bytes = 0
@@ -114,9 +118,10 @@ class SeenFilter:
                 self._read(hour)
 
     def _read(self, hour: int) -> None:
-        stored = self._read_hour(hour)
-        known = BloomFilter(max(_FIRST_CAPACITY, 4 * len(stored)))
-        known.add(stored)
+        parts = list(self._read_hour(hour))
+        known = BloomFilter(max(_FIRST_CAPACITY, 4 * sum(map(len, parts))))
+        for part in parts:
+            known.add(part)
         self._hours[hour] = known
         self._bytes += known.size
         while self._is_full(beyond=True):

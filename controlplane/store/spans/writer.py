@@ -176,15 +176,12 @@ class SpanTableWriter:
             known.extend(int(row[0]) for row in found.fetchall())
         return known
 
-    def _read_hour(self, hour: int) -> Hashes:
+    def _read_hour(self, hour: int) -> Iterator[Hashes]:
         # A part at a time: a busy hour has tens of millions of rows, of which the hashes are enough.
         schema = pa.schema([SPAN_SCHEMA.field(name) for name in _IDENTITY])
         stored = self._connection.execute(read_sql("stored_ids"), _bounds(hour, hour))
-        parts = (
-            content_identity_hash(pa.Table.from_batches([part]).cast(schema))
-            for part in stored.to_arrow_reader(READ_ROWS)
-        )
-        return np.concatenate([np.zeros(0, dtype=np.uint64), *parts])
+        for part in stored.to_arrow_reader(READ_ROWS):
+            yield content_identity_hash(pa.Table.from_batches([part]).cast(schema))
 
 
 def _counts(batch: pa.Table, index: npt.NDArray[np.int32], contexts: pa.Table) -> pa.Table:

@@ -105,9 +105,9 @@ class _Store:
     def __init__(self) -> None:
         self.read: list[int] = []
 
-    def __call__(self, hour: int) -> Hashes:
+    def __call__(self, hour: int) -> list[Hashes]:
         self.read.append(hour)
-        return np.array([hour], dtype=np.uint64)
+        return [np.array([hour], dtype=np.uint64)]
 
 
 def _flood(on_time: int) -> tuple[Hashes, npt.NDArray[np.int64]]:

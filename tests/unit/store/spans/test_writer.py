@@ -20,7 +20,7 @@ from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.store.spans.flight_client import FlightSpanWriter
 from controlplane.store.spans.flight_server import SOCKET_MODE, SpanFlightServer
 from controlplane.store.spans.rows import from_rows, to_rows
-from controlplane.store.spans.seen_filter import BloomFilter, SeenFilter
+from controlplane.store.spans.seen_filter import BloomFilter, Hashes, SeenFilter
 
 AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
 Rows = Callable[..., pa.Table]
@@ -75,12 +75,12 @@ def test_the_filter_claims_few_that_it_does_not_hold() -> None:
 def test_an_hour_is_read_from_the_store_once() -> None:
     read: list[int] = []
 
-    def read_hour(hour: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+    def read_hour(hour: int) -> list[Hashes]:
         read.append(hour)
-        return np.array([7], dtype=np.uint64)
+        return [np.array([part], dtype=np.uint64) for part in (7, 9)]
 
     seen = SeenFilter(read_hour)
-    hashes, hours = np.array([7, 8], dtype=np.uint64), np.array([3, 3], dtype=np.int64)
+    hashes, hours = np.array([9, 8], dtype=np.uint64), np.array([3, 3], dtype=np.int64)
     assert [True, False] == seen.may_hold(hashes, hours).tolist()
     seen.add(hashes[1:], hours[1:])
     assert [True, True] == seen.may_hold(hashes, hours).tolist()
