@@ -77,10 +77,10 @@ def test_an_hour_is_read_from_the_store_once() -> None:
 
     def read_hour(hour: int) -> list[Hashes]:
         read.append(hour)
-        return [np.array([part], dtype=np.uint64) for part in (7, 9)]
+        return [np.array([part], dtype=np.uint64) for part in (7, 900)]
 
     seen = SeenFilter(read_hour)
-    hashes, hours = np.array([9, 8], dtype=np.uint64), np.array([3, 3], dtype=np.int64)
+    hashes, hours = np.array([900, 500], dtype=np.uint64), np.array([3, 3], dtype=np.int64)
     assert [True, False] == seen.may_hold(hashes, hours).tolist()
     seen.add(hashes[1:], hours[1:])
     assert [True, True] == seen.may_hold(hashes, hours).tolist()
