@@ -31,15 +31,12 @@ from controlplane.bootstrap.places import (
     SUBJECT_KEY,
 )
 from controlplane.bootstrap.policy_hints import PolicyHints
+from controlplane.bootstrap.policy_rounds import all_quotas, policy_rounds
 from controlplane.bootstrap.price_books import LiveBook, open_book
 from controlplane.bootstrap.publishing import (
     KeyMaker,
     RateCards,
-    guard_velocity,
-    move_canaries,
     price_settle,
-    roll_out,
-    subject_names,
 )
 from controlplane.bootstrap.reconciling import uploaded_bills
 from controlplane.bootstrap.recording import content_rounds, recording_of
@@ -58,12 +55,11 @@ from controlplane.pipelines.agent_reports import store_settles
 from controlplane.pipelines.export import write_export
 from controlplane.pipelines.export_request import ExportSources
 from controlplane.pipelines.post_ledger import LedgerPosting
-from controlplane.pipelines.publish import PublishTools, republish_due
+from controlplane.pipelines.publish import PublishTools
 from controlplane.pipelines.settle import SettleOutcome, settle_tick
 from controlplane.pipelines.sync import SyncTools, sweep
 from controlplane.pipelines.watch import Sources
 from controlplane.policy.rollout import RolloutTerms
-from controlplane.policy.velocity import Quota
 from controlplane.pricing.price import repin, reprice
 from controlplane.settings import Settings
 from controlplane.store.metadata.alerts import AlertRepository
@@ -83,10 +79,7 @@ from controlplane.store.spans.duckdb_store import DuckDbSpanStore
 from controlplane.store.spans.flight_server import SpanFlightServer
 from controlplane.workers.rounds import Rounds
 
-REPUBLISH_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
-ROLLOUT_SECONDS = 1.0
-CANARY_SECONDS = 10.0
 VERSION = package_version("inference-controlplane")
 CLOCK = SystemClock()
 IDS = UlidIds()
@@ -331,62 +324,16 @@ def build_rounds(
             lambda: sweep(stores.ledger, terms=lease_terms(settings), now=CLOCK.now()),
             seconds=SWEEP_SECONDS,
         ),
-        *policy_rounds(settings, stores, publishing, published=published),
+        *policy_rounds(settings, publishing, stores.spans, clock=CLOCK, published=published),
         *watch_rounds(
             settings,
-            lambda: Sources(stores.spans, stores.spans.signals, all_quotas(stores)),
+            lambda: Sources(stores.spans, stores.spans.signals, all_quotas(publishing)),
             stores.budgets,
             alerts=stores.alerts,
             clock=CLOCK,
             ids=IDS,
         ),
     ]
-
-
-def policy_rounds(
-    settings: Settings,
-    stores: Stores,
-    publishing: PublishTools,
-    *,
-    published: Callable[[], None],
-) -> list[Rounds]:
-    """Return the workers that publish: what time changes, roll-outs, canaries, quotas."""
-    name_of = subject_names(secret_file(settings.secrets_dir / SUBJECT_KEY))
-    return [
-        Rounds(
-            "republish",
-            lambda: republish_due(CLOCK.now(), tools=publishing),
-            seconds=REPUBLISH_SECONDS,
-        ),
-        Rounds(
-            "rollout",
-            lambda: roll_out(CLOCK.now(), publishing=publishing, published=published),
-            seconds=ROLLOUT_SECONDS,
-        ),
-        Rounds(
-            "canaries",
-            lambda: move_canaries(
-                CLOCK.now(), publishing=publishing, reader=stores.spans, published=published
-            ),
-            seconds=CANARY_SECONDS,
-        ),
-        Rounds(
-            "velocity",
-            lambda: guard_velocity(
-                CLOCK.now(),
-                publishing=publishing,
-                reader=stores.spans,
-                name_of=name_of,
-                published=published,
-            ),
-            seconds=settings.policy.velocity_seconds,
-        ),
-    ]
-
-
-def all_quotas(stores: Stores) -> list[Quota]:
-    """Return the quotas of every scope."""
-    return [one for scope in stores.policies.scopes() for one in stores.quotas.quotas(scope)]
 
 
 def log_findings(outcome: SettleOutcome) -> None:

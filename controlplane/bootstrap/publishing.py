@@ -1,31 +1,18 @@
 """What the hub publishes and settles with: ceiling rates, prices of settles, new keys."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-import structlog
-
-from controlplane import telemetry
 from controlplane.api.services import KeyOrder
 from controlplane.auth.api_key import KeyText
 from controlplane.bootstrap.metadata import make_key
-from controlplane.core.errors import ConflictError
-from controlplane.ingest.subjects import Subject, subject_hash
-from controlplane.pipelines.canaries import canary_tick
-from controlplane.pipelines.publish import PublishTools, RateCard
-from controlplane.pipelines.rollout import rollout_tick
-from controlplane.pipelines.velocity import NameOf, velocity_tick
-from controlplane.policy.rollout import RolloutState
+from controlplane.pipelines.publish import RateCard
 from controlplane.policy.wire import Settle
 from controlplane.pricing.ceiling import ceiling_rates, provider_ceilings
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.quote import quote
-from controlplane.signals.ports import SpanReader
 from controlplane.store.metadata.keys import KeyRepository, NewKey
 
-log = structlog.stdlib.get_logger()
-SUBJECT_DIGITS = 16
 MAX_CALL = timedelta(minutes=15)
 """A ceiling covers every price that can start to apply while a call runs."""
 
@@ -86,69 +73,3 @@ class KeyMaker:
             expires_at=order.expires_at,
         )
         return make_key(self._keys, wanted)
-
-
-def roll_out(now: datetime, *, publishing: PublishTools, published: Callable[[], None]) -> None:
-    """Move roll-outs on and tell the waiting agents; another replica may have been faster."""
-    try:
-        moved = rollout_tick(now, tools=publishing)
-    except ConflictError:
-        return  # the next round sees what the other did
-    for rollout in moved:
-        log.info(
-            "policy_rollout_moved",
-            scope=rollout.scope,
-            state=rollout.state.value,
-            stage=rollout.stage,
-            reason=rollout.reason,
-        )
-        if rollout.state is not RolloutState.ROLLING:
-            telemetry.POLICY_ROLLOUTS.labels(rollout.state.value).inc()
-    if moved:
-        published()
-
-
-def subject_names(key: bytes) -> NameOf:
-    """Return what names a tenant's key or user; only who holds the key can tell whom."""
-    return lambda subject: subject_hash(key, Subject(*subject))[:SUBJECT_DIGITS]
-
-
-def guard_velocity(
-    now: datetime,
-    *,
-    publishing: PublishTools,
-    reader: SpanReader,
-    name_of: NameOf,
-    published: Callable[[], None],
-) -> None:
-    """Hold back who spends too fast, and tell the waiting agents."""
-    try:
-        looked = velocity_tick(now, tools=publishing, reader=reader, name_of=name_of)
-    except ConflictError:
-        return  # what was decided is kept; the next generation says it
-    for one in looked:
-        telemetry.VELOCITY_LEFT_OUT.labels(one.scope).set(one.left_out)
-        for quota in one.begun:
-            telemetry.VELOCITY_QUOTAS.labels(one.scope, quota.limit_id).inc()
-        if one.published is not None:
-            log.warning("velocity_quotas", scope=one.scope, says=one.published.change.message)
-    if any(one.published for one in looked):
-        published()
-
-
-def move_canaries(
-    now: datetime,
-    *,
-    publishing: PublishTools,
-    reader: SpanReader,
-    published: Callable[[], None],
-) -> None:
-    """Move canaries on, or end them, and tell the waiting agents."""
-    try:
-        moved = canary_tick(now, tools=publishing, reader=reader)
-    except ConflictError:
-        return  # somebody published meanwhile; the next round sees it
-    for signed in moved:
-        log.info("canary_moved", scope=signed.scope, says=signed.change.message)
-    if moved:
-        published()

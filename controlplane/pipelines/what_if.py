@@ -21,7 +21,7 @@ from controlplane.signals.queries import CallQuery, CostQuery
 from controlplane.usage.dimensions import dimension
 
 MAX_CALLS: Final = 5_000_000
-"""Some twenty seconds of a CPU."""
+"""Read in one request, day by day; more is a job for a smaller window."""
 NO_MODEL: Final = "the scenario names no other model"
 NO_CALLS: Final = "no successful call of the other model is recorded for this tenant and operation"
 _US_PER_MS: Final = 1_000

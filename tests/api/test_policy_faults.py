@@ -24,7 +24,7 @@ from controlplane.api.server import ApiServer
 from controlplane.api.services import Services
 from controlplane.auth.principal import PrincipalKind
 from controlplane.bootstrap.policy_hints import PolicyHints
-from controlplane.bootstrap.publishing import roll_out
+from controlplane.bootstrap.policy_rounds import roll_out
 from controlplane.bootstrap.system import SystemClock
 from controlplane.core.errors import UnavailableError
 from controlplane.pipelines.publish import PublishTools, RateCard, publish
@@ -116,7 +116,7 @@ def agent(url: str, key: str, node: str, folder: Path) -> Agent:
     return Agent(settings, clock=AgentClock(), ids=AgentIds(), verify=verify)
 
 
-async def until(met: Callable[[], bool], within: float = 20) -> float:
+async def until(met: Callable[[], bool], within: float = 60) -> float:
     started = time.monotonic()
     while not met():
         assert time.monotonic() - started < within
@@ -268,7 +268,7 @@ def _restart(server: Any) -> None:
 
 
 def _publish_again(hub: Replica) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             return hub.publish(cap(2))

@@ -23,7 +23,7 @@ from controlplane.api.server import ApiServer
 from controlplane.api.services import Services
 from controlplane.auth.principal import PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
-from controlplane.bootstrap.publishing import guard_velocity, subject_names
+from controlplane.bootstrap.policy_rounds import guard_velocity, subject_names
 from controlplane.budgets.budget import Budget
 from controlplane.core.calendar import Period
 from controlplane.pipelines.agent_reports import store_settles

@@ -43,8 +43,8 @@ TICKS = {True: 15, False: 8}
 SIZES = {True: (1_000_000, 10_000_000, 50_000_000), False: (20_000, 80_000)}
 MOST_GROWTH = 2.0
 """A tick over the largest store may take this much longer than over the smallest, whose history is
-a fiftieth (here a quarter) as long: late reports look through the days around theirs. Of 233 ms at
-50 M that is 63; all else grew by a tenth (149 to 164 ms on a quiet machine)."""
+a fiftieth (here a quarter) as long: late reports look through the days around theirs, and next to
+nothing else grows."""
 
 Rows = Callable[..., pa.Table]
 

@@ -27,7 +27,7 @@ WORTH_FORGETTING: Final = 64
 """Spans that an hour must have in a batch for another hour to be forgotten in its favor."""
 
 ADDED_AT_ONCE: Final = 131_072
-"""Hashes whose bits are worked out at once: of a busy hour's all, that were a gigabyte."""
+"""Hashes whose bits are worked out at once: all of a busy hour's take many times the filter."""
 
 _PROBES: Final = 4
 _BITS_PER_SPAN: Final = 12

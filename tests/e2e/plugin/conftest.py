@@ -18,6 +18,7 @@ CHEAP = {"input_nusd": 1_000, "output_nusd": 1_000, "max_output_tokens": 16_384}
 LIMIT_NUSD = 1_000_000_000
 
 Publish = Callable[..., None]
+Fresh = Callable[[], tuple[list[int], list[int]]]
 
 
 def budget(**changes: object) -> dict[str, object]:
@@ -158,6 +159,25 @@ def client(proxy: str) -> Iterator[openai.OpenAI]:
         yield made
 
 
+@pytest.fixture
+def fresh(control_plane: dict[str, Any]) -> Fresh:
+    """Return what was settled and what was charged unproven since the test began.
+
+    The proxy and its control plane are one for the session: other tests left theirs.
+    """
+    before = state(control_plane)
+
+    def told() -> tuple[list[int], list[int]]:
+        now = state(control_plane)
+        settled, unproven = (
+            [cost for hold, cost in now[kind].items() if hold not in before[kind]]
+            for kind in ("settled", "unproven")
+        )
+        return settled, unproven
+
+    return told
+
+
 def ask(client: openai.OpenAI, model: str = "gpt-4o", **options: Any) -> Any:
     asked: dict[str, Any] = {"user": "b", "max_tokens": 20, **options}
     asked["messages"] = [{"role": "user", "content": "say something"}]
@@ -188,3 +208,10 @@ def wait_settled(control_plane: dict[str, Any], count: int) -> None:
     while len(state(control_plane)["settled"]) < count and time.monotonic() < deadline:
         time.sleep(0.05)
     assert count == len(state(control_plane)["settled"]), state(control_plane)["unproven"]
+
+
+def until(is_so: Callable[[], bool], *, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

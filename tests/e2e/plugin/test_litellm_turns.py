@@ -9,7 +9,16 @@ import httpx
 import openai
 import pytest
 
-from tests.e2e.plugin.conftest import PROXY_KEY, Publish, ask, auth, budget, last_bill, state
+from tests.e2e.plugin.conftest import (
+    PROXY_KEY,
+    Fresh,
+    Publish,
+    ask,
+    auth,
+    budget,
+    last_bill,
+    until,
+)
 
 IN_NUSD, OUT_NUSD = 2_500, 10_000
 FIXED_NUSD = 10 * IN_NUSD + 10 * OUT_NUSD
@@ -17,31 +26,6 @@ TENANT = {"X-Tenant": "a"}
 SAY: Any = [{"role": "user", "content": "say something"}]
 BY_HEADER = {"tenant": "header.x-tenant", "team": "header.x-team"}
 ONE = {"action": "throttle", "id": "one", "concurrency": 1, "match": {"team": ["one"]}}
-
-Fresh = Callable[[], tuple[list[int], list[int]]]
-
-
-@pytest.fixture
-def fresh(control_plane: dict[str, Any]) -> Fresh:
-    """Return what was settled and what was charged unproven since the test began."""
-    before = state(control_plane)
-
-    def told() -> tuple[list[int], list[int]]:
-        now = state(control_plane)
-        settled, unproven = (
-            [cost for hold, cost in now[kind].items() if hold not in before[kind]]
-            for kind in ("settled", "unproven")
-        )
-        return settled, unproven
-
-    return told
-
-
-def until(is_so: Callable[[], bool], *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_an_answer_that_is_blocked_is_paid_all_the_same(
