@@ -17,4 +17,4 @@ class ErasureAnswer(msgspec.Struct, frozen=True, kw_only=True):
 def erase(api: RemoteApi, *, tenant: str, user: str, apply: bool) -> ErasureAnswer:
     """Erase a user, or count what that would touch."""
     order = {"tenant": tenant, "user": user, "apply": apply}
-    return msgspec.convert(api.post("erasures", order), ErasureAnswer)
+    return api.post_as("/erasures", order, ErasureAnswer)

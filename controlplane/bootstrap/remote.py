@@ -1,14 +1,18 @@
-"""A client of a running API for the commands that change it; errors keep their sentence and place."""
+"""A client of a running API for the commands that ask or change it; errors keep their sentence and place.
+
+The server may be of another version than the command: `answers` says what it then lacks.
+"""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 import msgspec
 
+from controlplane.bootstrap.answers import Asked, OtherVersionError, wrapped
 from controlplane.core.errors import (
     ConfigError,
     ControlPlaneError,
@@ -18,12 +22,18 @@ from controlplane.core.errors import (
 )
 from controlplane.core.json_errors import UNREADABLE
 
+T = TypeVar("T")
+
 URL_ENV: Final = "CONTROLPLANE_CLIENT_URL"
 KEY_ENV: Final = "CONTROLPLANE_CLIENT_KEY"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 TIMEOUT_SECONDS: Final = 30.0
+MAKE_KEY: Final = (
+    "Make a key with `controlplane keys create --kind user --role admin --all-tenants`"
+)
 _UNPROCESSABLE: Final = 422
 _NOT_FOUND: Final = 404
+_NOT_ALLOWED: Final = 405
 _BAD_REQUEST: Final = 400
 _SERVER_ERROR: Final = 500
 
@@ -51,19 +61,26 @@ class RemoteApi:
     """JSON over HTTP with a key; use it as a context."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._client = httpx.Client(
-            base_url=f"{url.rstrip('/')}/api/v1",
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=TIMEOUT_SECONDS,
-            trust_env=False,
-        )
+        self._server = url.rstrip("/")
+        try:
+            self._client = httpx.Client(
+                base_url=f"{self._server}/api/v1",
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=TIMEOUT_SECONDS,
+                trust_env=False,
+            )
+        except httpx.InvalidURL as wrong:
+            fix = f"Write it as {DEFAULT_URL}"
+            raise ConfigError("--server", f"{url!r} is no URL: {wrong}", fix) from None
+        except UnicodeEncodeError:
+            raise ConfigError(KEY_ENV, "is no API key", MAKE_KEY) from None
 
     @classmethod
     def from_environment(cls, *, server: str | None, key_file: Path | None) -> Self:
         """Find address and key: options first, then the environment.
 
         Raises:
-            ConfigError: there is no key, or its file can not be read.
+            ConfigError: there is no key, its file can not be read, or the address is none.
         """
         if key_file is not None:
             try:
@@ -78,7 +95,7 @@ class RemoteApi:
             raise ConfigError(
                 KEY_ENV,
                 "is not set",
-                "Make a key with `controlplane keys create --kind user --role admin --all-tenants`",
+                MAKE_KEY,
             )
         return cls(server or os.environ.get(URL_ENV, DEFAULT_URL), key)
 
@@ -105,6 +122,22 @@ class RemoteApi:
             "POST", path, params=params, content=msgspec.json.encode(body), kind="application/json"
         )
 
+    def get_as(self, path: str, kind: type[T]) -> T:
+        """Return the answer's body as a type of ours.
+
+        Raises:
+            OtherVersionError: it is not of that type.
+        """
+        return self._as(Asked(self._server, "GET", path), self.get(path), kind)
+
+    def post_as(self, path: str, body: object, kind: type[T]) -> T:
+        """Send JSON and return the answer's body as a type of ours.
+
+        Raises:
+            OtherVersionError: it is not of that type.
+        """
+        return self._as(Asked(self._server, "POST", path), self.post(path, body), kind)
+
     def send_text(self, method: str, path: str, text: str, **params: str) -> Any:
         """Send YAML and return the answer's body."""
         return self._ask(
@@ -128,23 +161,41 @@ class RemoteApi:
         except httpx.HTTPError as wrong:
             where = self._client.base_url
             raise UnavailableError(f"{where} can not be reached: {wrong}. Is it running?") from None
-        if answer.is_success:
-            return msgspec.json.decode(answer.content) if answer.content else None
-        raise _to_error(answer)
+        asked = Asked(self._server, method, path)
+        if not answer.is_success:
+            raise _to_error(answer, asked)
+        if not answer.content:
+            return None
+        try:
+            return wrapped(msgspec.json.decode(answer.content), asked)
+        except UNREADABLE:
+            raise OtherVersionError(self._server, f"does not answer {asked} in JSON") from None
+
+    @staticmethod
+    def _as(asked: Asked, answer: object, kind: type[T]) -> T:
+        try:
+            return msgspec.convert(answer, kind)
+        except msgspec.ValidationError as wrong:
+            raise OtherVersionError(asked.server, f"answers {asked} otherwise: {wrong}") from None
 
 
-def _to_error(answer: httpx.Response) -> ControlPlaneError:
+def _to_error(answer: httpx.Response, asked: Asked) -> ControlPlaneError:
     try:
         problem = msgspec.json.decode(answer.content, type=_Problem)
     except UNREADABLE:
-        return UnavailableError(f"{answer.request.url.host} answered {answer.status_code}")
+        said = f"{asked.server} answers {asked} with {answer.status_code}, and not as this API does"
+        return UnavailableError(f"{said}. Check the address, and what stands before it")
+    if _is_no_route(answer.status_code, problem):
+        return OtherVersionError(asked.server, f"does not know {asked}")
     first = problem.errors[0] if problem.errors else None
     if answer.status_code == _UNPROCESSABLE and first:
         return PolicyError(first.field, first.problem, first.fix, line=first.line)
     if answer.status_code == _BAD_REQUEST and first:
         return InvalidInputError(first.field, first.problem, first.fix)
-    if answer.status_code == _NOT_FOUND and first:
-        return RefusedRemotelyError(problem.detail)
-    if answer.status_code >= _SERVER_ERROR:
-        return UnavailableError(problem.detail)
-    return RefusedRemotelyError(problem.detail)
+    is_down = answer.status_code >= _SERVER_ERROR
+    return (UnavailableError if is_down else RefusedRemotelyError)(problem.detail)
+
+
+def _is_no_route(status: int, problem: _Problem) -> bool:
+    """Tell a route that is not there from a thing that is not there: the latter names its kind."""
+    return status == _NOT_ALLOWED or (status == _NOT_FOUND and not problem.errors)

@@ -69,12 +69,11 @@ def _listed(path: Path) -> list[object]:
 
 
 def _money_as_numbers(tree: Any) -> Any:
-    """Write `*_nusd` as integers, as every command does."""
+    """Write `*_nusd` as integers, as every command does; an answer stays one."""
+    if isinstance(tree, list):
+        return [_money_as_numbers(each) for each in tree]
     if isinstance(tree, dict):
-        return {
-            key: int(value)
-            if key.endswith("_nusd") and isinstance(value, str)
-            else _money_as_numbers(value)
-            for key, value in tree.items()
-        }
-    return [_money_as_numbers(each) for each in tree] if isinstance(tree, list) else tree
+        for key, value in tree.items():
+            is_money = key.endswith("_nusd") and isinstance(value, str)
+            tree[key] = int(value) if is_money else _money_as_numbers(value)
+    return tree

@@ -176,15 +176,13 @@ def rerate_remotely(api: RemoteApi, asked: AskedRerate) -> RerateAnswer:
     run_id = api.post("/rerates", order)["id"]
 
     def told() -> _Told:
-        view = api.get(f"/rerates/{run_id}")
-        report = view["report"] and msgspec.convert(view["report"], RerateAnswer)
-        return _Told(report, view["problem"])
+        return api.get_as(f"/rerates/{run_id}", _Told)
 
     return finished(run_id, told)
 
 
 class _Told(msgspec.Struct, frozen=True):
-    """What is known of a run; neither while it waits."""
+    """What is known of a run; neither while it waits. A view of the API has more fields."""
 
     report: RerateAnswer | None
     problem: str | None
