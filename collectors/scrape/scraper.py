@@ -18,6 +18,7 @@ from collectors.scrape.jobs import ScrapeJob, Target
 from controlplane import telemetry
 from controlplane.core.clock import Clock
 from controlplane.core.errors import ConfigError, ControlPlaneError
+from controlplane.core.instants import to_nanos
 from controlplane.ingest.metrics import SERVICE_INSTANCE
 from controlplane.ingest.ports import Payload, Spool, SpoolEntry
 from controlplane.signals.semconv import SERVICE_NAME
@@ -27,7 +28,6 @@ from controlplane.signals.vocabulary import KeyRole
 THREADS: Final = 8
 """Scrapes at once; targets that do not answer hold one each until their timeout."""
 KEY_ID: Final = "scrape"
-_NANOS: Final = 1_000_000_000
 _STOP_SECONDS: Final = 15.0
 
 log = structlog.stdlib.get_logger()
@@ -148,7 +148,7 @@ class _JobRun:
                 text,
                 is_openmetrics=kind.startswith(OPENMETRICS),
                 resource=resource,
-                now_nanos=int(now.timestamp() * _NANOS),
+                now_nanos=to_nanos(now),
                 limit=self.job.max_samples,
             )
         except TooManySamplesError:

@@ -1,7 +1,7 @@
 """Open holds and the settles that wait for the server; each is sent until it is acknowledged."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from typing import Final
 
@@ -10,6 +10,7 @@ import msgspec
 from controlplane.agent.journal import Acked, Held, Journal, Record, Settled
 from controlplane.agent.lease import Instant
 from controlplane.agent.log import say
+from controlplane.core.instants import from_nanos, to_nanos
 from controlplane.core.tokens import INPUT_BUCKETS, OUTPUT_BUCKETS
 from controlplane.policy.ceiling import call_ceiling_nusd
 from controlplane.policy.document import RatePerMillion
@@ -171,7 +172,7 @@ def to_record(hold: Hold) -> Held:
         leases=hold.leases,
         held_nusd=hold.held_nusd,
         held=hold.amounts,
-        started_at_ns=int(hold.started.wall.timestamp() * 1_000_000) * 1_000,
+        started_at_ns=to_nanos(hold.started.wall),
         provider=hold.provider,
         model=hold.model,
         call_id=hold.call_id,
@@ -264,7 +265,7 @@ def lost(held: Held, now: datetime) -> Settle:
         leases=held.leases,
         held_nusd=held.held_nusd,
         held=held.held,
-        started_at=datetime.fromtimestamp(held.started_at_ns / 1e9, UTC),
+        started_at=from_nanos(held.started_at_ns),
         ended_at=now,
         provider=held.provider,
         model=held.model,

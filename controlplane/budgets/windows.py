@@ -16,11 +16,11 @@ import msgspec
 
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
+from controlplane.core.instants import align_down
 
 SUB_WINDOW: Final = timedelta(minutes=15)
 MAX_ROLLING: Final = timedelta(days=31)
 MAX_FIXED: Final = timedelta(days=366)
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EVERY: Final = re.compile(r"([1-9]\d{0,4})([hd])")
 
 
@@ -85,7 +85,7 @@ def fixed_window(every: Every, *, anchor: datetime, at: datetime, zone: str) -> 
 
 def sub_window(at: datetime) -> Window:
     """Return the quarter hour of a rolling window that holds `at`."""
-    start = at - (at - EPOCH) % SUB_WINDOW
+    start = align_down(at, SUB_WINDOW)
     return Window(start, start + SUB_WINDOW)
 
 

@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
+from controlplane.core.instants import to_micros
 from controlplane.pricing.commitments import Drawdown, mark, split_quantity
 from controlplane.pricing.currency import RateTable
 from controlplane.pricing.itemize import NEEDED, itemize
@@ -135,7 +136,7 @@ def _added(unpriced: Iterable[pl.DataFrame]) -> pl.DataFrame:
 
 def _positions(starts: pl.Series, periods: Sequence[Window]) -> pl.Series:
     """Return in which of the periods each moment is."""
-    begin = np.array([p.start.timestamp() * 1_000_000 for p in periods], dtype=np.int64)
+    begin = np.array([to_micros(p.start) for p in periods], dtype=np.int64)
     at = np.searchsorted(begin, starts.to_physical().to_numpy(), side="right") - 1
     return pl.Series(at, dtype=pl.Int64)
 

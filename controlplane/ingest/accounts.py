@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from controlplane.core.instants import MICROSECOND
 from controlplane.ingest.columns import Column, Int64s, contiguous
 from controlplane.ingest.emitters import Emitter, instances_of
 from controlplane.ingest.otlp import Decoded
@@ -20,7 +21,6 @@ from controlplane.signals.samples import ACCOUNT_SCHEMA, INSTANCE_SCHEMA, REJECT
 
 LATE: Final = timedelta(hours=1)
 AHEAD: Final = timedelta(minutes=5)
-_US: Final = timedelta(microseconds=1)
 _EMITTER: Final = ("tenant", "key_id", "service_name", "signal")
 _SPAN_EMITTER: Final = ("tenant", "key_id", "service_name")
 _Emitter = tuple[str, str, str, Signal]
@@ -46,8 +46,8 @@ class Accounts:
         arrived, starts = (
             _micros(decoded.spans.column(name)) for name in ("received_at", "start_time")
         )
-        late = starts < arrived - LATE // _US
-        ahead = starts > arrived + AHEAD // _US
+        late = starts < arrived - LATE // MICROSECOND
+        ahead = starts > arrived + AHEAD // MICROSECOND
         emitters, of_row = _emitters(spans)
         self._add_instances(decoded, emitters, of_row)
         counts, late_counts, ahead_counts = (

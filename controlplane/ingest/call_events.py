@@ -5,7 +5,7 @@ They come as log records, as events on spans, and as LiteLLM's guardrail spans.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import xxhash
 from google.protobuf.message import DecodeError
 
 from controlplane.core.errors import PayloadError
+from controlplane.core.instants import from_nanos
 from controlplane.ingest import otlp_pb2 as pb
 from controlplane.ingest import otlp_signals_pb2 as sig
 from controlplane.ingest.columns import contiguous, kernels
@@ -39,8 +40,6 @@ MAX_TEXT_CHARS: Final = 256
 _EVENT_NAME: Final = "event.name"
 _PREFIXES: Final = tuple(shape.prefix for shape in SHAPES)
 _TRACE_BYTES, _SPAN_BYTES = 16, 8
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_MICROS: Final = 253_402_300_799_000_000
 
 
 class Events(msgspec.Struct, frozen=True):
@@ -191,7 +190,7 @@ def _span_events(
         shape = shape_of(names[at].as_py())
         if shape is not None:
             event = flat[at].as_py()
-            moment = _instant(event["time_unix_nano"])
+            moment = from_nanos(event["time_unix_nano"])
             span = _row(decoded, attributed, int(rows[at]))
             yield (
                 shape,
@@ -251,7 +250,7 @@ def _place_of(record: "sig.LogRecord", sender: Sender, emitter: Emitter) -> Plac
         tenant=emitter.tenant,
         service_name=emitter.service_name,
         source="log",
-        time=_instant(record.time_unix_nano or record.observed_time_unix_nano),
+        time=from_nanos(record.time_unix_nano or record.observed_time_unix_nano),
         trace_hi=int.from_bytes(trace[:8], "big") if is_trace else 0,
         trace_lo=int.from_bytes(trace[8:], "big") if is_trace else 0,
         span_id=int.from_bytes(span, "big") if is_span else 0,
@@ -305,7 +304,3 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if value is not None and isfinite(value) else None
-
-
-def _instant(nanos: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=min(nanos // 1_000, _MAX_MICROS))

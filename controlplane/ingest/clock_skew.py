@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from controlplane.core.instants import HOUR_US
 from controlplane.ingest.columns import Bools, Int64s
 
 AHEAD_US: Final = 5 * 60 * 1_000_000
@@ -21,7 +22,6 @@ REVISED_US: Final = 15 * 60 * 1_000_000
 """An estimate that leaves a start this long before its arrival does not explain it: the clock was
 set, it is another machine's, or the span waited to be sent."""
 
-HOUR_US: Final = 3_600 * 1_000_000
 MAX_PER_EMITTER: Final = 8
 """Clocks told apart under one name: those of a service's machines, and one that was set."""
 MAX_ESTIMATES: Final = 10_000

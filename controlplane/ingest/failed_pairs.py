@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from controlplane.core.instants import MINUTE_US
 from controlplane.ingest.declared_pairs import Depth, depth_of
-from controlplane.ingest.join_keys import MINUTE_US
 from controlplane.ingest.report import Identity, Report
 from controlplane.signals.vocabulary import Layer, Status
 

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from controlplane.core.instants import MINUTE_US
 from controlplane.ingest.declared_pairs import HALVED_SCOPES
-from controlplane.ingest.join_keys import MINUTE_US
 from controlplane.ingest.report import Report
 from controlplane.signals.vocabulary import Layer, UsageState
 

@@ -6,13 +6,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from controlplane.core.instants import HOUR_US, MINUTE_US
 from controlplane.ingest.declared_pairs import HALVED_SCOPES, Depth, depth_of
 from controlplane.ingest.join_keys import (
-    HOUR_US,
     MAX_IN_REQUEST,
     MAX_IN_TRACE,
     MAX_SHARERS,
-    MINUTE_US,
     WeakEmitter,
     gateway_cell,
     is_join_key,

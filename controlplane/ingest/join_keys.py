@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from controlplane.core.instants import MINUTE_US
+
 MAX_SHARERS: Final = 16
 """Sides that may share an id within one UTC hour of their start: a handful of layers and
 libraries report one call; what more share is a constant, a cache's or a caller's id. Spans of one
@@ -25,8 +27,6 @@ CLOCKS_APART_US: Final = 1_000_000
 """How much a gateway's clock may be behind that of its client."""
 
 MIN_OWN_CHARACTERS: Final = 8
-HOUR_US: Final = 3_600_000_000
-MINUTE_US: Final = 60_000_000
 _VENDOR_PREFIX: Final = re.compile("^[A-Za-z]{1,12}[-_]")
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import xxhash
 from google.protobuf.message import DecodeError
 
 from controlplane.core.errors import PayloadError
+from controlplane.core.instants import from_nanos
 from controlplane.ingest import otlp_signals_pb2 as sig
 from controlplane.ingest.emitters import Emitter, emitter_of
 from controlplane.ingest.loose import texts_of, utf8
@@ -40,9 +40,7 @@ _POOL: Final = ("pool", "gpu_pool")
 _MODEL: Final = ("gen_ai_response_model", "gen_ai_request_model", "model_name", "model")
 _NO_VALUE: Final = 1  # DataPointFlags.NO_RECORDED_VALUE
 _TEMPORALITIES: Final = {1: Temporality.DELTA, 2: Temporality.CUMULATIVE}
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Shape = tuple[SampleKind, Temporality]
-_MAX_MICROS: Final = 253_402_300_799_000_000  # the last instant of the year 9999
 
 
 class Samples(msgspec.Struct, frozen=True):
@@ -185,8 +183,8 @@ class _Source:
             "series_hash": self._series(emitter, name, labels),
             **self._places(labels, said),
             "labels": _kept(labels),
-            "start_time": _instant(start) if start else None,
-            "time": _instant(point.time_unix_nano),
+            "start_time": from_nanos(start) if start else None,
+            "time": from_nanos(point.time_unix_nano),
             "value": _value(point) * (said.scale if said else 1.0),
             "count": None if isinstance(point, sig.NumberPoint) else min(point.count, 2**62),
             "received_at": self._received_at,
@@ -216,7 +214,3 @@ def _first(labels: dict[str, str], names: tuple[str, ...]) -> str | None:
 def _kept(labels: dict[str, str]) -> str:
     kept = {k: v[:MAX_LABEL_CHARS] for k, v in sorted(labels.items()) if k in KEPT_LABELS}
     return msgspec.json.encode(kept).decode()
-
-
-def _instant(nanos: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=min(nanos // 1_000, _MAX_MICROS))

@@ -20,6 +20,7 @@ import xxhash
 from google.protobuf.message import DecodeError
 
 from controlplane.core.errors import LimitExceededError, PayloadError
+from controlplane.core.instants import DAY_US
 from controlplane.ingest import otlp_pb2 as pb
 from controlplane.ingest.columns import (
     Bools,
@@ -48,7 +49,6 @@ _KINDS: Final[Column] = pa.array(["", "internal", "server", "client", "producer"
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
 _NANO_PER_MICRO: Final = 1000
-_DAY_US: Final = 86_400_000_000
 TOO_OLD: Final = "beyond_retention"
 """Why a span is refused that began longer ago than `Limits.max_age_days`."""
 
@@ -287,7 +287,7 @@ def _too_old(start: Int64s, shared: dict[str, Column], limits: Limits) -> Bools:
     if not limits.max_age_days:
         return np.zeros(len(start), dtype=np.bool_)
     arrived = np.asarray(contiguous(shared["received_at"]).cast(pa.int64()).to_numpy())
-    return np.asarray(start < arrived - limits.max_age_days * _DAY_US, dtype=np.bool_)
+    return np.asarray(start < arrived - limits.max_age_days * DAY_US, dtype=np.bool_)
 
 
 def _fill_zero_ids(traces: Uint64s, span_ids: Uint64s, *, bodies: list[bytes]) -> None:

@@ -13,6 +13,7 @@ from controlplane.alerts.evaluate import evaluate
 from controlplane.alerts.ports import AlertStore, Delivery, Notification, Receiver, Verdict
 from controlplane.core.calendar import Window
 from controlplane.core.ids import IdFactory
+from controlplane.core.instants import align_down
 from controlplane.core.money import round_usd
 from controlplane.detection.baseline import Series
 from controlplane.detection.drift import MAX_BINS, Counts, Drift, drifted
@@ -239,7 +240,7 @@ def burn_findings(budget: WatchedBudget) -> list[Finding]:
 
 
 def _costs(reader: SpanReader, tenant: str, now: datetime) -> list[Finding]:
-    end = now - timedelta(seconds=now.timestamp() % BUCKET.total_seconds())
+    end = align_down(now, BUCKET)
     window = Window(end - HISTORY, end)  # the open bucket would always look cheap
     query = CostQuery(
         tenants=(tenant,),

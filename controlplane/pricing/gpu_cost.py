@@ -13,12 +13,12 @@ from typing import Final
 
 import msgspec
 
+from controlplane.core.instants import MICROSECOND
 from controlplane.core.money import split_largest_remainder
 from controlplane.pricing.gpu_pool import GpuPool, IdlePolicy, Slice, Weights, bill_nusd
 
 IDLE_TENANT: Final = ""
 """The tenant of an idle line that nobody bears."""
-_US: Final = timedelta(microseconds=1)
 
 
 class Confidence(StrEnum):
@@ -192,7 +192,7 @@ def _length(one: Served) -> int:
 
 def _elapsed(began: datetime, length_us: int, at: datetime) -> int:
     """Answer the microseconds of a request that lie before an instant."""
-    return min(max((at - began) // _US, 0), length_us)
+    return min(max((at - began) // MICROSECOND, 0), length_us)
 
 
 def _confidence(parts: tuple[Slice, ...], measured: Mapping[str, Measured]) -> Confidence:
@@ -215,7 +215,7 @@ def _busy_ratio(
 ) -> Fraction:
     if measured is not None:
         return Fraction(min(max(measured, 0.0), 1.0)).limit_denominator(1_000_000)
-    return Fraction(busy_us(served, start=start, end=end), (end - start) // _US)
+    return Fraction(busy_us(served, start=start, end=end), (end - start) // MICROSECOND)
 
 
 def busy_us(served: Sequence[Served], *, start: datetime, end: datetime) -> int:
@@ -230,7 +230,7 @@ def busy_us(served: Sequence[Served], *, start: datetime, end: datetime) -> int:
     total, until = 0, start
     for began, ended in spans:
         if ended > max(began, until):
-            total += (ended - max(began, until)) // _US
+            total += (ended - max(began, until)) // MICROSECOND
             until = ended
     return total
 

@@ -16,9 +16,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from controlplane.core.instants import EPOCH, MINUTE_US
 from controlplane.core.money import MAX_NUSD
 from controlplane.core.tokens import BUCKET_NAMES, INPUT_BUCKETS
-from controlplane.pricing.price import EPOCH, MINUTE_US, PER_CALL, line_items, tiers_reached
+from controlplane.pricing.price import PER_CALL, line_items, tiers_reached
 from controlplane.pricing.price_book import ModelPrices, NotFound, PriceBook
 from controlplane.pricing.rates import PriceRow, Rate, Tier
 

@@ -5,7 +5,7 @@ one half-even division over the rows of a price. Products that could pass 58 bit
 Python's unbounded integers instead: exact in every case, slow only for hostile ones.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from controlplane.core.instants import EPOCH, MINUTE_US, to_micros
 from controlplane.core.money import MAX_NUSD, divide_half_even
 from controlplane.core.tokens import BUCKET_NAMES, INPUT_BUCKETS
 from controlplane.pricing.price_book import ModelPrices, NotFound, PriceBook, tier_stands_in
@@ -39,9 +40,6 @@ Numbers = npt.NDArray[np.int64] | npt.NDArray[np.object_]
 PER_CALL: Final = "requests"
 NOT_BILLED: Final = frozenset({ErrorType.RATE_LIMITED.value, ErrorType.CLIENT_ERROR.value})
 """Failures that a provider refuses before it works: free when they carry no usage (C5)."""
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MINUTE_US: Final = 60_000_000
-MICROSECOND: Final = timedelta(microseconds=1)
 SAFE_ITEM: Final = 2**58
 """Line items below it can be added over all buckets without leaving int64."""
 _FACTS: Final = (
@@ -133,7 +131,7 @@ def _pinned(spans: pa.Table, book: PriceBook) -> Integers:
     tenants = np.array(spans.column("tenant").to_pylist(), dtype=object)
     which = np.zeros(spans.num_rows, dtype=np.int64)
     for number, pin in enumerate(book.pins, start=1):
-        since, until = ((at - EPOCH) // MICROSECOND for at in (pin.window.start, pin.window.end))
+        since, until = (to_micros(at) for at in (pin.window.start, pin.window.end))
         inside = (starts >= since) & (starts < until)
         if pin.tenants:
             inside &= np.isin(tenants, pin.tenants)

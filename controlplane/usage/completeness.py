@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from controlplane.core.instants import MICROSECOND
 from controlplane.core.money import format_usd
 from controlplane.signals.families.registry import known
 from controlplane.signals.meanings import Meaning
@@ -30,7 +31,6 @@ GAPS: Final = 4
 MIN_RECEIVED: Final = 10
 """An emitter with fewer items has no rhythm to fall out of."""
 _HOUR: Final = timedelta(hours=1)
-_US: Final = timedelta(microseconds=1)
 _LAYER_OF: Final = {"litellm": "proxy", "gen_ai": ""}
 """Which reports a family's counters are compared with; engines are the rest."""
 
@@ -243,8 +243,8 @@ def _silent_nusd(account: Account, calls: Sequence[Row], *, now: datetime) -> in
     if not any(row["priced_tokens"] for row in own):
         return None
     first = min(row["first_start"] for row in own)
-    active = max((account.last_received - first) // _US, _HOUR // _US)
-    return int(spent * ((now - account.last_received) // _US) // active)
+    active = max((account.last_received - first) // MICROSECOND, _HOUR // MICROSECOND)
+    return int(spent * ((now - account.last_received) // MICROSECOND) // active)
 
 
 def _counters(growth: Iterable[Row], calls: Sequence[Row]) -> Iterable[CounterCheck]:

@@ -1,12 +1,13 @@
 """How a cost question is answered: from which grid, between which bounds, in which periods."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import msgspec
 
 from controlplane.core.calendar import Period, Window, windows
 from controlplane.core.errors import InvalidInputError
+from controlplane.core.instants import EPOCH, align_down
 from controlplane.core.tokens import BUCKET_NAMES
 from controlplane.signals.queries import CostQuery, Granularity
 from controlplane.usage.dimensions import (
@@ -18,7 +19,6 @@ from controlplane.usage.dimensions import (
 )
 
 BUCKET: Final = timedelta(minutes=BUCKET_MINUTES)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PERIODS: Final = {Granularity(period.value): period for period in Period}
 
 
@@ -68,8 +68,8 @@ def plan_repeats(query: CostQuery) -> CostPlan:
 
 
 def _whole_buckets(window: Window) -> Window:
-    start = window.start + (_EPOCH - window.start) % BUCKET
-    end = window.end - (window.end - _EPOCH) % BUCKET
+    start = window.start + (EPOCH - window.start) % BUCKET
+    end = align_down(window.end, BUCKET)
     return Window(start, end) if start < end else Window(window.start, window.start)
 
 
@@ -88,7 +88,7 @@ def _periods(query: CostQuery) -> tuple[Window, ...]:
         return ()
     found = tuple(windows(period, query.window, zone=query.zone, calendar=query.calendar))
     for window in found:
-        if (window.start - _EPOCH) % BUCKET:
+        if (window.start - EPOCH) % BUCKET:
             raise InvalidInputError(
                 "zone",
                 f"{query.zone} has a {period.value} that begins off the quarter hour",

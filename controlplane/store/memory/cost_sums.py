@@ -2,18 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 
 from controlplane.core.calendar import Period, Window, window_at
+from controlplane.core.instants import EPOCH, align_down
 from controlplane.signals.queries import LONGEST_CALL, CostQuery, Granularity
 from controlplane.signals.schema import TIMESTAMP
 from controlplane.usage.cost_plan import plan_costs
 from controlplane.usage.dimensions import BUCKET_MINUTES, MEASURES, dimension
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def sum_costs(calls: Iterable[dict[str, Any]], query: CostQuery) -> pa.Table:
@@ -69,7 +68,7 @@ def _bucket(start: datetime, query: CostQuery) -> datetime | None:
     if query.granularity is Granularity.TOTAL:
         return None
     if query.granularity is Granularity.QUARTER_HOUR:
-        return start - (start - _EPOCH) % timedelta(minutes=BUCKET_MINUTES)
+        return align_down(start, timedelta(minutes=BUCKET_MINUTES))
     period = Period(query.granularity.value)
     return window_at(period, start, zone=query.zone, calendar=query.calendar).start
 
@@ -92,7 +91,7 @@ def _measures(call: dict[str, Any]) -> dict[str, int]:
 def _order(row: dict[str, Any], names: list[str]) -> tuple[Any, ...]:
     """By bucket, then cost descending, then group with unattributed last."""
     groups = [(row[n] is None, row[n] or "") for n in names if n != "bucket_start"]
-    return (row.get("bucket_start") or _EPOCH, -row["cost_nusd"], *groups)
+    return (row.get("bucket_start") or EPOCH, -row["cost_nusd"], *groups)
 
 
 def _schema(names: list[str], buckets: tuple[str, ...]) -> pa.Schema:

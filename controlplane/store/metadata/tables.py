@@ -4,7 +4,7 @@ Money is BIGINT nano-USD. Time is BIGINT microseconds since 1970, UTC: exact and
 engines. JSON is text that our own encoder wrote.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -24,8 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from typing_extensions import override
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+from controlplane.core.instants import from_micros, to_micros
 
 
 class UtcMicros(TypeDecorator[datetime]):
@@ -37,7 +36,7 @@ class UtcMicros(TypeDecorator[datetime]):
     @staticmethod
     def to_micros(value: datetime) -> int:
         """Write an aware datetime as it is stored."""
-        return (value - _EPOCH) // _MICROSECOND
+        return to_micros(value)
 
     @override
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
@@ -45,7 +44,7 @@ class UtcMicros(TypeDecorator[datetime]):
 
     @override
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+        return None if value is None else from_micros(value)
 
 
 metadata = MetaData()

@@ -1,6 +1,5 @@
 """Emitters whose clock is ahead: their estimates, and the spans that are moved by them."""
 
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import duckdb
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from controlplane.core.instants import from_micros
 from controlplane.ingest.clock_skew import Emitter, Skew, correct, starts_ahead
 from controlplane.ingest.columns import Int64s
 from controlplane.ingest.span_hash import Hashes, identity_hash, start_micros
@@ -19,7 +19,6 @@ _AHEAD: Final = "clock_ahead_us"
 _EMITTER: Final = ("domain", "key_id", "service_name")
 _SAID: Final = ("domain", "trace_hi", "trace_lo", "span_id", "start_time")
 _FURTHEST: Final = "SELECT max(clock_ahead_us) FROM span_fact"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LEARNED: Final = (
     "SELECT domain, key_id, service_name, list(ahead_us ORDER BY rowid) FROM clock_skew"
     " GROUP BY domain, key_id, service_name"
@@ -87,8 +86,8 @@ class Clocks:
             return moved_us
         first, last = int(starts_us[rows].min()), int(starts_us[rows].max())
         window = {
-            "start": _EPOCH + timedelta(microseconds=max(first - self._furthest_us, 0)),
-            "end": _EPOCH + timedelta(microseconds=last),
+            "start": from_micros(max(first - self._furthest_us, 0)),
+            "end": from_micros(last),
         }
         said = spans.select(_SAID).take(pa.array(rows, pa.int64()))
         load(self._connection, suspect=said.append_column("position", pa.array(rows)))
@@ -100,10 +99,7 @@ class Clocks:
 
     def store(self) -> None:
         """Write what the last batch taught, in the caller's transaction; `keep` must follow."""
-        rows = [
-            (*one.emitter, one.ahead_us, _EPOCH + timedelta(microseconds=one.since_us))
-            for one in self._learned
-        ]
+        rows = [(*one.emitter, one.ahead_us, from_micros(one.since_us)) for one in self._learned]
         if rows:
             self._connection.executemany("INSERT INTO clock_skew VALUES (?, ?, ?, ?, ?)", rows)
 

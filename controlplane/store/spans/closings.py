@@ -4,17 +4,15 @@ A closing takes effect after the batches that were there when it was made, so th
 how far settlement was, and a rebuilt store closes at the same place. Nothing opens a period again.
 """
 
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 import duckdb
 import msgspec
 import pyarrow as pa
 
+from controlplane.core.instants import from_micros
 from controlplane.ingest.settlement import CLOSING_SCHEMA
 from controlplane.store.spans.database import transaction
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ClosedPeriods(msgspec.Struct, frozen=True):
@@ -35,7 +33,8 @@ class Closings:
             "SELECT epoch_us(before), zone, through FROM closing ORDER BY before"
         ).fetchall()
         self._all = [
-            ClosedPeriods(_instant(int(us)), str(zone), int(through)) for us, zone, through in found
+            ClosedPeriods(from_micros(int(us)), str(zone), int(through))
+            for us, zone, through in found
         ]
 
     def close(self, before: datetime | None, *, zone: str, now: datetime) -> datetime | None:
@@ -73,7 +72,3 @@ class Closings:
             "SELECT before, zone, batch_id, closed_at FROM closing ORDER BY before"
         )
         return found.to_arrow_table().cast(CLOSING_SCHEMA)
-
-
-def _instant(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)

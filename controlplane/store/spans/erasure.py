@@ -7,7 +7,7 @@ revision from a backup, is stored without the person.
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import duckdb
@@ -15,14 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from controlplane.core.errors import StoreUnavailableError
+from controlplane.core.instants import to_micros
 from controlplane.ingest.subjects import Erased, Subject, subject_hash
 from controlplane.store.spans.database import SpanDatabase, checkpoint, load, read_sql, transaction
 
 NEVER_US: Final = -(2**63)
 """Before every start: of people who were not erased."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Tombstones:
@@ -124,7 +122,7 @@ class Erasure:
                 spans, traces = counted or (0, 0)
                 if apply:
                     self._apply(connection, parameters, name=name, now=now)
-                    self._tombstones.add(name, (now - _EPOCH) // _MICROSECOND)
+                    self._tombstones.add(name, to_micros(now))
             if apply:
                 # Old versions leave the log and their blocks; if others write, the next one does.
                 checkpoint(connection)

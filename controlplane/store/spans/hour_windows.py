@@ -6,14 +6,14 @@ from itertools import pairwise
 from typing import Final
 
 from controlplane.core.calendar import Window
+from controlplane.core.instants import EPOCH
 
 MAX_WINDOWS: Final = 12
 """Queries for one set of hours; each is a millisecond whatever it finds."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
-_FIRST: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _HOUR
-_LAST: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _HOUR
+_FIRST: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // _HOUR
+_LAST: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // _HOUR
 
 
 def windows_of(hours: Iterable[int]) -> list[Window]:
@@ -34,4 +34,4 @@ def windows_of(hours: Iterable[int]) -> list[Window]:
 
 def _instant(hour: int) -> datetime:
     """Return an hour's first instant, or the nearest that can be written."""
-    return _EPOCH + min(max(hour, _FIRST), _LAST) * _HOUR
+    return EPOCH + min(max(hour, _FIRST), _LAST) * _HOUR

@@ -2,12 +2,13 @@
 
 from typing import Final
 
+from controlplane.core.instants import MINUTE_US
 from controlplane.ingest.declared_pairs import (
     HALVED_SCOPES,
     INSTRUMENTOR_SCOPES,
     NATIVE_SCOPES,
 )
-from controlplane.ingest.join_keys import CLOCKS_APART_US, MINUTE_US
+from controlplane.ingest.join_keys import CLOCKS_APART_US
 
 
 def _listed(scopes: frozenset[str]) -> str:

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
 
 from controlplane.core.calendar import Window
+from controlplane.core.instants import MICROSECOND, from_micros
 from controlplane.signals.queries import (
     LONGEST_CALL,
     MAX_BATCH_ROWS,
@@ -53,7 +54,6 @@ _BEFORE: Final = (
     " AND start_time <= $before_time AND (start_time < $before_time OR call_id < $before_id)"
 )
 _CALL_ID: Final = re.compile("call_([0-9a-f]{16})([0-9a-f]{16})")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class SpanTableReader:
@@ -80,7 +80,7 @@ class SpanTableReader:
         groups = [dimension(name) for name in group_by]
         parameters: dict[str, Any] = {
             "earliest": window.start - LONGEST_CALL,
-            "longest_us": LONGEST_CALL // timedelta(microseconds=1),
+            "longest_us": LONGEST_CALL // MICROSECOND,
             "start": window.start,
             "end": window.end,
             "tenants": list(tenants),
@@ -258,7 +258,7 @@ class SpanTableReader:
             ).fetchone()
         if row is None or row[0] is None:
             return None
-        return _EPOCH + timedelta(microseconds=int(row[0]))
+        return from_micros(int(row[0]))
 
 
 def _table(found: duckdb.DuckDBPyConnection, schema: pa.Schema) -> pa.Table:

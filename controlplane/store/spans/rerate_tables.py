@@ -5,7 +5,7 @@ then the calls that several reports make, settled anew. Each part is one transac
 again it changes nothing, so that a run that was cut short is finished by running it again.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import duckdb
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from controlplane.core.calendar import Window
 from controlplane.core.errors import StoreUnavailableError
+from controlplane.core.instants import EPOCH
 from controlplane.ingest.calls import settle
 from controlplane.ingest.prompts import Reprice
 from controlplane.ingest.settlement import CHANGE_SCHEMA
@@ -45,7 +46,6 @@ PARTS_A_CHECKPOINT: Final = 24
 versions in memory until then, and DuckDB itself waits for a log of some eight million calls. Costs
 0.1 s, but seconds and memory up to its limit where what was stored was never put in order before."""
 _HOUR: Final = timedelta(hours=1)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PRICED_NAMES: Final = tuple(field.name for field in PRICED)
 _READ: Final = tuple(name for name in SPAN_SCHEMA.names if name != "attributes")
 _REPORTS: Final = read_sql("rated_reports").format(columns=", ".join(_READ))
@@ -96,7 +96,7 @@ class RerateTables:
         parts: list[Window] = []
         held = 0
         for hour, reports in found:
-            start = _EPOCH + int(hour) * _HOUR
+            start = EPOCH + int(hour) * _HOUR
             if parts and (hour // 24 == _hour_of(parts[-1]) // 24) and held + reports <= self.most:
                 parts[-1] = Window(parts[-1].start, start + _HOUR)
                 held += reports
@@ -311,4 +311,4 @@ def _is_in(window: Window, rows: pa.Table) -> Column:
 
 
 def _hour_of(part: Window) -> int:
-    return (part.start - _EPOCH) // _HOUR
+    return (part.start - EPOCH) // _HOUR

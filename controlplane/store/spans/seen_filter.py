@@ -16,7 +16,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-HOUR_US: Final = 3_600_000_000
 MAX_HOURS: Final = 96
 """Filters kept whatever their size, and MAX_BYTES of them whatever their number; beyond both the
 hour used longest ago is forgotten and read again when needed."""

@@ -1,6 +1,6 @@
 """Settlement's half of the store: calls, their members, dirty marks, the money cube."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import duckdb
@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from controlplane.core.calendar import Window
 from controlplane.core.errors import StoreUnavailableError
-from controlplane.ingest.join_keys import HOUR_US, WeakEmitter
+from controlplane.core.instants import EPOCH, HOUR_US
+from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.ingest.settlement import CHANGE_SCHEMA, Settled, Unsettled, empty_unsettled
 from controlplane.ingest.span_hash import start_micros
 from controlplane.store.spans.adjustments import repost_adjustments
@@ -37,7 +38,6 @@ LONGEST_WAIT: Final = timedelta(seconds=60)
 BUCKET: Final = timedelta(minutes=15)
 _DAY: Final = timedelta(days=1)
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FILL_CUBE: Final = read_sql("fill_cube").format(
     dimensions=CALL_DIMENSIONS_SQL, measures=CALL_MEASURES_SQL, booked=BOOKED_SQL
 )
@@ -273,7 +273,7 @@ class SettleTables:
             "SELECT day_of(bucket) AS day, count(*) FROM due GROUP BY day ORDER BY day"
         ).fetchall()
         for day, _ in days:
-            window = Window(_EPOCH + day * _DAY, _EPOCH + (day + 1) * _DAY)
+            window = Window(EPOCH + day * _DAY, EPOCH + (day + 1) * _DAY)
             bounds = {"start": window.start, "end": window.end}
             with transaction(self._connection):
                 self._execute("empty_cube", **bounds)

@@ -1,11 +1,12 @@
 """Emitters whose ids repeat from call to call: learned from what was stored, kept as an input."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import duckdb
 
+from controlplane.core.instants import EPOCH, align_down, from_micros, to_micros
 from controlplane.ingest.join_keys import WeakEmitter
 from controlplane.store.spans.database import read_sql, transaction
 
@@ -16,9 +17,7 @@ FEWEST_SPANS: Final = 64
 MOST_SPANS_PER_ID: Final = 8
 """On average. A cache repeats an id, too, but most ids of an emitter behind it come once."""
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class WeakEmitters:
@@ -26,7 +25,7 @@ class WeakEmitters:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        self._looked_at = _EPOCH
+        self._looked_at = EPOCH
 
     def learn(self, now: datetime) -> tuple[WeakEmitter, ...]:
         """See `SettleStore.learn`."""
@@ -42,7 +41,7 @@ class WeakEmitters:
                 "most": MOST_SPANS_PER_ID,
             },
         ).fetchall()
-        since_us = (now - _EPOCH + _HOUR) // _HOUR * _HOUR // _MICROSECOND
+        since_us = to_micros(align_down(now, _HOUR) + _HOUR)
         learned = tuple(
             WeakEmitter(domain, service, scope, since_us)
             for domain, service, scope in sorted(found)
@@ -53,7 +52,7 @@ class WeakEmitters:
     def add(self, weak: Iterable[WeakEmitter]) -> None:
         """Keep these too."""
         rows = [
-            (one.domain, one.service_name, one.scope_name, _EPOCH + one.since_us * _MICROSECOND)
+            (one.domain, one.service_name, one.scope_name, from_micros(one.since_us))
             for one in weak
         ]
         if rows:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from controlplane.core.errors import StoreUnavailableError
+from controlplane.core.instants import HOUR_US
 from controlplane.ingest.span_hash import call_halves, content_identity_hash, start_micros
 from controlplane.signals.ports import Written
 from controlplane.signals.schema import SPAN_SCHEMA, TIMESTAMP
@@ -32,7 +33,7 @@ from controlplane.store.spans.database import (
     transaction,
 )
 from controlplane.store.spans.erasure import Tombstones
-from controlplane.store.spans.seen_filter import HOUR_US, Hashes, SeenFilter, rows_by_hour
+from controlplane.store.spans.seen_filter import Hashes, SeenFilter, rows_by_hour
 
 HOURS_ALONE: Final = 2
 """Start hours of one batch that are looked up by themselves; all others are one query."""

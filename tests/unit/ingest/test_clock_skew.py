@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.core.instants import HOUR_US
 from controlplane.ingest import clock_skew
-from controlplane.ingest.clock_skew import AHEAD_US, HOUR_US, REVISED_US, correct, starts_ahead
+from controlplane.ingest.clock_skew import AHEAD_US, REVISED_US, correct, starts_ahead
 
 APP = ("default", "key", "app")
 NOW = 1_800_000_000_000_000
