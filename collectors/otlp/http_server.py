@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 import structlog
-from granian.constants import Interfaces, SSLProtocols
-from granian.http import HTTP1Settings, HTTP2Settings
+from granian.constants import HTTPModes, Interfaces, SSLProtocols
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from collectors.otlp.inflate import ENCODINGS
@@ -24,6 +24,7 @@ from collectors.otlp.replies import (
     accepted_body,
     refusal_body,
 )
+from collectors.otlp.stalled import StalledGuard
 from controlplane.core.errors import UnavailableError
 from controlplane.ingest.ports import ContentType, Signal
 
@@ -36,9 +37,6 @@ START_SECONDS: Final = 10.0
 DRAIN_SECONDS: Final = 5
 THREADS: Final = 32
 """Requests that wait for one fsync together."""
-HTTP2_PING_MS: Final = 30_000
-MAX_STREAMS: Final = 64
-MAX_HEADER_BYTES: Final = 64 * 1024
 BACKLOG: Final = 1_024
 _POLL_SECONDS: Final = 0.005
 
@@ -105,6 +103,7 @@ class OtlpHttpServer:
         self._thread = threading.Thread(target=self._run, name="otlp-http", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
+        self._guard = StalledGuard(self.port, manners) if manners.tls is not None else None
 
     def start(self) -> None:
         """Return when connections are accepted.
@@ -119,12 +118,16 @@ class OtlpHttpServer:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self._thread.is_alive():
             if self._answers():
+                if self._guard is not None:
+                    self._guard.start()
                 return
             time.sleep(_POLL_SECONDS)
         raise UnavailableError(f"OTLP/HTTP does not listen on {self._host}:{self.port}")
 
     def stop(self) -> None:
         """Accept nothing new; let requests in flight end within DRAIN_SECONDS."""
+        if self._guard is not None:
+            self._guard.stop()
         loop, server = self._loop, self._server
         if loop is not None and server is not None and self._thread.is_alive():
             with contextlib.suppress(RuntimeError):  # the loop ended by itself meanwhile
@@ -154,13 +157,11 @@ class OtlpHttpServer:
             log_enabled=False,
             backlog=BACKLOG,
             backpressure=self._manners.max_connections,
+            # Where it has to find out which version a peer speaks, it waits for the first byte for
+            # ever; every OTLP/HTTP exporter speaks 1.1, and OTLP over HTTP/2 is gRPC.
+            http=HTTPModes.http1,
             http1_settings=HTTP1Settings(
                 header_read_timeout=int(self._manners.header_seconds * 1_000)
-            ),
-            http2_settings=HTTP2Settings(
-                keep_alive_interval=HTTP2_PING_MS,
-                max_concurrent_streams=MAX_STREAMS,
-                max_headers_size=MAX_HEADER_BYTES,
             ),
             **_tls(self._manners.tls),
         )

@@ -1,5 +1,6 @@
 """TLS, mTLS, deadlines and bounds of the receivers, with the real SDK exporters and real sockets."""
 
+import contextlib
 import datetime as dt
 import ipaddress
 import socket
@@ -244,6 +245,73 @@ def test_a_head_that_never_ends_loses_its_connection(start: Callable[..., OtlpCo
         answer = slow.recv(1_000)  # closed, with or without a 408
         assert time.monotonic() - began < 5
         assert answer == b"" or b" 408 " in answer
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    with contextlib.suppress(ConnectionResetError):
+        while connection.recv(1_000):
+            pass
+    return True
+
+
+def test_a_connection_that_says_nothing_is_closed(start: Callable[..., OtlpCollector]) -> None:
+    """A thousand of these would keep every sender out."""
+    collector = start(header_seconds=0.3)
+    with _open(collector.http_port, b"") as silent:
+        assert _is_closed(silent)
+
+
+def test_http_2_without_a_request_is_no_way_to_stay(start: Callable[..., OtlpCollector]) -> None:
+    collector = start(header_seconds=0.3)
+    with _open(collector.http_port, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") as idle:
+        assert _is_closed(idle)
+
+
+def test_a_handshake_that_stops_loses_its_connection(
+    start: Callable[..., OtlpCollector], authority: Authority
+) -> None:
+    """Before its first byte, within it, after the server's part of it, and when it is done."""
+    cert, key = authority.issue("server")
+    collector = start(tls=TlsFiles(cert=cert, key=key), header_seconds=0.3, body_seconds=0.3)
+    client = ssl.create_default_context(cafile=str(authority.file)).wrap_bio(
+        ssl.MemoryBIO(), hello := ssl.MemoryBIO(), server_hostname="127.0.0.1"
+    )
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    said = hello.read()
+    for part in (b"", said[:20], said):
+        with _open(collector.http_port, part) as stopped:
+            assert _is_closed(stopped), part
+    context = ssl.create_default_context(cafile=str(authority.file))
+    with (
+        _open(collector.http_port, b"") as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as shaken,
+    ):
+        assert _is_closed(shaken)
+
+
+def test_a_slow_request_over_tls_is_let_be(
+    start: Callable[..., OtlpCollector],
+    authority: Authority,
+    spool: SqliteSpool,
+    request_of: Callable[..., bytes],
+) -> None:
+    """What drips in time is a sender far away; only silence ends a connection."""
+    cert, key = authority.issue("server")
+    collector = start(tls=TlsFiles(cert=cert, key=key), header_seconds=0.2, body_seconds=30.0)
+    context = ssl.create_default_context(cafile=str(authority.file))
+    body = request_of(1)
+
+    def dripped() -> Iterator[bytes]:
+        for at in range(0, len(body), len(body) // 8):
+            time.sleep(0.1)  # the sender's own slowness is what is tried
+            yield body[at : at + len(body) // 8]
+
+    with httpx.Client(verify=context) as client:
+        url = f"https://127.0.0.1:{collector.http_port}/v1/traces"
+        answer = client.post(url, content=dripped(), headers=PROTOBUF, timeout=20)
+    assert 200 == answer.status_code
+    assert 1 == _kept(spool)
 
 
 def test_a_body_that_drips_is_told_and_counted(
