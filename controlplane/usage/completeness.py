@@ -30,6 +30,10 @@ GAPS: Final = 4
 """Silence is longer than so many of the emitter's mean gaps."""
 MIN_RECEIVED: Final = 10
 """An emitter with fewer items has no rhythm to fall out of."""
+SILENCE: Final = frozenset({"silent_emitter", "silent_instance"})
+NO_NAME: Final = "no service.name"
+"""An emitter that says nothing of itself, without a key to know it by."""
+ITEMS: Final = {"traces": "spans", "metrics": "data points", "logs": "log records"}
 _HOUR: Final = timedelta(hours=1)
 _LAYER_OF: Final = {"litellm": "proxy", "gen_ai": ""}
 """Which reports a family's counters are compared with; engines are the rest."""
@@ -112,6 +116,27 @@ def read_meter(
     return Completeness(accounts, counters, findings)
 
 
+def with_silence_of(meter: Completeness, recent: Completeness) -> Completeness:
+    """Judge who is silent by a longer look back than the window's own.
+
+    Who sent nothing within a short window has no account in it, and is silent all the same.
+    """
+    silent = {_named(account) for account in recent.accounts if account.is_silent}
+    accounts = (
+        msgspec.structs.replace(account, is_silent=_named(account) in silent)
+        for account in meter.accounts
+    )
+    findings = (
+        *(found for found in recent.findings if found.code in SILENCE),
+        *(found for found in meter.findings if found.code not in SILENCE),
+    )
+    return Completeness(tuple(accounts), meter.counters, findings)
+
+
+def _named(account: Account) -> tuple[str, ...]:
+    return account.tenant, account.key_id, account.service_name, account.signal
+
+
 def _accounts(
     emitters: Iterable[Row], rejections: Iterable[Row], *, now: datetime
 ) -> Iterable[Account]:
@@ -163,7 +188,7 @@ def _of_account(
     account: Account, calls: Sequence[Row], *, now: datetime
 ) -> Iterable[QualityFinding]:
     def found(code: str, message: str, *, severity: str = "warning") -> QualityFinding:
-        emitter = account.service_name or account.key_id
+        emitter = _display(account)
         return QualityFinding(
             code=code, severity=severity, tenant=account.tenant, emitter=emitter, message=message
         )
@@ -175,13 +200,18 @@ def _of_account(
         yield msgspec.structs.replace(silent, missing_nusd=missing)
     if account.rejected:
         reasons = ", ".join(f"{n} {r}" for r, n in sorted(account.rejected_by_reason.items()))
-        of = f"{account.rejected:,} of {account.received:,} {account.signal}"
+        of = f"{account.rejected:,} of {account.received:,} {ITEMS[account.signal]}"
         yield found("items_rejected", f"{of} rejected: {reasons}")
     if account.ahead:
-        yield found("clock_ahead", f"{account.ahead} spans start in the future: its clock is ahead")
+        ahead = f"{account.ahead:,} of {account.stored:,} stored spans start in the future"
+        yield found("clock_ahead", f"{ahead}: its clock is ahead")
     if account.late:
         late = f"{account.late:,} of {account.stored:,} stored spans came an hour late or more"
         yield found("late_arrivals", late, severity="info")
+
+
+def _display(account: Account) -> str:
+    return account.service_name or account.key_id or NO_NAME
 
 
 def _of_instances(
@@ -205,7 +235,7 @@ def _of_instances(
                 code="silent_instance",
                 severity="warning",
                 tenant=account.tenant,
-                emitter=account.service_name or account.key_id,
+                emitter=_display(account),
                 message=(
                     f"instance {row['instance']}: nothing for {silence // timedelta(minutes=1)}"
                     " minutes while others send, and no new one took its place"

@@ -56,3 +56,43 @@ def test_the_meter_adds_up_and_names_what_is_missing(api: Any, acme: str, admin:
         text = client.get("/metrics").text
     assert 'ai_missing_tokens{emitter="acme-gateway",model="gpt-4o"} 49900.0' in text
     assert "ai_silent_emitters 0.0" in text
+
+
+def test_silence_is_of_the_windows_end_and_outlasts_a_short_window(api: Any, acme: str) -> None:
+    """It sent for 20 hours until two hours ago: silent now, not on the day before, gone after."""
+    sent = {
+        "tenant": "acme", "key_id": "k1", "service_name": "acme-app", "signal": "traces",
+        "received": 1_000,
+    }  # fmt: skip
+    hours = [
+        {**sent, "hour": NOW - timedelta(hours=ago), "last_received": NOW - timedelta(hours=ago)}
+        for ago in (40, 30, 20, 10, 2)
+    ]
+    for number, hour in enumerate(hours):
+        batch = SignalBatch(
+            samples=SAMPLE_SCHEMA.empty_table(),
+            events=EVENT_SCHEMA.empty_table(),
+            accounts=_table([hour], ACCOUNT_SCHEMA),
+            rejections=REJECTION_SCHEMA.empty_table(),
+        )
+        api.services.signal_writer.write_signals(batch, batch_id=f"silence-{number}")
+    asked = {
+        "hour": {"range": "1h"},
+        "day": {"range": "24h"},
+        "before": {
+            "start": (NOW - timedelta(hours=48)).isoformat(),
+            "end": (NOW - timedelta(hours=30)).isoformat(),
+        },
+    }
+    silent = {}
+    with api.client(acme) as client:
+        for name, window in asked.items():
+            answer = client.get("/api/v1/quality/completeness", params=window)
+            assert 200 == answer.status_code, answer.text
+            silent[name] = [
+                (found["emitter"], found["message"].split(",")[0])
+                for found in answer.json()["findings"]
+                if found["code"] == "silent_emitter"
+            ]
+    now = ("acme-app", "nothing for 120 minutes")
+    assert {"hour": [now], "day": [now], "before": []} == silent

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from controlplane.usage.completeness import Completeness, plain_model, read_meter
+from controlplane.usage.completeness import (
+    Completeness,
+    plain_model,
+    read_meter,
+    with_silence_of,
+)
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
@@ -243,3 +248,35 @@ def test_a_cost_reported_for_what_is_free_is_a_finding() -> None:
         cost_nusd=0, compared_calls=1, off_calls=1, off_reported_nusd=5, off_cost_nusd=0, off_nusd=5
     )
     assert ["reported_cost_differs"] == _codes(_read(calls=[free]))
+
+
+def test_who_stopped_before_a_short_window_is_silent_in_it() -> None:
+    """The last hour has no account of it; the last day knows that it went on until 4 hours ago."""
+    calls = _calls(cost_nusd=24_000_000_000, first_start=NOW - 12 * HOUR)
+    recent = _read(emitters=[_emitter(last_received=NOW - 4 * HOUR)], calls=[calls])
+    hour = _read(emitters=[_emitter(service_name="other", rejected=1)])
+    meter = with_silence_of(hour, recent)
+    assert ["silent_emitter", "items_rejected"] == _codes(meter)
+    assert 12_000_000_000 == meter.findings[0].missing_nusd
+    assert ["other"] == [account.service_name for account in meter.accounts]
+
+
+def test_a_slow_rhythm_is_known_from_the_day() -> None:
+    """By the hour's own twelve items it would be silent; the day knows gaps of this length."""
+    hour = _read(emitters=[_emitter(received=12, first_hour=NOW - HOUR, last_received=NOW - HOUR)])
+    assert hour.accounts[0].is_silent
+    day = _read(emitters=[_emitter(received=24, last_received=NOW - HOUR)])
+    meter = with_silence_of(hour, day)
+    assert [] == _codes(meter)
+    assert not meter.accounts[0].is_silent
+
+
+def test_findings_name_items_and_an_emitter_without_a_name() -> None:
+    nameless = _emitter(key_id="", service_name="", signal="metrics", received=4, rejected=2)
+    (found,) = _read(
+        emitters=[nameless], rejections=[{**nameless, "reason": "missing_time"}]
+    ).findings
+    assert ("no service.name", "2 of 4 data points rejected: 2 missing_time") == (
+        found.emitter,
+        found.message,
+    )
