@@ -9,6 +9,7 @@ import msgspec
 
 from collectors.sealing import Sealer, UnreadableError
 from controlplane.core.errors import ConfigError, UnavailableError
+from controlplane.durable import sync_directory
 
 _PAGE_BYTES: Final = 32 * 1024
 """Requests are large: fewer, longer overflow pages than SQLite's default of 4 KiB."""
@@ -85,7 +86,7 @@ def create(path: Path) -> None:
         raise UnavailableError(f"{path} can not be written ({error}). Free some space") from error
     finally:
         connection.close()
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def open_epoch(connection: sqlite3.Connection, sealer: Sealer, *, path: Path) -> int:
@@ -172,11 +173,3 @@ def delete_range(connection: sqlite3.Connection, first_id: int, last_id: int) ->
         (first_id, last_id),
     )
     return entries, size
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

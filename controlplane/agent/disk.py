@@ -1,7 +1,6 @@
 """The policy on disk: last-known-good bytes and the highest generation ever applied."""
 
 import hashlib
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from controlplane.core.json_errors import UNREADABLE
+from controlplane.durable import replace_file
 from controlplane.policy.wire import Generation
 
 _T = TypeVar("_T")
@@ -54,11 +54,11 @@ class PolicyDisk:
 
     def reached(self, highest: Highest) -> None:
         """Keep the newest generation: before it is acted on, so that a crash allows no rollback."""
-        _replace(self._highest, msgspec.json.encode(highest))
+        replace_file(self._highest, msgspec.json.encode(highest))
 
     def save(self, policy: StoredPolicy) -> None:
         """Keep what a restart begins with; it may be a moment behind what is in force."""
-        _replace(self._policy, msgspec.json.encode(policy))
+        replace_file(self._policy, msgspec.json.encode(policy))
 
 
 def _read(path: Path, kind: type[_T]) -> _T | None:
@@ -66,13 +66,3 @@ def _read(path: Path, kind: type[_T]) -> _T | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (OSError, *UNREADABLE):
         return None
-
-
-def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)

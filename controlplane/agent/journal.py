@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from controlplane.core.json_errors import UNREADABLE
+from controlplane.durable import sync_directory
 from controlplane.policy.wire import LeaseReturn, Settle
 
 COMPACT_ABOVE_BYTES: Final = 8 * 2**20
@@ -76,6 +77,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._began = Began(holder, scope)
         self._file = self._open(path, os.O_EXCL)
+        sync_directory(path.parent)
         self._close = self._closes(self._file)
         self._dirty = False
         self._bytes = 0
@@ -129,6 +131,7 @@ class Journal:
                 raise self._full()
             os.fsync(descriptor)
             fresh.rename(self.path)
+            sync_directory(self.path.parent)  # or the next syncs may be of a file that is gone
         except OSError:
             os.close(descriptor)
             fresh.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from pathlib import Path
 from typing import Final
 
 import httpx
@@ -12,6 +11,7 @@ from controlplane.agent.log import say
 from controlplane.agent.settings import AgentSettings
 from controlplane.core.errors import ControlPlaneError
 from controlplane.core.json_errors import UNREADABLE
+from controlplane.durable import replace_file
 from controlplane.policy.bundle import SIGNATURE_HEADER
 from controlplane.policy.keyset import KeyRing, SignedKeySet
 
@@ -57,19 +57,16 @@ class AgentKeys(KeyRing):
         )
         if not self.accept(signed):
             return False
-        await asyncio.to_thread(_replace, self._file, msgspec.json.encode(signed))
+        await asyncio.to_thread(self._keep, signed)
         say("policy_keys_changed", version=self.current.version if self.current else 0)
         return True
+
+    def _keep(self, signed: SignedKeySet) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_file(self._file, msgspec.json.encode(signed))
 
     def _load(self) -> None:
         try:
             self.accept(msgspec.json.decode(self._file.read_bytes(), type=SignedKeySet))
         except (OSError, *UNREADABLE, ControlPlaneError):
             return  # absent or not the root's: the pinned keys, until the server has a set
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(content)
-    fresh.replace(path)

@@ -6,7 +6,6 @@ import secrets
 import signal
 import time
 from pathlib import Path
-from typing import Final
 
 from controlplane.agent.clock import AgentClock
 from controlplane.agent.keyring import AgentKeys
@@ -15,10 +14,8 @@ from controlplane.agent.node_api import NodeApi
 from controlplane.agent.node_server import serve_socket
 from controlplane.agent.runtime import HERE, Agent, Surroundings
 from controlplane.agent.settings import AgentSettings, load_agent_settings
+from controlplane.core.ids import ULID_RANDOM_BITS, ulid
 from controlplane.policy.bundle import Verifier
-
-_BASE32: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_ID_CHARACTERS: Final = 26
 
 
 class AgentIds:
@@ -26,11 +23,7 @@ class AgentIds:
 
     def new(self, prefix: str) -> str:
         """Return `<prefix>_<26 characters>`, sortable by creation time."""
-        number = (time.time_ns() // 1_000_000 << 80) | secrets.randbits(80)
-        digits = (
-            _BASE32[number >> shift & 31] for shift in range(5 * (_ID_CHARACTERS - 1), -1, -5)
-        )
-        return f"{prefix}_{''.join(digits)}"
+        return ulid(prefix, time.time_ns() // 1_000_000, secrets.randbits(ULID_RANDOM_BITS))
 
 
 def build_agent(settings: AgentSettings, *, surroundings: Surroundings = HERE) -> Agent:

@@ -6,7 +6,6 @@ a file as they are written: every character that could mean something becomes an
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, Final, TypeVar
 from controlplane.agent.disk import PolicyDisk
 from controlplane.agent.settings import AgentSettings
 from controlplane.core.errors import PolicyError
+from controlplane.durable import replace_file
 from controlplane.policy.bundle import Verifier, open_bundle
 from controlplane.policy.document import Deny, PolicyDocument, Route, Throttle, When
 
@@ -22,6 +22,7 @@ PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01
 MAX_COUNTERS: Final = 3
 """HAProxy tracks at most three counters a request."""
 SEPARATOR: Final = "|"
+_READABLE: Final = 0o644  # the proxy is another user
 
 _Kind = TypeVar("_Kind", Deny, Throttle, Route)
 Matchers = dict[str, str]
@@ -267,12 +268,7 @@ def write_files(files: Mapping[str, str], folder: Path) -> list[Path]:
         path = folder / name
         if path.exists() and path.read_text(encoding="utf-8") == content:
             continue
-        fresh = path.with_name(f".{name}.{os.getpid()}")
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
+        replace_file(path, content.encode(), mode=_READABLE)
         changed.append(path)
     return changed
 

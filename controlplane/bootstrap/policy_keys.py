@@ -15,6 +15,7 @@ from controlplane.bootstrap.metadata import open_metadata, open_signer
 from controlplane.bootstrap.places import INSTANCE_ID, NEXT_SIGNING_KEY, SIGNING_KEY
 from controlplane.bootstrap.system import SystemClock, secret_file
 from controlplane.core.errors import ConfigError, ConflictError, InvalidInputError
+from controlplane.durable import sync_directory
 from controlplane.policy.bundle import SEED_BYTES, Signer
 from controlplane.policy.keyset import KeySet, sign_key_set
 from controlplane.settings import Settings
@@ -44,6 +45,9 @@ def make_root(path: Path) -> dict[str, str]:
     seed = secrets.token_bytes(SEED_BYTES)
     with os.fdopen(descriptor, "wb") as file:
         file.write(base64.b64encode(seed) + b"\n")
+        file.flush()
+        os.fsync(descriptor)
+    sync_directory(path.parent)  # agents are about to pin it
     return Signer(seed).pinned
 
 

@@ -17,6 +17,8 @@ from controlplane.bootstrap.system import SystemClock
 from controlplane.budgets.book import LeaseTerms
 from controlplane.budgets.recovery import Mark, is_another
 from controlplane.core.errors import ConflictError
+from controlplane.core.json_errors import UNREADABLE
+from controlplane.durable import replace_file
 from controlplane.pipelines.publish import PublishTools, bump_epoch
 from controlplane.policy.history import Change
 from controlplane.store.metadata.timeline import TimelineRepository
@@ -49,16 +51,29 @@ def notice_restore(
     Raises:
         UnavailableError: the database can not be read; do not go on.
     """
-    path = data_dir / NOTE
-    kept = msgspec.json.decode(path.read_bytes(), type=Mark) if path.exists() else None
-    found = timeline.mark()
-    if not is_another(kept, found):
+    path, found = data_dir / NOTE, timeline.mark()
+    if _goes_on(path, found):
         return False
     until = clock.now() + timedelta(seconds=terms.frozen_seconds)
     repost(timeline.posted())
     timeline.recover(until)
-    _write(path, found)
-    log.error("ledger_restored", kept=msgspec.to_builtins(kept), until=until.isoformat())
+    replace_file(path, msgspec.json.encode(found))
+    log.error("ledger_restored", until=until.isoformat())
+    return True
+
+
+def _goes_on(path: Path, found: Mark) -> bool:
+    """Whether the ledger goes on from where the note left it; a damaged note proves nothing."""
+    if not path.exists():
+        return True
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=Mark)
+    except UNREADABLE:
+        log.exception("ledger_note_unreadable", path=str(path))
+        return False
+    if is_another(kept, found):
+        log.error("ledger_is_behind", kept=msgspec.to_builtins(kept))
+        return False
     return True
 
 
@@ -97,12 +112,6 @@ def note_of(
                 return  # somebody published meanwhile: the next round
             timeline.announced()
             published()
-        _write(data_dir / NOTE, timeline.mark())
+        replace_file(data_dir / NOTE, msgspec.json.encode(timeline.mark()))
 
     return note
-
-
-def _write(path: Path, mark: Mark) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(mark))
-    fresh.rename(path)

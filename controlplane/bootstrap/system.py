@@ -1,6 +1,6 @@
 """The one system clock, the one source of ids, and the secrets on disk."""
 
-import os
+import contextlib
 import resource
 import secrets
 import time
@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from controlplane.bootstrap.one_owner import ready_directory
-
-_BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
-_RANDOM_BITS = 80
-_ID_CHARACTERS = 26
+from controlplane.core.ids import ULID_RANDOM_BITS, ulid
+from controlplane.durable import create_file
 
 
 class SystemClock:
@@ -27,15 +25,11 @@ class SystemClock:
 
 
 class UlidIds:
-    """Ids as ULIDs: 48 bits of milliseconds, 80 random bits, lowercase Crockford base32."""
+    """Ids as ULIDs of this machine's time."""
 
     def new(self, prefix: str) -> str:
         """Return `<prefix>_<26 characters>`, sortable by creation time."""
-        number = (time.time_ns() // 1_000_000 << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
-        digits = (
-            _BASE32[number >> shift & 31] for shift in range(5 * (_ID_CHARACTERS - 1), -1, -5)
-        )
-        return f"{prefix}_{''.join(digits)}"
+        return ulid(prefix, time.time_ns() // 1_000_000, secrets.randbits(ULID_RANDOM_BITS))
 
 
 def secret_file(path: Path, *, size: int = 32) -> bytes:
@@ -48,18 +42,8 @@ def secret_file(path: Path, *, size: int = 32) -> bytes:
     """
     if not path.exists():
         ready_directory(path.parent, key="keys_dir")
-        mine = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(size))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(mine, path)
-        except FileExistsError:
-            pass  # somebody else's secret is the secret
-        finally:
-            mine.unlink()
+        with contextlib.suppress(FileExistsError):  # somebody else's secret is the secret
+            create_file(path, secrets.token_bytes(size))
     return path.read_bytes()
 
 

@@ -1,12 +1,16 @@
 """Typed identifiers and where new ones come from."""
 
-from typing import NewType, Protocol
+from typing import Final, NewType, Protocol
 
 TenantId = NewType("TenantId", str)
 DomainId = NewType("DomainId", str)
 
 DEFAULT_TENANT = TenantId("default")
 DEFAULT_DOMAIN = DomainId("default")
+
+ULID_RANDOM_BITS: Final = 80
+_CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_CHARACTERS: Final = 26
 
 
 class IdFactory(Protocol):
@@ -27,3 +31,13 @@ class SequentialIds:
         """Return the next id."""
         self._last += 1
         return f"{prefix}_{self._last:026d}"
+
+
+def ulid(prefix: str, unix_ms: int, randomness: int) -> str:
+    """Write 48 bits of milliseconds and 80 random ones in lowercase Crockford base32.
+
+    See https://github.com/ulid/spec; ids sort by the time they were made at.
+    """
+    number = unix_ms << ULID_RANDOM_BITS | randomness
+    digits = (_CROCKFORD[number >> 5 * place & 31] for place in reversed(range(_CHARACTERS)))
+    return f"{prefix}_{''.join(digits)}"

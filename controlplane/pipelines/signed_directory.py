@@ -1,6 +1,5 @@
 """Files → a new directory with a signed manifest: whole, or not at all."""
 
-import os
 import tempfile
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controlplane.core.calendar import Window
 from controlplane.core.errors import InvalidInputError
+from controlplane.durable import sync_directory, write_file
 from controlplane.exports.manifest import (
     MANIFEST_NAME,
     PUBLIC_KEY_NAME,
@@ -90,17 +90,17 @@ def write_signed(
             spec=about.spec,
         )
         body, signature = sign(manifest, key)
-        _put(made / PUBLIC_KEY_NAME, public_pem(key.public_key()))
-        _put(made / MANIFEST_NAME, body)
-        _put(made / SIGNATURE_NAME, signature)
-        _sync_directory(made)
+        write_file(made / PUBLIC_KEY_NAME, public_pem(key.public_key()))
+        write_file(made / MANIFEST_NAME, body)
+        write_file(made / SIGNATURE_NAME, signature)
+        sync_directory(made)
         made.rename(out)
-        _sync_directory(out.parent)
+        sync_directory(out.parent)
     return manifest
 
 
 def _write(directory: Path, part: Part) -> FileEntry:
-    _put(directory / part.name, part.body)
+    write_file(directory / part.name, part.body)
     return FileEntry(
         name=part.name,
         bytes=len(part.body),
@@ -109,18 +109,3 @@ def _write(directory: Path, part: Part) -> FileEntry:
         total_nusd=part.total_nusd,
         unpriced_rows=part.unpriced_rows,
     )
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _put(path: Path, body: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
