@@ -7,15 +7,14 @@ cache reads and writes. Priority-tier cost is absent from the cost report.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from collectors.billing.documents import BadLineError, object_of, results_of
 from collectors.billing.reading import (
-    BadLineError,
     Row,
     amount_of,
     currency_of,
     day_of,
-    document_of,
     quantity_of,
     text_of,
 )
@@ -34,11 +33,11 @@ _KINDS: Final = {"tax": BillKind.TAX, "credit": BillKind.CREDIT}
 
 def read(path: Path) -> Iterator[BillLine | BadLineError]:
     """Yield the lines of one page or a list of them, of either report."""
-    document = document_of(path)
-    for page in document if isinstance(document, list) else [document]:
-        for bucket in page.get("data") or ():
-            for result in bucket.get("results") or ():
-                yield from _lines(result, bucket.get("starting_at"))
+    for found in results_of(path, "starting_at"):
+        if isinstance(found, BadLineError):
+            yield found
+        else:
+            yield from _lines(found[1], found[0])
 
 
 def _lines(result: Row, starting_at: object) -> Iterator[BillLine | BadLineError]:
@@ -69,8 +68,8 @@ def _cost(result: Row, starting_at: object) -> BillLine:
 
 
 def _usage(result: Row, starting_at: object) -> Iterator[BillLine]:
-    created: dict[str, Any] = result.get("cache_creation") or {}
-    tools: dict[str, Any] = result.get("server_tool_use") or {}
+    created = object_of(result.get("cache_creation"))
+    tools = object_of(result.get("server_tool_use"))
     counted = {
         "input_uncached": result.get("uncached_input_tokens"),
         "cache_read": result.get("cache_read_input_tokens"),

@@ -12,8 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from collectors.billing.bedrock import TOKEN_UNITS, Metered, metered
+from collectors.billing.documents import BadLineError
 from collectors.billing.reading import (
-    BadLineError,
     OtherLine,
     Row,
     amount_of,

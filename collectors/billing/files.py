@@ -9,13 +9,8 @@ from typing import Final
 import msgspec
 
 from collectors.billing import anthropic, aws, focus, litellm, openai, opencost, plain
-from collectors.billing.reading import (
-    BadLineError,
-    OtherLine,
-    columns_of,
-    decimals_of,
-    document_of,
-)
+from collectors.billing.documents import BadLineError, document_of
+from collectors.billing.reading import OtherLine, columns_of, decimals_of
 from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.signals.billing import BillFile, BillLine
 
@@ -44,9 +39,19 @@ _SIGNS: Final = (
 
 
 def read_bill(
-    path: Path, *, source: str | None = None, mapping: Mapping[str, str] | None = None
+    path: Path,
+    *,
+    source: str | None = None,
+    mapping: Mapping[str, str] | None = None,
+    most: int = MAX_LINES,
 ) -> tuple[BillFile, list[BillLine]]:
     """Read one file into lines; a line that can not be used is counted and told, not guessed.
+
+    Args:
+        path: the file.
+        source: one of `SOURCES`; told by its columns otherwise.
+        mapping: columns of a plain table.
+        most: lines to hold.
 
     Raises:
         InvalidInputError: the source is not known or can not be told.
@@ -58,7 +63,7 @@ def read_bill(
     if named == "plain" and not mapping:
         raise InvalidInputError("map", "missing", "Name columns like day=Date,cost=Amount")
     found = plain.read(path, mapping or {}) if named == "plain" else READERS[named](path)
-    lines, rejected, others = _split(found)
+    lines, rejected, others = _split(found, most)
     precision = decimals_of(line.cost_usd for line in lines)
     with path.open("rb") as file:
         digest = file_digest(file, "sha256").hexdigest()
@@ -76,7 +81,7 @@ def read_bill(
     return told, [msgspec.structs.replace(line, decimals=precision) for line in lines]
 
 
-def _split(found: Iterable[Found]) -> tuple[list[BillLine], Counter[str], set[str]]:
+def _split(found: Iterable[Found], most: int) -> tuple[list[BillLine], Counter[str], set[str]]:
     """Return the lines, why others can not be used, and the invoices of what was not read."""
     lines: list[BillLine] = []
     rejected: Counter[str] = Counter()
@@ -86,8 +91,8 @@ def _split(found: Iterable[Found]) -> tuple[list[BillLine], Counter[str], set[st
             rejected[str(line)] += 1
         elif isinstance(line, OtherLine):
             others.add(line.invoice_id)
-        elif len(lines) >= MAX_LINES:
-            raise LimitExceededError("lines of a bill", MAX_LINES)
+        elif len(lines) >= most:
+            raise LimitExceededError("lines of a bill", most)
         else:
             lines.append(line)
     return lines, rejected, others

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from collectors.billing.bedrock import TOKEN_UNITS, metered
+from collectors.billing.documents import BadLineError
 from collectors.billing.reading import (
-    BadLineError,
     OtherLine,
     Row,
     amount_of,

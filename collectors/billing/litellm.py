@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from collectors.billing.documents import BadLineError, object_of
 from collectors.billing.reading import (
-    BadLineError,
     Row,
     amount_of,
     day_of,
@@ -54,9 +54,10 @@ def _cached(row: Row) -> int:
             metadata = msgspec.json.decode(metadata)
         except msgspec.DecodeError:
             return 0
-    if not isinstance(metadata, dict):
+    try:
+        usage = object_of(object_of(metadata).get("usage_object"))
+        details = object_of(usage.get("prompt_tokens_details"))
+    except BadLineError:  # it is the caller's own, of any shape
         return 0
-    usage = metadata.get("usage_object") or {}
-    details = usage.get("prompt_tokens_details") or {}
     said = details.get("cached_tokens") or usage.get("cache_read_input_tokens") or 0
     return quantity_of(said) or 0

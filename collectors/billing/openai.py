@@ -7,15 +7,14 @@ inside input tokens, and reasoning inside output tokens.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from collectors.billing.documents import BadLineError, object_of, results_of
 from collectors.billing.reading import (
-    BadLineError,
     Row,
     amount_of,
     currency_of,
     day_of,
-    document_of,
     quantity_of,
     rows_of,
     text_of,
@@ -38,12 +37,11 @@ _OTHER_KINDS: Final = (("tax", BillKind.TAX), ("credit", BillKind.CREDIT), ("fee
 def read(path: Path) -> Iterator[BillLine | BadLineError]:
     """Yield the lines of API pages (JSON; one page or a list of them) or of a dashboard's CSV."""
     if path.name.removesuffix(".gz").endswith(".json"):
-        document = document_of(path)
-        pages = document if isinstance(document, list) else [document]
-        for page in pages:
-            for bucket in page.get("data") or ():
-                for result in bucket.get("results") or ():
-                    yield from _lines({**result, "start_time": bucket.get("start_time")})
+        for found in results_of(path, "start_time"):
+            if isinstance(found, BadLineError):
+                yield found
+            else:
+                yield from _lines({**found[1], "start_time": found[0]})
         return
     for row in rows_of(path):
         yield from _lines(row)
@@ -62,7 +60,7 @@ def _lines(row: Row) -> Iterator[BillLine | BadLineError]:
 
 
 def _cost(row: Row) -> BillLine | None:
-    told: dict[str, Any] = row.get("amount") or {
+    told = object_of(row.get("amount")) or {
         "value": row.get("amount_value"),
         "currency": row.get("amount_currency"),
     }
@@ -74,7 +72,7 @@ def _cost(row: Row) -> BillLine | None:
     model, _, meter = (part.strip() for part in item.rpartition(","))
     known = METERS.get(meter.lower())
     return BillLine(
-        day=day_of(row["start_time"]),
+        day=day_of(row.get("start_time")),
         model=(model if known else item) or None,
         meter=known,
         key=text_of(row, "api_key_id", "project_id"),
@@ -95,11 +93,13 @@ def _usage(row: Row) -> Iterator[BillLine]:
         "input_uncached": inside - cached,
         "cache_read": cached,
         "output": quantity_of(row.get("output_tokens")) or 0,
+        "input_audio": quantity_of(row.get("input_audio_tokens")) or 0,
+        "output_audio": quantity_of(row.get("output_audio_tokens")) or 0,
     }
     for meter, quantity in counted.items():
         if quantity:
             yield BillLine(
-                day=day_of(row["start_time"]),
+                day=day_of(row.get("start_time")),
                 model=text_of(row, "model"),
                 meter=meter,
                 key=text_of(row, "api_key_id", "project_id"),

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from collectors.billing.documents import BadLineError
 from collectors.billing.reading import (
-    BadLineError,
     Row,
     amount_of,
     currency_of,
@@ -43,20 +43,30 @@ def mapping_of(text: str) -> dict[str, str]:
 
 
 def read(path: Path, mapping: Mapping[str, str]) -> Iterator[BillLine | BadLineError]:
-    """Yield a line a row."""
+    """Yield a line a row.
+
+    Raises:
+        InvalidInputError: no row has a column that the mapping names.
+    """
+    missing, known = set(mapping.values()), list[str]()
     for row in rows_of(path):
+        missing -= row.keys()
+        known = known or [str(name) for name in row]
         try:
             yield _line({field: row.get(column) for field, column in mapping.items()})
         except (BadLineError, ValueError) as wrong:
             yield wrong if isinstance(wrong, BadLineError) else BadLineError(str(wrong))
+    if known and missing:
+        told = ", ".join(sorted(missing))
+        raise InvalidInputError("map", f"{path.name} has no {told}", f"It has {', '.join(known)}")
 
 
 def _line(said: Row) -> BillLine:
     currency = currency_of(said.get("currency"))
     cost = amount_of(said.get("cost"))
-    if said.get("cost_cents") not in {None, ""}:
-        cents = amount_of(said["cost_cents"])
-        cost = None if cents is None else cents.scaleb(-2)
+    cents = amount_of(said.get("cost_cents"))
+    if cents is not None:
+        cost = cents.scaleb(-2)
     meter = text_of(said, "meter")
     if meter and meter not in BUCKET_NAMES and meter != "output":
         raise BadLineError(f"meter {meter!r} is no usage bucket")

@@ -1,5 +1,6 @@
 """What the readers of bills share: rows of any tabular file, limits, and how texts become values."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -14,23 +15,29 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from collectors.billing.documents import BadLineError, document_of
 from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.core.tokens import MAX_QUANTITY
 from controlplane.signals.billing import BillLine
 
-MAX_JSON_BYTES: Final = 256 * 2**20
-"""A JSON document is held whole; tables are read row by row."""
 MAX_ROWS: Final = 20_000_000
+MAX_GROUP_BYTES: Final = 2**30
+"""Of a Parquet file's row group, unpacked, as its footer says: the least that can be asked for at once."""
+BATCH_ROWS: Final = 4_096
+READ_BYTES: Final = 2**20
+"""Read ahead per column of a Parquet file; without it a whole column of a row group is."""
 MAX_AMOUNT: Final = Decimal(10) ** 12
+COMPACT_DATE_DIGITS: Final = 8
+"""20261102 is a day; as seconds it would be in 1970."""
+_DELIMITERS: Final = (",", ";", "\t")
+_DOLLARS: Final = re.compile(r"^([-+]?)\$\s*")
+_THOUSANDS: Final = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
+_DECIMAL_COMMA: Final = re.compile(r"[-+]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 Row = Mapping[str, Any]
 _UNREADABLE: Final = (
-    csv.Error, EOFError, OSError, RecursionError, UnicodeDecodeError, msgspec.DecodeError,
+    csv.Error, EOFError, OSError, RecursionError, msgspec.DecodeError,
 )  # fmt: skip
-
-
-class BadLineError(ValueError):
-    """A line that can not be used; the rest of the file can."""
 
 
 class OtherLine(msgspec.Struct, frozen=True):
@@ -51,6 +58,8 @@ def rows_of(path: Path) -> Iterator[Row]:
             if number >= MAX_ROWS:
                 raise LimitExceededError("rows of a bill", MAX_ROWS)
             yield row
+    except UnicodeDecodeError:
+        raise InvalidInputError("file", f"{path.name} is not UTF-8", "Save it as UTF-8") from None
     except _UNREADABLE as wrong:
         raise InvalidInputError("file", f"{path.name}: {wrong}", "Name a readable export") from None
     except pa.ArrowException as wrong:
@@ -101,42 +110,45 @@ def _rows(path: Path) -> Iterator[Row]:
         yield from (row for row in found if isinstance(row, dict))
     else:
         with _opened(path) as text:
-            head = text.readline()
-            text.seek(0)
-            delimiter = "\t" if head.count("\t") > head.count(",") else ","
-            yield from csv.DictReader(text, delimiter=delimiter)
+            yield from _table_rows(text)
+
+
+def _table_rows(text: io.TextIOWrapper) -> Iterator[Row]:
+    """Read text with a line of names, separated by whatever separates most of these."""
+    head = text.readline()
+    text.seek(0)
+    delimiter = max(_DELIMITERS, key=lambda mark: len(next(csv.reader([head], delimiter=mark), [])))
+    rows = csv.DictReader(text, delimiter=delimiter)
+    rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+    if delimiter == ";":  # where a comma can not separate cells it is in numbers
+        yield from ({name: _with_point(cell) for name, cell in row.items()} for row in rows)
+    else:
+        yield from rows
+
+
+def _with_point(cell: Any) -> Any:
+    if isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell.strip()):
+        return cell.strip().replace(".", "").replace(",", ".")
+    return cell
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(10_000):
+    """Read a batch at a time; memory is in proportion to a batch and to the pages of a row group."""
+    with pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
+        for group in range(file.metadata.num_row_groups):
+            if file.metadata.row_group(group).total_byte_size > MAX_GROUP_BYTES:
+                raise LimitExceededError("bytes of a Parquet row group", MAX_GROUP_BYTES)
+        for batch in file.iter_batches(BATCH_ROWS):
             yield from batch.to_pylist()
 
 
 def _opened(path: Path) -> io.TextIOWrapper:
-    if path.name.endswith(".gz"):
-        return io.TextIOWrapper(gzip.GzipFile(path), encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def document_of(path: Path) -> Any:
-    """Read a JSON document; numbers keep every digit that is written.
-
-    Raises:
-        InvalidInputError: not JSON.
-        LimitExceededError: too large to hold.
-    """
-    with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
-        body = file.read(MAX_JSON_BYTES + 1)
-    if len(body) > MAX_JSON_BYTES:
-        raise LimitExceededError("bytes of a JSON bill", MAX_JSON_BYTES)
-    try:
-        return _EXACT.decode(body.decode("utf-8-sig"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
-        raise InvalidInputError("file", f"{path.name} is not JSON: {wrong}") from None
-
-
-_EXACT: Final = msgspec.json.Decoder(Any, float_hook=Decimal)
+    """Open UTF-8, or UTF-16 that says so, as spreadsheets write it."""
+    raw = gzip.GzipFile(path) if path.name.endswith(".gz") else path.open("rb")
+    start = raw.read(len(codecs.BOM_UTF16_LE))
+    raw.seek(0)
+    is_wide = start in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+    return io.TextIOWrapper(raw, encoding="utf-16" if is_wide else "utf-8-sig", newline="")
 
 
 def columns_of(path: Path) -> list[str]:
@@ -166,7 +178,7 @@ def day_of(value: object) -> date:
         return value
     text = str(value or "").strip()
     try:
-        if text.isascii() and text.isdigit():
+        if text.isascii() and text.isdigit() and len(text) != COMPACT_DATE_DIGITS:
             return datetime.fromtimestamp(int(text), UTC).date()
         at = datetime.fromisoformat(text.replace(" UTC", "+00:00"))
     except (ValueError, OverflowError, OSError):
@@ -180,9 +192,12 @@ def amount_of(value: object) -> Decimal | None:
     Raises:
         BadLineError: it is no finite number, or beyond any bill.
     """
-    text = str("" if value is None else value).strip().removeprefix("$").replace(",", "")
+    text = str("" if value is None else value).strip()
+    text = _DOLLARS.sub(r"\1", text)
     if not text:
         return None
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
     try:
         amount = Decimal(text)
     except InvalidOperation:
@@ -232,9 +247,9 @@ def currency_of(said: object) -> str:
 
 
 def text_of(row: Row, *names: str) -> str | None:
-    """Return the first of these columns that says something."""
+    """Return the first of these columns that says something; a list or an object says nothing."""
     for name in names:
         value = row.get(name)
-        if value not in {None, ""}:
+        if value is not None and not isinstance(value, list | dict) and str(value):
             return str(value)
     return None

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from collectors.billing.files import read_bill
+from collectors.billing.files import MAX_LINES, read_bill
 from collectors.billing.plain import mapping_of
 from collectors.otlp.inflate import inflate
 from controlplane.api.services import BillUpload, ReconcileBill
@@ -38,6 +38,8 @@ MAX_PERCENT = 100
 MAX_NAME_BYTES: Final = 200
 UNPACKED: Final = Limits(max_decompressed_bytes=32 * 2**20)
 """Of an uploaded bill: rows take many times their bytes, in the process that serves everybody."""
+MAX_UPLOADED_LINES: Final = 500_000
+"""Some 250 MB; compressed columns hold far more lines than their bytes let expect."""
 
 
 class ReconcileOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,19 +92,21 @@ def rates_in(kept: ExchangeRates) -> Callable[[str], RateTable]:
 
 
 def read_bills(
-    files: Sequence[Path], *, source: str | None, mapping: str | None
+    files: Sequence[Path], *, source: str | None, mapping: str | None, most: int = MAX_LINES
 ) -> tuple[list[BillFile], list[BillLine]]:
     """Read every file into one bill.
 
     Raises:
         InvalidInputError: a file that is not there or no bill.
+        LimitExceededError: they hold more than `most` lines together.
     """
     columns = mapping_of(mapping) if mapping else None
-    told, lines = [], []
+    told: list[BillFile] = []
+    lines: list[BillLine] = []
     for path in files:
         if not path.is_file():
             raise InvalidInputError("file", f"{path} is not a file", "Name a bill")
-        file, found = read_bill(path, source=source, mapping=columns)
+        file, found = read_bill(path, source=source, mapping=columns, most=most - len(lines))
         told.append(file)
         lines += found
     return told, lines
@@ -131,7 +135,12 @@ def uploaded_bills(reader: SpanReader, book: PriceBook, rates: ExchangeRates) ->
         with tempfile.TemporaryDirectory(prefix="bill-") as folder:
             path = Path(folder) / name
             path.write_bytes(body)
-            bill = read_bills([path], source=upload.source, mapping=upload.mapping)
+            bill = read_bills(
+                [path],
+                source=upload.source,
+                mapping=upload.mapping,
+                most=MAX_UPLOADED_LINES,
+            )
         request = ReconcileRequest(
             tenants=upload.tenants, provider=upload.provider, zone=upload.zone
         )
