@@ -15,6 +15,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
 from controlplane import telemetry
+from controlplane.api.body_paths import known_at
 from controlplane.core.errors import (
     AuthenticationError,
     ControlPlaneError,
@@ -180,30 +181,24 @@ def _body_problems(
     """Say which field of a body is wrong; the words are msgspec's, which quote no value."""
     if not isinstance(error, ValidationException) or not isinstance(error.extra, list):
         return (FieldProblem("body", "not valid JSON in UTF-8", "Send one JSON object"),)
-    known = _fields_of_body(request)
+    data = getattr(request.route_handler, "parsed_data_field", None)
+    body = data.annotation if data else None
     return tuple(
-        _body_problem(str(item.get("key", "")), str(item.get("message", "not accepted")), known)
+        _body_problem(str(item.get("key", "")), str(item.get("message", "not accepted")), body)
         for item in error.extra
     )
 
 
-def _fields_of_body(request: Request[Any, Any, Any]) -> tuple[str, ...]:
-    """Return the names that the route's body takes at its top."""
-    data = getattr(request.route_handler, "parsed_data_field", None)
-    body = data.annotation if data else None
-    if not isinstance(body, type) or not issubclass(body, msgspec.Struct):
-        return ()
-    return tuple(field.encode_name for field in msgspec.structs.fields(body))
-
-
-def _body_problem(key: str, message: str, known: tuple[str, ...]) -> FieldProblem:
+def _body_problem(key: str, message: str, body: object) -> FieldProblem:
     # Litestar calls the whole body `data`, and says so when there is none.
-    if key != "data":
-        return FieldProblem(key, message)
     named = _NAMED_FIELD.search(message)
+    is_choice = "unknown field" in message or "Invalid enum value" in message
+    at_place = " - at " not in message  # litestar leaves a place that it does not know in the text
+    known = known_at(body, "" if key == "data" else key) if is_choice and at_place else ()
+    fix = f"Known: {', '.join(known)}" if known else _SEE_FIELDS
+    if key != "data":
+        return FieldProblem(key, message, fix)
     if named:
-        at_top = "unknown field" in message and " - at " not in message
-        fix = f"Known: {', '.join(known)}" if at_top and known else _SEE_FIELDS
         return FieldProblem(named[2], message, fix)
     missing = message == repr(key)
     return FieldProblem("body", "missing" if missing else message, "Send one JSON object")

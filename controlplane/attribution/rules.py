@@ -202,9 +202,9 @@ def read_document(document: object) -> RulesDocument:
     try:
         read = {"rules": document} if isinstance(document, list) else document
         checked = msgspec.convert(read, RulesDocument)
-        compile_rules(checked)
+        check_written(checked)
     except msgspec.ValidationError as wrong:
-        raise ConfigError("attribution_rules", str(wrong), "See the built-in rules") from None
+        raise ConfigError("attribution_rules", str(wrong), _SEE) from None
     except InvalidInputError as wrong:
         raise ConfigError("attribution_rules", *_told(wrong)) from None
     return checked
@@ -242,6 +242,41 @@ def compile_rules(document: RulesDocument) -> AttributionRules:
     return merged
 
 
+def check_written(document: RulesDocument) -> None:
+    """Check a document that somebody writes now; what can never match is a mistake.
+
+    Versions from before a check was made stay in force: `compile_rules` takes them.
+
+    Raises:
+        InvalidInputError: names the entry that is wrong, and what to write.
+    """
+    compile_rules(document)
+    for at, rule in enumerate(document.rules):
+        where = f"rules[{at}]"
+        for field in ("attribute", "tag"):
+            if getattr(rule, field) == "":
+                raise InvalidInputError(f"{where}.{field}", "empty", "Name it, or leave it out")
+        wrong = [text for text in rule.values.values() if not text or text.startswith(PREFIX)]
+        if wrong:
+            fix = f"Name a {rule.dimension}; accounts that teams share are `shares`"
+            raise InvalidInputError(f"{where}.values", f"becomes {wrong[0]!r}", fix)
+    many: dict[str, tuple[Reserved | Share, ...]] = {
+        "reserved": document.reserved,
+        "shares": document.shares,
+    }
+    for field, entries in many.items():
+        for at, entry in enumerate(entries):
+            where = f"{field}[{at}].values"
+            if not entry.values:
+                raise InvalidInputError(where, "none", f"Name what is {_MEANT[field]}")
+            wrong = [text for text in entry.values if not text or "*" in text[:-1]]
+            if wrong:
+                raise InvalidInputError(where, repr(wrong[0]), "Only a last * stands for any rest")
+
+
+_MEANT: Final = {"reserved": "reserved", "shares": "shared"}
+
+
 def _check_shares(shares: tuple[Share, ...]) -> None:
     for at, share in enumerate(shares):
         where = f"shares[{at}]"
@@ -275,7 +310,10 @@ def _check_sizes(document: RulesDocument) -> None:
 
 
 def _told(wrong: ControlPlaneError) -> tuple[str, str]:
-    return str(wrong), "See deploy/docs/attribution.md"
+    return str(wrong), _SEE
+
+
+_SEE: Final = "See deploy/docs/attribution.md"
 
 
 def read_fixed(dimensions: Mapping[str, str]) -> dict[str, str]:

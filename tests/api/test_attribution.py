@@ -35,12 +35,18 @@ def test_two_editors_do_not_overwrite_each_other(api: Any, admin: str) -> None:
         assert (409, True) == (late.status_code, "version 1 is in force" in late.text)
 
 
+RULE = {"id": "x", "dimension": "team", "attribute": "a"}
+
+
 @pytest.mark.parametrize(
     ("document", "names"),
     [
         ({"shares": [{**SHARE, "teams": {}}]}, "shares[0].teams"),
         ({"rules": [{"id": "x", "dimension": "user", "attribute": "a"}]}, "rules[0].dimension"),
         ({"rulez": []}, "rulez"),
+        ({"rules": [{**RULE, "field": "a"}]}, "Known: id, dimension, attribute, tag, values"),
+        ({"rules": [{**RULE, "roles": ["boss"]}]}, "Known: client, proxy, engine, agent"),
+        ({"rules": [{**RULE, "attribute": ""}]}, "rules[0].attribute"),
     ],
 )
 def test_a_wrong_document_changes_nothing(

@@ -12,7 +12,7 @@ from controlplane.api import params as p
 from controlplane.api.describe import documented
 from controlplane.api.guards import ApiRequest, Injected, needs
 from controlplane.attribution.history import RulesVersion
-from controlplane.attribution.rules import BUILT_IN, Rule, RulesDocument, compile_rules
+from controlplane.attribution.rules import BUILT_IN, Rule, RulesDocument, check_written
 from controlplane.auth.roles import Scope
 from controlplane.core.errors import ConflictError, InvalidInputError
 
@@ -87,7 +87,7 @@ class AttributionController(Controller):
         self, request: ApiRequest, data: JSONBody[NewRules], services: Injected
     ) -> RulesView:
         """Put a new version in force; collectors take it up within two seconds."""
-        compile_rules(data.document)
+        check_written(data.document)
         if len(data.note) > MAX_NOTE:
             raise InvalidInputError("note", "too long", f"At most {MAX_NOTE} characters")
         newest = services.rules.latest()

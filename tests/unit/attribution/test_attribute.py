@@ -14,6 +14,8 @@ from controlplane.attribution.rules import (
     DIMENSIONS,
     AttributionRules,
     Rule,
+    RulesDocument,
+    compile_rules,
     with_organisation,
 )
 from controlplane.core.errors import ConfigError
@@ -267,6 +269,9 @@ def test_nobody_can_send_the_name_of_a_pool(role: KeyRole) -> None:
     assert "refused:pool_name" == msgspec.json.decode(str(row["attributed_by"]))["team"]
 
 
+RULE = {"id": "a", "dimension": "team", "attribute": "squad"}
+
+
 @pytest.mark.parametrize(
     ("document", "names"),
     [
@@ -278,6 +283,13 @@ def test_nobody_can_send_the_name_of_a_pool(role: KeyRole) -> None:
         ({"shares": [{**SHARES[0], "teams": {"a": 0}}]}, "shares\\[0\\].teams"),
         ({"shares": [{**SHARES[0], "teams": {"a,b": 1}}]}, "shares\\[0\\]"),
         ({"shares": [{**SHARES[0], "id": "a b"}]}, "shares\\[0\\]"),
+        ({"rules": [{"id": "a", "dimension": "team", "attribute": ""}]}, "rules\\[0\\].attribute"),
+        ({"rules": [{**RULE, "tag": ""}]}, "rules\\[0\\].tag"),
+        ({"rules": [{**RULE, "values": {"s1": ""}}]}, "rules\\[0\\].values"),
+        ({"rules": [{**RULE, "values": {"s1": "shared:x[a=1]"}}]}, "rules\\[0\\].values"),
+        ({"reserved": [{**RESERVED[0], "values": []}]}, "reserved\\[0\\].values"),
+        ({"reserved": [{**RESERVED[0], "values": ["*-hq"]}]}, "reserved\\[0\\].values.*last \\*"),
+        ({"shares": [{**SHARES[0], "values": [""]}]}, "shares\\[0\\].values"),
         ({"rule": []}, "rule"),
         ("text", "object"),
     ],
@@ -285,6 +297,12 @@ def test_nobody_can_send_the_name_of_a_pool(role: KeyRole) -> None:
 def test_a_wrong_document_is_refused_by_name(document: object, names: str) -> None:
     with pytest.raises(ConfigError, match=names):
         with_organisation(document)
+
+
+def test_a_version_from_before_a_check_stays_in_force() -> None:
+    """A collector that refused what it had accepted would attribute nothing."""
+    mapped = Rule(id="a", dimension="team", attribute="squad", values={"s1": ""})
+    assert mapped == compile_rules(RulesDocument(rules=(mapped,))).rules[0]
 
 
 def test_a_rule_says_which_attributes_must_be_kept() -> None:
