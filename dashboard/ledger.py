@@ -42,7 +42,7 @@ def rollout_sentence(rollout: Mapping[str, Any], say: Callable[..., str], *, zon
         since=spoken.moment(rollout["stage_since"], zone=zone),
         nodes=", ".join(rollout["nodes"]) or spoken.UNKNOWN,
     )
-    return f"{said} {rollout['reason']}".strip()
+    return f"{said} {rollout['reason'] or ''}".strip()
 
 
 def sentence(standing: Mapping[str, Any], say: Callable[..., str]) -> str:

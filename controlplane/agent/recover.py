@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import Final
 
 from controlplane.agent.holder import Holder
 from controlplane.agent.journal import Remains
@@ -10,10 +9,7 @@ from controlplane.agent.log import say
 from controlplane.agent.settings import AgentSettings
 from controlplane.agent.settle import lost
 from controlplane.core.clock import Clock
-from controlplane.policy.wire import MAX_SYNC_ITEMS, SyncReply, SyncRequest
-
-LAST_WORD: Final = 2**62
-"""A dead holder says nothing after this."""
+from controlplane.policy.wire import LAST_SEQ, MAX_SYNC_ITEMS, SyncReply, SyncRequest
 
 Post = Callable[[SyncRequest], Awaitable[SyncReply]]
 
@@ -54,7 +50,7 @@ async def _report(remains: Remains, settings: AgentSettings, post: Post) -> None
                 scope=remains.scope,
                 settle=batch,
                 returns=now_returned,
-                seq=LAST_WORD,
+                seq=LAST_SEQ,
                 leases=remains.leases,
             )
         )

@@ -21,6 +21,7 @@ from controlplane.core.clock import Clock
 from controlplane.core.errors import ControlPlaneError
 from controlplane.core.json_errors import UNREADABLE
 from controlplane.policy.wire import (
+    MAX_SYNC_ITEMS,
     Generation,
     LeaseReturn,
     LeaseWant,
@@ -260,7 +261,9 @@ class Syncer:
             wants += book.escrow_wants(escrows, now, standings=self.standings)
         if closing or wants:
             closing += book.give_back_spent(now, standings=self.standings)
-        return wants, closing
+        # What calls wait for comes before what is for later.
+        wants = tuple(sorted(wants, key=lambda one: one.budget_id not in needs))
+        return wants[:MAX_SYNC_ITEMS], closing
 
     def _may_be_free(self, puller: Puller) -> dict[str, int]:
         """Return by budget what the server said is free, or else the whole limit."""
@@ -316,13 +319,19 @@ class Syncer:
 
         For a call that the server has just refused nothing is asked: it waits on.
         """
-        waiting = [one for one in self._waiters if not self._refused_seconds(one.claim)]
-        self._waiters = [one for one in self._waiters if one not in waiting]
+        waiting: list[Waiter] = []
         needs: dict[str, list[Need]] = {}
-        for waiter in waiting:
+        for waiter in self._waiters:
             claim = waiter.claim
+            if self._refused_seconds(claim):
+                continue
+            if waiting and len(needs.keys() | claim.amounts.keys()) > MAX_SYNC_ITEMS:
+                self.wake()  # of the next sync's
+                continue
+            waiting.append(waiter)
             for budget_id, held in claim.amounts.items():
                 needs.setdefault(budget_id, []).append(Need(held, claim.least[budget_id]))
+        self._waiters = [one for one in self._waiters if one not in waiting]
         return waiting, needs
 
     def _answered_in(self, seconds: float) -> None:

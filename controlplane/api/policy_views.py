@@ -1,12 +1,14 @@
 """Generations and nodes as the API shows them."""
 
 import re
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 
 import msgspec
 
+from controlplane.auth.principal import Principal
 from controlplane.core.errors import InvalidInputError
 from controlplane.pipelines.propose import Plan
 from controlplane.policy.bundle import decode_document
@@ -22,7 +24,10 @@ _PAIR: Final = re.compile(r"(\d{1,9})\.(\d{1,9})")
 
 
 class GenerationView(msgspec.Struct, frozen=True, kw_only=True):
-    """One published generation, without its content, which speaks of every tenant."""
+    """One published generation, without its content, which speaks of every tenant.
+
+    How much is in it, who wrote it and why are null for who may not see every tenant.
+    """
 
     scope: str
     epoch: int
@@ -30,17 +35,18 @@ class GenerationView(msgspec.Struct, frozen=True, kw_only=True):
     etag: str
     sha256: str
     issued_at: datetime
-    budgets: int
-    rules: int
+    budgets: int | None
+    rules: int | None
     price_book_version: str
-    author: str
-    message: str
+    author: str | None
+    message: str | None
     cause: str
 
     @classmethod
-    def of(cls, signed: SignedGeneration) -> Self:
+    def of(cls, signed: SignedGeneration, caller: Principal) -> Self:
         """Cross to the wire."""
         document = decode_document(signed.body)
+        sees_all = caller.all_tenants
         return cls(
             scope=signed.scope,
             epoch=signed.generation.epoch,
@@ -48,11 +54,11 @@ class GenerationView(msgspec.Struct, frozen=True, kw_only=True):
             etag=signed.generation.etag(),
             sha256=signed.sha256,
             issued_at=signed.issued_at,
-            budgets=len(document.budgets),
-            rules=len(document.rules),
+            budgets=len(document.budgets) if sees_all else None,
+            rules=len(document.rules) if sees_all else None,
             price_book_version=document.price_book_version,
-            author=signed.change.author,
-            message=signed.change.message,
+            author=signed.change.author if sees_all else None,
+            message=signed.change.message if sees_all else None,
             cause=signed.change.cause.value,
         )
 
@@ -149,11 +155,14 @@ class RollBackOrder(Comment, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `GET /api/v1/policy/rollout`."""
+    """The body of `GET /api/v1/policy/rollout`.
+
+    `reason` speaks of nodes of every tenant, and is null for who may not see them.
+    """
 
     scope: str
     state: str
-    reason: str
+    reason: str | None
     stage: int
     stable: str
     candidate: str
@@ -162,16 +171,16 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     stage_since: datetime
 
     @classmethod
-    def of(cls, rollout: Rollout) -> Self:
-        """Cross to the wire."""
+    def of(cls, rollout: Rollout, caller: Principal, *, seen: Collection[str]) -> Self:
+        """Cross to the wire; of the nodes chosen those that are `seen`."""
         return cls(
             scope=rollout.scope,
             state=rollout.state.value,
-            reason=rollout.reason,
+            reason=rollout.reason if caller.all_tenants else None,
             stage=rollout.stage,
             stable=_text(rollout.stable),
             candidate=_text(rollout.candidate),
-            nodes=rollout.nodes,
+            nodes=tuple(node for node in rollout.nodes if caller.all_tenants or node in seen),
             started_at=rollout.started_at,
             stage_since=rollout.stage_since,
         )
@@ -210,6 +219,12 @@ class ProposalList(msgspec.Struct, frozen=True):
     """The body of `GET /api/v1/policy/proposals`."""
 
     rows: tuple[ProposalView, ...]
+
+
+def is_seen(node: NodeState, caller: Principal) -> bool:
+    """Whether a node acts for tenants of the caller's alone."""
+    tenants = node.report.tenants
+    return caller.all_tenants or (bool(tenants) and all(map(caller.may_see, tenants or ())))
 
 
 def pair_of(name: str, text: str) -> Generation:

@@ -138,7 +138,7 @@ def _fields_of(error: ControlPlaneError) -> tuple[FieldProblem, ...]:
     if isinstance(error, NotFoundError):
         return (FieldProblem(error.kind, "does not exist", error.fix),)
     if isinstance(error, LimitExceededError):
-        return (FieldProblem(error.limit, f"at most {error.allowed}"),)
+        return (FieldProblem(error.limit, f"at most {error.allowed}", error.hint),)
     return ()
 
 

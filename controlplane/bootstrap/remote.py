@@ -138,6 +138,10 @@ class RemoteApi:
         """
         return self._as(Asked(self._server, "POST", path), self.post(path, body), kind)
 
+    def delete(self, path: str, **params: str) -> None:
+        """End what a path names."""
+        self._ask("DELETE", path, params=params)
+
     def send_text(self, method: str, path: str, text: str, **params: str) -> Any:
         """Send YAML and return the answer's body."""
         return self._ask(

@@ -58,8 +58,15 @@ class LedgerTransaction(Protocol):
         """Return what a holder was granted, has not given back, and has something open of."""
         ...
 
-    def advance(self, holder: str, seq: int, *, now: datetime) -> bool:
-        """Note how far a holder's requests have come; False when this one is not its newest."""
+    def owners(self, holders: Collection[str]) -> dict[str, str]:
+        """Return, of the holders that were heard of, the id of the key that each is of."""
+        ...
+
+    def advance(self, holder: str, seq: int, *, key_id: str, now: datetime) -> bool:
+        """Note how far a holder's requests have come; False when this one is not its newest.
+
+        The first makes it the key's; another key's word is never its newest.
+        """
         ...
 
     def overdue_leases(self, now: datetime, *, limit: int) -> list[Lease]:

@@ -6,8 +6,16 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli.options import Config, DataDir, Json, group, print_json, print_text
-from controlplane.cli.policy import KeyFile, Server
+from controlplane.cli.options import (
+    Config,
+    DataDir,
+    Json,
+    KeyFile,
+    Server,
+    group,
+    print_json,
+    print_text,
+)
 
 app = typer.Typer()
 prices_app = group("The price book.")

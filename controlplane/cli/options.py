@@ -12,6 +12,15 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Where everything is kept; `check-config` says where."),
 ]
+Server = Annotated[
+    str | None,
+    typer.Option("--server", help="URL of the API. Default: CONTROLPLANE_CLIENT_URL or loopback."),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", help="File with the API key. Default: CONTROLPLANE_CLIENT_KEY."),
+]
+PolicyScope = Annotated[str, typer.Option("--scope", help="Which group of proxies.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

@@ -8,8 +8,17 @@ from urllib.parse import urlencode
 
 import typer
 
-from controlplane.cli.options import Json, group, print_json, print_text
+from controlplane.cli.options import (
+    Json,
+    KeyFile,
+    PolicyScope,
+    Server,
+    group,
+    print_json,
+    print_text,
+)
 from controlplane.cli.policy_keys import policy_keys_app
+from controlplane.cli.policy_quotas import policy_quotas_app
 
 app = typer.Typer()
 policy_app = group("Policy files: plan, apply, history, roll-out, roll back.")
@@ -19,19 +28,11 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(epoch_app, name="epoch")
 policy_app.add_typer(rollout_app, name="rollout")
 policy_app.add_typer(policy_keys_app, name="keys")
+policy_app.add_typer(policy_quotas_app, name="quotas")
 
 CHANGES_PENDING = 3
 
 Files = Annotated[list[Path], typer.Argument(help="YAML files of rules, one a scope.")]
-Server = Annotated[
-    str | None,
-    typer.Option("--server", help="URL of the API. Default: CONTROLPLANE_CLIENT_URL or loopback."),
-]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option("--key-file", help="File with the API key. Default: CONTROLPLANE_CLIENT_KEY."),
-]
-PolicyScope = Annotated[str, typer.Option("--scope", help="Which group of proxies.")]
 Message = Annotated[str, typer.Option("--message", "-m", help="Why; kept with the generation.")]
 
 
@@ -126,10 +127,10 @@ def policy_history(
         return
     _say_none(found["rows"], f"No generation of {scope!r} is published.")
     for row in found["rows"]:
-        who = row["author"] or "-"
+        who = row["author"] or "-"  # null as well for who may not see every tenant
         print_text(
             f"{row['epoch']}.{row['gen']}  {row['issued_at']}  {row['cause']:<8}  {who}  "
-            f"{row['message']}".rstrip()
+            f"{row['message'] or ''}".rstrip()
         )
 
 
@@ -234,7 +235,7 @@ def rollout_show(
         return
     print_text(
         f"{found['candidate']} over {found['stable']}: {found['state']}, stage {found['stage']}, "
-        f"{len(found['nodes'])} nodes chosen. {found['reason']}".rstrip()
+        f"{len(found['nodes'])} nodes chosen. {found['reason'] or ''}".rstrip()
     )
 
 

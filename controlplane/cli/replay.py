@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli.options import Json, print_json, print_text
-from controlplane.cli.policy import KeyFile, Server
+from controlplane.cli.options import Json, KeyFile, Server, print_json, print_text
 
 app = typer.Typer()
 

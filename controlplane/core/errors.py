@@ -92,6 +92,7 @@ class LimitExceededError(ControlPlaneError):
         self.limit = limit
         self.allowed = allowed
         self.seen = seen
+        self.hint = hint
         got = "" if seen is None else f", got {seen}"
         super().__init__(f"{limit}: at most {allowed}{got}. {hint}")
 

@@ -22,6 +22,8 @@ from controlplane.core.ids import IdFactory
 from controlplane.core.tokens import is_possible
 from controlplane.pipelines.sync_checks import (
     MAX_HOLD_NUSD,
+    MAX_REASON,
+    check_holder,
     check_request,
     check_tenants,
     named_budgets,
@@ -30,8 +32,10 @@ from controlplane.pipelines.sync_checks import (
 from controlplane.policy.history import NodeReport
 from controlplane.policy.units import NOTHING, Amount, used_tokens
 from controlplane.policy.wire import (
+    LAST_SEQ,
     Grant,
     LeaseWant,
+    Nack,
     Settle,
     Standing,
     SyncReply,
@@ -86,6 +90,7 @@ def sync(request: SyncRequest, caller: Principal, now: datetime, *, tools: SyncT
         LimitExceededError: a list is too long.
         InvalidInputError: a hold, a time or a generation that can not be.
         ForbiddenError: a budget of a tenant that the caller does not act for.
+        ConflictError: a holder of another key.
         UnavailableError: nothing was changed; say it again.
     """
     (answer,) = sync_together([SyncCall(request=request, caller=caller, now=now)], tools=tools)
@@ -127,13 +132,16 @@ def _in_one_transaction(calls: Sequence[SyncCall], *, tools: SyncTools) -> list[
     with tools.ledger.transaction() as ledger:
         budgets = ledger.budgets()
         frozen = ledger.frozen_until(calls[0].now, for_seconds=tools.terms.frozen_seconds)
+        owners = ledger.owners({call.request.boot_id for call in calls})
         for call in calls:
             try:
                 check_request(call.request)
                 check_tenants(call.request, call.caller, budgets)
+                check_holder(call.request, call.caller, owners)
             except ControlPlaneError as refused:
                 answers.append(refused)
                 continue
+            owners.setdefault(call.request.boot_id, call.caller.id)
             answer = _answer(ledger, call, budgets, tools=tools, sweeps=sweeps, frozen=frozen)
             answers.append(answer)
             sweeps = False  # once is enough for all
@@ -149,9 +157,10 @@ def _answer(
     sweeps: bool,
     frozen: datetime | None,
 ) -> SyncReply:
-    """Do what a checked call says."""
+    """Do what a checked call says; of another key's holder it only settles and gives back."""
     request, now = call.request, call.now
-    ledger.see_node(_node_report(request), now=now)
+    if request.seq < LAST_SEQ:  # else: the node runs what its living process says
+        ledger.see_node(_node_report(request, call.caller), now=now)
     if request.refused:
         told = told_refusals(request, call.caller, budgets)
         ledger.count_refused(told, holder=request.boot_id)
@@ -163,7 +172,7 @@ def _answer(
         book.settle(settle, outcome, holder=request.boot_id)
     for given in request.returns:
         book.give_back(given, holder=request.boot_id)
-    is_newest = not request.seq or ledger.advance(request.boot_id, request.seq, now=now)
+    is_newest = _advance(ledger, call)
     if is_newest and frozen is None:  # else: what it does not name may be spent and forgotten
         _free_unknown(ledger, book, call, budgets=budgets)
     if sweeps:
@@ -231,17 +240,29 @@ def sweep(ledger: Ledger, *, terms: LeaseTerms, now: datetime) -> int:
     return swept
 
 
-def _node_report(request: SyncRequest) -> NodeReport:
+def _advance(ledger: LedgerTransaction, call: SyncCall) -> bool:
+    """Note the caller's word; True when it is the holder's newest, or its words are not counted."""
+    seq = call.request.seq
+    return ledger.advance(call.request.boot_id, seq, key_id=call.caller.id, now=call.now) or not seq
+
+
+def _node_report(request: SyncRequest, caller: Principal) -> NodeReport:
     return NodeReport(
         scope=request.scope,
         node=request.node,
         boot_id=request.boot_id,
         applied=request.applied,
         applied_sha256=request.applied_sha256,
-        nack=request.nack,
+        nack=_shortened(request.nack),
         capabilities=request.capabilities,
         counts=request.counts,
+        tenants=None if caller.all_tenants else caller.tenants,
     )
+
+
+def _shortened(nack: Nack | None) -> Nack | None:
+    """Keep the beginning of a long reason: refused whole, nobody would hear of the refusal."""
+    return nack and msgspec.structs.replace(nack, reason=nack.reason[:MAX_REASON])
 
 
 def _open_book(

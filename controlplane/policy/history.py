@@ -79,6 +79,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     nack: Nack | None = None
     capabilities: tuple[str, ...] = ()
     counts: CallCounts = CallCounts()
+    tenants: tuple[str, ...] | None = None
+    """Whom the key acts for that it speaks with; None: for every tenant, or not known."""
 
 
 class NodeState(msgspec.Struct, frozen=True):

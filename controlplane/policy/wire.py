@@ -12,6 +12,8 @@ import msgspec
 from controlplane.policy.units import BudgetUnit
 
 MAX_SYNC_ITEMS = 1_000
+LAST_SEQ = 2**62
+"""`seq` of what a dead process left in its journal: it says nothing after this."""
 
 
 class Generation(msgspec.Struct, frozen=True, order=True):
@@ -121,7 +123,11 @@ class SyncRequest(msgspec.Struct, frozen=True, kw_only=True):
     want: tuple[LeaseWant, ...] = ()
     returns: tuple[LeaseReturn, ...] = ()
     seq: int = 0
-    """Rises with every request of a holder; one that comes late gets no lease. 0: not counted."""
+    """Rises with every request of a holder; one that comes late gets no lease. 0: not counted.
+
+    A holder is of the key that first used its `boot_id`. Another key may report only what is left
+    of it, with LAST_SEQ and wanting nothing: a proxy that came back with a new key.
+    """
     leases: tuple[str, ...] | None = None
     """Every lease the holder has or is giving back: what is not here was never received, and no
     call was ever held against it. None: not said."""

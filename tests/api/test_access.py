@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
+import msgspec
 import pytest
 from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
+from sqlalchemy import Engine
 
 from controlplane import telemetry
 from controlplane.alerts.alert import Alert, AlertState, fingerprint
@@ -19,7 +22,16 @@ from controlplane.auth.principal import Principal, PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role, Scope
 from controlplane.budgets.budget import Budget
 from controlplane.core.calendar import Period
+from controlplane.pipelines.sync import sync
+from controlplane.policy.bundle import Signer, encode_document
+from controlplane.policy.document import Deny, PolicyDocument
+from controlplane.policy.history import Cause, Change, Proposal, SignedGeneration
+from controlplane.policy.rollout import Rollout, RolloutState
+from controlplane.policy.rules import PolicyRules
+from controlplane.policy.velocity import Quota, Turn
+from controlplane.policy.wire import Generation, Nack, RefusedCalls, SyncRequest
 from controlplane.store.metadata.keys import NewKey
+from controlplane.store.metadata.quotas import QuotaRepository
 
 PUBLIC = {
     ("GET", "/api/v1/openapi.json"),
@@ -80,8 +92,99 @@ def test_every_route_refuses_no_key_wrong_key_and_a_key_without_scope(
         assert scope.value in answer.json()["detail"]
 
 
+def _policies_of_globex(services: Services, signer: Signer, metadata: Engine) -> Services:
+    """Fill every table that policy routes read with what only globex may see."""
+    now, policies = services.clock.now(), services.publishing.policies
+    change = Change(author="globex", author_id="globex", message="for globex", cause=Cause.RULES)
+    rules = PolicyRules(rules=(Deny(id="globex", match={"tenant": ("globex",)}),))
+    for gen in (1, 2):
+        body = encode_document(
+            PolicyDocument(scope="default", gen=gen, issued_at=now, rules=rules.rules)
+        )
+        policies.add(
+            SignedGeneration(
+                scope="default",
+                generation=Generation(1, gen),
+                body=body,
+                signature=signer.sign(body),
+                sha256=sha256(body).hexdigest(),
+                issued_at=now,
+                change=change,
+                rules=rules,
+            )
+        )
+    policies.save_rollout(
+        Rollout(
+            scope="default",
+            stable=Generation(1, 1),
+            candidate=Generation(1, 2),
+            nodes=("globex-node",),
+            state=RolloutState.REVERTED,
+            reason="globex-node refused it",
+            started_at=now,
+            stage_since=now,
+        )
+    )
+    policies.propose(
+        Proposal(
+            id="p1",
+            rules=rules,
+            author="globex",
+            author_id="globex",
+            message="for globex",
+            created_at=now,
+            base=Generation(1, 2),
+        )
+    )
+    quota = Quota(
+        id="velocity.globex.1",
+        scope="default",
+        limit_id="globex",
+        per="api_key",
+        tenant="globex",
+        value="globex-key",
+        name="globex-key",
+        spent_nusd=2,
+        limit_nusd=1,
+        window_seconds=60,
+        since=now,
+        until=now + timedelta(hours=1),
+    )
+    quotas = QuotaRepository(metadata)
+    quotas.change("default", lambda _: Turn(kept=(quota,), begun=(quota,)))
+    refused = RefusedCalls(
+        hour=now.replace(minute=0, second=0, microsecond=0),
+        code="policy_denied",
+        rule="globex",
+        tenant="globex",
+        calls=3,
+        last_at=now,
+    )
+    request = SyncRequest(
+        node="globex-node",
+        boot_id="globex-boot",
+        nack=Nack(Generation(1, 2), "globex"),
+        refused=(refused,),
+    )
+    for tenants, node in ((("globex",), "globex-node"), (("acme", "globex"), "globex-too")):
+        proxy = Principal(
+            id=node, kind=PrincipalKind.PROXY, name=node, scopes=frozenset(), tenants=tenants
+        )
+        said = msgspec.structs.replace(request, node=node, boot_id=node)
+        sync(said, proxy, now, tools=services.sync)
+    return msgspec.structs.replace(
+        services, publishing=msgspec.structs.replace(services.publishing, quotas=quotas)
+    )
+
+
 def test_no_route_with_tenant_data_mixes_tenants(
-    api: Any, services: Services, keys: Any, budgets: Any, alerts: Any
+    serve: Callable[..., Any],
+    services: Services,
+    keys: Any,
+    budgets: Any,
+    alerts: Any,
+    signer: Signer,
+    metadata: Engine,
 ) -> None:
     """Key of acme asks every GET route: nothing of globex in any answer (SE-02)."""
     keys.key(viewer("globex"))
@@ -106,6 +209,7 @@ def test_no_route_with_tenant_data_mixes_tenants(
             since=services.clock.now(),
         )
     )
+    api = serve(publishing=_policies_of_globex(services, signer, metadata).publishing)
     key = keys.add("acme", scopes=frozenset(Scope))
     asked = 0
     own = f"{sum(b'acme'):016x}{1:016x}"
@@ -126,6 +230,19 @@ def test_no_route_with_tenant_data_mixes_tenants(
     with api.client(key) as client:
         assert client.get(f"/api/v1/traces/{own}").status_code == 200
         assert client.get(f"/api/v1/traces/{foreign}").status_code == 404
+        assert [None, None] == [
+            row["author"] for row in client.get("/api/v1/policy/generations").json()["rows"]
+        ]
+    with api.client(keys.add("globex", scopes=frozenset(Scope))) as client:  # they were there
+        for path, count in (("nodes", 1), ("quotas", 1), ("generations", 2)):
+            assert count == len(client.get(f"/api/v1/policy/{path}").json()["rows"]), path
+        assert ["globex-node"] == client.get("/api/v1/policy/rollout").json()["nodes"]
+        assert client.get("/api/v1/refusals").json()["meta"]["calls"] == 6
+    with api.client(keys.add(scopes=frozenset(Scope), all_tenants=True)) as client:
+        assert 2 == len(client.get("/api/v1/policy/nodes").json()["rows"])
+        newest, _ = client.get("/api/v1/policy/generations").json()["rows"]
+        assert ("globex", 1) == (newest["author"], newest["rules"])
+        assert client.get("/api/v1/policy/rollout").json()["reason"] == "globex-node refused it"
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_key_pulls_and_acknowledges_its_own_scopes_only(
                 expected = 200 if scope in allowed else 403
                 got = client.get("/api/v1/policy", params={"scope": scope})
                 assert expected == got.status_code
-                said = {"node": "n", "boot_id": "b", "scope": scope}
+                said = {"node": "n", "boot_id": f"{scopes}", "scope": scope}
                 assert expected == client.post("/api/v1/sync", json=said).status_code
                 if expected == 403:
                     assert 403 == client.get("/api/v1/stream", params={"scope": scope}).status_code

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import Engine
+from typer.testing import CliRunner, Result
 
 from controlplane.agent.bounds import Bound
 from controlplane.agent.clock import AgentClock
@@ -25,6 +26,7 @@ from controlplane.auth.principal import PrincipalKind
 from controlplane.auth.roles import ROLE_SCOPES, Role
 from controlplane.bootstrap.policy_rounds import guard_velocity, subject_names
 from controlplane.budgets.budget import Budget
+from controlplane.cli.main import app as cli
 from controlplane.core.calendar import Period
 from controlplane.pipelines.agent_reports import store_settles
 from controlplane.pipelines.publish import RateCard, publish
@@ -241,6 +243,37 @@ def test_quotas_are_listed_to_who_may_see_their_tenant(
     with api.client(finance) as client:
         rows = client.get("/api/v1/policy/quotas").json()["rows"]
     assert [("globex", None), ("acme", None)] == [(one["tenant"], one["value"]) for one in rows]
+
+
+def test_commands_list_and_end_quotas(
+    serve: Callable[..., Any], held_back: Services, keys: Any
+) -> None:
+    """In words and in JSON; what does not exist is one sentence, and so is a key of one tenant."""
+    api = serve(publishing=held_back.publishing)
+    admin = keys.add(scopes=ROLE_SCOPES[Role.ADMIN], all_tenants=True)
+
+    def run(*arguments: str, key: str = admin) -> Result:
+        return CliRunner().invoke(
+            cli,
+            ["policy", "quotas", *arguments],
+            env={"CONTROLPLANE_CLIENT_URL": api.url, "CONTROLPLANE_CLIENT_KEY": key},
+        )
+
+    acmes, globexs = (f"velocity.wallet.{NAME_OF((each, 'ana'))}" for each in SPENT)
+    until = "5 in 600 s  until 2026-11-20T10:22:00Z"
+    assert [
+        f"{globexs}  globex  user_{NAME_OF(('globex', 'ana'))}  $7 of ${until}",
+        f"{acmes}  acme  user_{NAME_OF(('acme', 'ana'))}  $6 of ${until}",
+    ] == run("list").stdout.splitlines()
+    refused = run("end", acmes, key=keys.add("acme", scopes=ROLE_SCOPES[Role.ADMIN]))
+    assert "access to all tenants" in str(refused.exception)
+    assert f"default: ended {acmes}\n" == run("end", acmes).stdout
+    assert f"'{acmes}' does not exist" in str(run("end", acmes).exception)
+    rows = msgspec.json.decode(run("list", "--json").stdout)["rows"]
+    assert [globexs] == [row["id"] for row in rows]
+    ended = msgspec.json.decode(run("end", globexs, "--json").stdout)
+    assert {"ended": globexs, "scope": "default"} == ended
+    assert "Nobody is held back in 'default'.\n" == run("list").stdout
 
 
 def test_operator_ends_a_quota(serve: Callable[..., Any], held_back: Services, keys: Any) -> None:

@@ -14,15 +14,18 @@ from controlplane.budgets.book import LeaseTerms
 from controlplane.budgets.budget import Budget
 from controlplane.core.calendar import Period, Window
 from controlplane.core.errors import (
+    ConflictError,
     ForbiddenError,
     InvalidInputError,
     LimitExceededError,
     StoreUnavailableError,
 )
 from controlplane.core.ids import SequentialIds
-from controlplane.pipelines.sync import SyncTools, sweep, sync
+from controlplane.pipelines.sync import SyncCall, SyncTools, sweep, sync, sync_together
+from controlplane.pipelines.sync_checks import MAX_REASON
 from controlplane.policy.document import Mode
 from controlplane.policy.wire import (
+    LAST_SEQ,
     MAX_SYNC_ITEMS,
     Generation,
     Grant,
@@ -64,7 +67,7 @@ class Reports:
         self.hold_ids: list[str] = []
 
     def __call__(self, settles: Sequence[Settle], caller: Principal, now: datetime) -> None:
-        assert caller == PROXY
+        assert PROXY.tenants == caller.tenants
         assert now >= NOW
         self.hold_ids += [settle.hold_id for settle in settles]
 
@@ -269,11 +272,13 @@ def test_who_says_a_holders_name_without_its_tenant_frees_nothing(
     make_budget()
     lease = grant(tools, 400)
     stranger = msgspec.structs.replace(PROXY, id="s", tenants=("globex",))
-    for said in (
-        SyncRequest(node="n", boot_id="h1", returns=(LeaseReturn(lease.lease_id, 400),)),
-        SyncRequest(node="n", boot_id="h1", seq=9, leases=()),
-    ):
-        assert () == sync(said, stranger, NOW, tools=tools).standings
+    back = (LeaseReturn(lease.lease_id, 400),)
+    for said in ({"returns": back}, {"seq": 9, "leases": ()}):
+        with pytest.raises(ConflictError):
+            as_key(stranger, tools, **said)
+    for returns in (back, ()):
+        told = as_key(stranger, tools, seq=LAST_SEQ, returns=returns, leases=())
+        assert () == told.standings
     assert (0, 0, 400, 600) == stands(say(tools))
 
 
@@ -651,3 +656,119 @@ def test_escrow_is_an_ordinary_lease_that_lives_longer(
         tools, holder="h2", now=NOW + timedelta(seconds=1_207), settle=(settle("s", kept.lease_id),)
     )
     assert 200 == stands(told)[1]
+
+
+OTHER_KEY = msgspec.structs.replace(PROXY, id="k2")
+
+
+def as_key(caller: Principal, tools: SyncTools, **fields: object) -> SyncReply:
+    request = msgspec.convert({"node": "n", "boot_id": "h1", **fields}, SyncRequest)
+    return sync(request, caller, NOW, tools=tools)
+
+
+@pytest.mark.parametrize("said_first", [{"seq": 1}, {}], ids=["counted", "not counted"])
+def test_a_holder_is_of_the_key_that_spoke_for_it_first(
+    tools: SyncTools, make_budget: Callable[..., Budget], said_first: dict[str, object]
+) -> None:
+    """Another key of the tenant knows its name, from a list of nodes: it frees and ends nothing."""
+    make_budget()
+    lease = as_key(PROXY, tools, **said_first, want=(LeaseWant("b", 400, 400),)).grants[0]
+    for claimed in (
+        {"seq": 2, "leases": ()},
+        {"seq": LAST_SEQ, "want": (LeaseWant("b", 1, 1),)},
+        {"want": (LeaseWant("b", 1, 1),)},
+        {},
+    ):
+        with pytest.raises(ConflictError, match=r"boot_id.*'h1' is in use with another key"):
+            as_key(OTHER_KEY, tools, **claimed)
+    reply = as_key(OTHER_KEY, tools, seq=LAST_SEQ, leases=())
+    assert (0, 0, 400, 600) == stands(reply)  # what it does not name stays the holder's
+    (more,) = as_key(PROXY, tools, seq=2, want=(LeaseWant("b", 100, 100),)).grants
+    assert 100 == more.amount_nusd
+    assert lease.lease_id != more.lease_id
+
+
+def test_what_a_proxy_left_is_reported_with_its_new_key(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    """Its key was changed between two runs: the journal of the last still settles and gives back."""
+    make_budget()
+    (lease,) = as_key(PROXY, tools, seq=1, want=(LeaseWant("b", 400, 400),)).grants
+    left = {
+        "seq": LAST_SEQ,
+        "settle": (settle("h", lease.lease_id),),
+        "returns": (LeaseReturn(lease.lease_id, 300),),
+        "leases": (lease.lease_id,),
+    }
+    assert (30, 0, 0, 970) == stands(as_key(OTHER_KEY, tools, **left))
+    assert (30, 0, 0, 970) == stands(as_key(OTHER_KEY, tools, **left))
+    assert as_key(OTHER_KEY, tools, boot_id="h2", seq=1).standings
+
+
+def test_two_keys_that_begin_one_holder_at_once_are_told_apart(
+    tools: SyncTools, make_budget: Callable[..., Budget]
+) -> None:
+    make_budget()
+    request = SyncRequest(node="n", boot_id="h1", want=(LeaseWant("b", 100, 100),))
+    calls = [SyncCall(request=request, caller=who, now=NOW) for who in (PROXY, OTHER_KEY)]
+    first, second = sync_together(calls, tools=tools)
+    assert isinstance(first, SyncReply)
+    assert isinstance(second, ConflictError)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"want": (LeaseWant("b", 1, 1),) * 1_001}, "want"),
+        ({"returns": (LeaseReturn("l", 1),) * 1_001}, "returns"),
+        ({"leases": ("l",) * 1_001}, "leases"),
+        ({"capabilities": ("x",) * 101}, "capabilities"),
+        (
+            {"settle": (settle("h", "l", leases={str(i): "l" for i in range(1_001)}),)},
+            "settle.leases",
+        ),
+        ({"settle": (settle("h", "l", held={str(i): 1 for i in range(1_001)}),)}, "settle.held"),
+        ({"settle": (settle("h", "l", usage={str(i): 1 for i in range(101)}),)}, "settle.usage"),
+        (
+            {"settle": (settle("h", "l", dimensions={str(i): "x" for i in range(101)}),)},
+            "settle.dimensions",
+        ),
+    ],
+)
+def test_every_list_of_a_sync_has_a_named_limit(
+    tools: SyncTools, fields: dict[str, object], named: str
+) -> None:
+    with pytest.raises(LimitExceededError, match=named) as refused:
+        as_key(PROXY, tools, **fields)
+    assert named == refused.value.limit
+    assert refused.value.hint not in {"", "Send less at once or raise the limit"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"boot_id": ""}, "boot_id"),
+        ({"node": "n" * 301}, "node"),
+        ({"scope": ""}, "scope"),
+        ({"seq": -1}, "seq"),
+        ({"seq": 2**62 + 1}, "seq"),
+        ({"seq": 2**70}, "seq"),
+        ({"applied_ago_seconds": 1e300}, "applied_ago_seconds"),
+        ({"capabilities": ("x" * 201,)}, "capabilities"),
+    ],
+)
+def test_a_sync_that_no_node_means_is_refused(
+    tools: SyncTools, fields: dict[str, object], named: str
+) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        as_key(PROXY, tools, **fields)
+    assert named == refused.value.field
+
+
+def test_a_long_refusal_of_a_generation_is_kept_in_part(
+    tools: SyncTools, metadata_engine: Engine
+) -> None:
+    say(tools, nack=Nack(Generation(1, 1), "x" * 20_000))
+    (node,) = PolicyRepository(metadata_engine).nodes("default")
+    assert node.report.nack is not None
+    assert "x" * MAX_REASON == node.report.nack.reason

@@ -16,7 +16,13 @@ from controlplane.api import params as p
 from controlplane.api.describe import documented
 from controlplane.api.guards import NOT_MODIFIED, ApiRequest, Injected, needs
 from controlplane.api.policy_stream import EventStream
-from controlplane.api.policy_views import GenerationList, GenerationView, NodeList, NodeView
+from controlplane.api.policy_views import (
+    GenerationList,
+    GenerationView,
+    NodeList,
+    NodeView,
+    is_seen,
+)
 from controlplane.api.policy_watch import MAX_WAIT_SECONDS, PolicyWatch, highest_pair
 from controlplane.api.publishing import DEFAULT_SCOPE
 from controlplane.api.sync_group import SyncGroup
@@ -126,11 +132,14 @@ class PolicyController(Controller):
         operation_class=documented((SCOPE, p.LIMIT)),
     )
     def generations(self, request: ApiRequest, services: Injected) -> GenerationList:
-        """List the published generations of a scope, newest first."""
+        """List the published generations of a scope, newest first.
+
+        Author, message and sizes are null without access to all tenants.
+        """
         given = p.read(request.query_params.multi_items(), params=(SCOPE, p.LIMIT))
         limit = p.whole(given, "limit", default=DEFAULT_HISTORY, most=MAX_HISTORY)
         found = services.publishing.policies.history(scope_of(given), limit=limit)
-        return GenerationList(tuple(GenerationView.of(each) for each in found))
+        return GenerationList(tuple(GenerationView.of(each, request.user) for each in found))
 
     @get(
         "/policy/nodes",
@@ -139,13 +148,20 @@ class PolicyController(Controller):
         operation_class=documented((SCOPE,)),
     )
     def nodes(self, request: ApiRequest, services: Injected) -> NodeList:
-        """List what each node of a scope says it runs, against the newest generation."""
+        """List what each node of a scope says it runs, against the newest generation.
+
+        Nodes whose key acts for tenants of the caller's alone; an operator sees every node.
+        """
         scope = scope_of(p.read(request.query_params.multi_items(), params=(SCOPE,)))
         policies = services.publishing.policies
         serving = policies.serving(scope)
         now = services.clock.now()
         return NodeList(
-            tuple(NodeView.of(each, serving, now=now) for each in policies.nodes(scope))
+            tuple(
+                NodeView.of(each, serving, now=now)
+                for each in policies.nodes(scope)
+                if is_seen(each, request.user)
+            )
         )
 
 

@@ -22,6 +22,7 @@ from controlplane.api.policy_views import (
     ProposalView,
     RollBackOrder,
     RolloutView,
+    is_seen,
     pair_of,
 )
 from controlplane.api.policy_watch import PolicyWatch
@@ -195,7 +196,9 @@ class PolicyChangeController(Controller):
         found = services.publishing.policies.rollout(scope)
         if found is None:
             raise NotFoundError("roll-out of the scope", scope)
-        return RolloutView.of(found)
+        nodes = services.publishing.policies.nodes(scope)
+        seen = {node.report.node for node in nodes if is_seen(node, request.user)}
+        return RolloutView.of(found, request.user, seen=seen)
 
     @post(
         "/rollout/halt", **needs(Scope.POLICY_WRITE, 404, 409, 422, operator=True), status_code=200
@@ -223,7 +226,7 @@ class PolicyChangeController(Controller):
             promote, data.scope, tools=services.publishing, change=change
         )
         _wake(request)
-        return RolloutView.of(ended)
+        return RolloutView.of(ended, request.user, seen=())
 
     @get(
         "/proposals",
@@ -356,7 +359,7 @@ def _change(request: ApiRequest, message: str) -> Change:
 
 def _told(request: ApiRequest, signed: SignedGeneration) -> GenerationView:
     _wake(request)
-    return GenerationView.of(signed)
+    return GenerationView.of(signed, request.user)
 
 
 def _wake(request: ApiRequest) -> None:

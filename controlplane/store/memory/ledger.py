@@ -72,6 +72,7 @@ class _State(msgspec.Struct):
     """Leases whose open money counts as leased."""
     by_holder: dict[str, tuple[str, ...]] = {}
     seqs: dict[str, int] = {}
+    owners: dict[str, str] = {}
     holds: dict[str, SettledHold] = {}
     by_response: dict[str, set[str]] = {}
     by_call: dict[str, set[str]] = {}
@@ -156,11 +157,18 @@ class MemoryLedgerTransaction:
         mine = (self._state.leases[key] for key in self._state.by_holder.get(holder, ()))
         return [lease for lease in mine if lease.state in IN_HAND and lease.open_nusd > 0]
 
-    def advance(self, holder: str, seq: int, *, now: datetime) -> bool:  # noqa: ARG002 - the port says when; nobody asks here
+    def owners(self, holders: Collection[str]) -> dict[str, str]:
+        """Return, of the holders that were heard of, the id of the key that each is of."""
+        known = self._state.owners
+        return {holder: known[holder] for holder in holders if holder in known}
+
+    def advance(self, holder: str, seq: int, *, key_id: str, now: datetime) -> bool:  # noqa: ARG002 - the port says when; nobody asks here
         """Note how far a holder's requests have come; False when this one is not its newest."""
-        if seq <= self._state.seqs.get(holder, 0):
+        is_other = self._state.owners.get(holder, key_id) != key_id
+        if is_other or seq <= self._state.seqs.get(holder, -1):
             return False
         self._put(self._state.seqs, holder, seq)
+        self._put(self._state.owners, holder, key_id)
         return True
 
     def overdue_leases(self, now: datetime, *, limit: int) -> list[Lease]:

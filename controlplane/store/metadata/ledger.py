@@ -37,6 +37,7 @@ from controlplane.store.metadata.tables import (
     UtcMicros,
     call_posting,
     hold_line,
+    lease_holder,
     ledger_entry,
     settled_hold,
     waiting_call,
@@ -130,9 +131,24 @@ class SqlLedgerTransaction:
         )
         return [to_lease(row) for row in rows]
 
-    def advance(self, holder: str, seq: int, *, now: datetime) -> bool:
+    def owners(self, holders: Collection[str]) -> dict[str, str]:
+        """Return, of the holders that were heard of, the id of the key that each is of."""
+        table = lease_holder.c
+        query = select(table.holder, table.key_id).where(table.key_id != "")
+        return {
+            holder: key_id
+            for some in _portions(holders)
+            for holder, key_id in self._connection.execute(query.where(table.holder.in_(some)))
+        }
+
+    def advance(self, holder: str, seq: int, *, key_id: str, now: datetime) -> bool:
         """Note how far a holder's requests have come; False when this one is not its newest."""
-        row = {"holder": holder, "seq": seq, "seen_at": UtcMicros.to_micros(now)}
+        row = {
+            "holder": holder,
+            "seq": seq,
+            "seen_at": UtcMicros.to_micros(now),
+            "key_id": key_id,
+        }
         return self._connection.execute(ADVANCE_HOLDER, row).rowcount > 0
 
     def overdue_leases(self, now: datetime, *, limit: int) -> list[Lease]:

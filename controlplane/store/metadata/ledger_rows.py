@@ -26,9 +26,11 @@ CARRY_FORWARD: Final = text("""
       restated_nusd = ledger_balance.restated_nusd + excluded.restated_nusd
 """)
 ADVANCE_HOLDER: Final = text("""
-    INSERT INTO lease_holder (holder, seq, seen_at) VALUES (:holder, :seq, :seen_at)
-    ON CONFLICT (holder) DO UPDATE SET seq = excluded.seq, seen_at = excluded.seen_at
-    WHERE lease_holder.seq < excluded.seq
+    INSERT INTO lease_holder (holder, seq, seen_at, key_id)
+    VALUES (:holder, :seq, :seen_at, :key_id)
+    ON CONFLICT (holder) DO UPDATE SET
+      seq = excluded.seq, seen_at = excluded.seen_at, key_id = excluded.key_id
+    WHERE lease_holder.seq < excluded.seq AND lease_holder.key_id IN ('', excluded.key_id)
 """)
 SAVE_LEASE: Final = text("""
     INSERT INTO lease

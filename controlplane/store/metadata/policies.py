@@ -39,15 +39,15 @@ NEW_POLICY_CHANNEL = "controlplane_policy"
 _SEE_NODE = text("""
     INSERT INTO node_state
       (scope, node, boot_id, applied_epoch, applied_gen, applied_sha256, nack, capabilities,
-       counts, seen_at)
+       counts, tenants, seen_at)
     VALUES
       (:scope, :node, :boot_id, :applied_epoch, :applied_gen, :applied_sha256, :nack,
-       :capabilities, :counts, :seen_at)
+       :capabilities, :counts, :tenants, :seen_at)
     ON CONFLICT (scope, node) DO UPDATE SET
       boot_id = excluded.boot_id, applied_epoch = excluded.applied_epoch,
       applied_gen = excluded.applied_gen, applied_sha256 = excluded.applied_sha256,
       nack = excluded.nack, capabilities = excluded.capabilities, counts = excluded.counts,
-      seen_at = excluded.seen_at
+      tenants = excluded.tenants, seen_at = excluded.seen_at
 """)
 _SAVE_RULES = text("""
     INSERT INTO policy_rules (scope, body, changed_at) VALUES (:scope, :body, :changed_at)
@@ -253,6 +253,9 @@ def write_node(connection: Connection, report: NodeReport, *, now: datetime) -> 
             "nack": msgspec.json.encode(report.nack).decode() if report.nack else None,
             "capabilities": msgspec.json.encode(report.capabilities).decode(),
             "counts": msgspec.json.encode(report.counts).decode(),
+            "tenants": None
+            if report.tenants is None
+            else msgspec.json.encode(report.tenants).decode(),
             "seen_at": UtcMicros.to_micros(now),
         },
     )
@@ -360,5 +363,6 @@ def _to_node(row: Row[tuple[object, ...]]) -> NodeState:
         nack=msgspec.json.decode(row.nack, type=Nack) if row.nack else None,
         capabilities=msgspec.json.decode(row.capabilities, type=tuple[str, ...]),
         counts=msgspec.json.decode(row.counts, type=CallCounts),
+        tenants=msgspec.json.decode(row.tenants, type=tuple[str, ...]) if row.tenants else None,
     )
     return NodeState(report, row.seen_at)

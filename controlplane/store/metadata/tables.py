@@ -168,6 +168,7 @@ lease_holder: Final = Table(
     Column("holder", Text, primary_key=True),
     Column("seq", BigInteger, nullable=False),
     Column("seen_at", UtcMicros, nullable=False),
+    Column("key_id", Text, nullable=False, server_default=""),
 )
 
 settled_hold: Final = Table(
@@ -251,6 +252,7 @@ node_state: Final = Table(
     Column("seen_at", UtcMicros, nullable=False),
     Column("applied_sha256", Text),
     Column("counts", Text, nullable=False, server_default="{}"),
+    Column("tenants", Text),
 )
 
 refused_calls: Final = Table(
