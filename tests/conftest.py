@@ -13,7 +13,8 @@ from uuid import uuid4
 import psycopg
 import pyarrow as pa
 import pytest
-from hypothesis import settings
+import structlog
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
 from controlplane.signals.schema import SPAN_SCHEMA
@@ -23,9 +24,23 @@ from controlplane.store.metadata.migrate import migrate
 PROOFS = Path(__file__).parent / "proofs"
 CODE = ("controlplane", "collectors", "dashboard", "migrations")
 
-# Examples are judged by what they show, never by how busy the machine is; CI repeats the same ones.
-settings.register_profile("shared", deadline=None, derandomize=bool(os.environ.get("CI")))
+# Examples are judged by what they show, never by how busy the machine is; the same ones each time,
+# but for a person who looks for others: `HYPOTHESIS_RANDOM=1 pytest`.
+settings.register_profile(
+    "shared",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("HYPOTHESIS_RANDOM") != "1",
+)
 settings.load_profile("shared")
+
+# The default draws a picture of every frame's variables, which takes seconds of a request that fails.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,8 @@ import pytest
 from controlplane.agent.settings import AgentSettings
 
 HERE = Path(__file__).parent
+# A call waits for its lease longer than a busy machine takes: tests of who is refused, not when.
+PATIENT = {"admission_wait_seconds": 5.0, "first_policy_wait_seconds": 30.0}
 WINDOW = {"window_start": "2026-01-01T00:00:00Z", "window_end": "2036-01-01T00:00:00Z"}
 
 
@@ -65,7 +67,7 @@ def running_control_plane() -> Iterator[ControlPlane]:
     assert process.stdout
     ready = json.loads(process.stdout.readline())
     yield ControlPlane(f"http://127.0.0.1:{ready['port']}", ready["keys"])
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def make_settings(tmp_path: Path) -> Callable[..., AgentSettings]:
             policy_keys=control_plane.keys,
             node="test",
             state_dir=tmp_path / "state",
-            **{"sync_interval_seconds": 0.1, **changes},
+            **{"sync_interval_seconds": 0.1, **PATIENT, **changes},
         )
 
     return make

@@ -95,7 +95,7 @@ class Front(msgspec.Struct):
 
 async def until(is_so: Callable[[], bool]) -> None:
     """Wait for what another task does."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110 - what others do sets no event of ours
             await asyncio.sleep(0.01)
 

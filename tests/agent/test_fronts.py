@@ -74,7 +74,7 @@ class World(msgspec.Struct):
     @staticmethod
     def until(is_so: Callable[[], bool]) -> None:
         """Wait for what another thread or process does."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not is_so():
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -95,7 +95,7 @@ def _world(plane: Any, state_dir: Path) -> Iterator[World]:
         node="test",
         state_dir=state_dir,
         sync_interval_seconds=0.05,
-        admission_wait_seconds=2.0,
+        admission_wait_seconds=10.0,
     )
     gate, upstream = EmbeddedAgent(build_agent(settings)), Upstream()
     targets = {
@@ -357,7 +357,7 @@ async def _four_leave(world: World) -> None:
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            await asyncio.sleep(0.1)  # for the agent's own loop to hear of it
+            await asyncio.sleep(0.5)  # for the agent's own loop to hear of it
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         world.upstream.hangs = None

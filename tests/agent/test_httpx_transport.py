@@ -38,7 +38,7 @@ def upstream() -> Iterator[str]:
     assert process.stdout
     port = json.loads(process.stdout.readline())["port"]
     yield f"http://127.0.0.1:{port}"
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def _cost(bill: dict[str, Any]) -> int:
 
 
 def _settled(control_plane: Any, count: int, *, kind: str = "settled") -> list[int]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         found: dict[str, int] = control_plane.state()[kind]
         if len(found) >= count:
@@ -148,7 +148,7 @@ def test_the_client_of_anthropic_is_held_settled_and_refused(
 
 
 def _until_policy(gate: EmbeddedAgent, policy: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while gate.policy != policy and time.monotonic() < deadline:
         time.sleep(0.02)
     assert policy == gate.policy
@@ -193,7 +193,7 @@ def test_a_refusal_names_the_budget_and_is_not_retried(
     left = datetime(2036, 1, 1, tzinfo=UTC) - datetime.now(UTC)  # nothing runs: the window's end
     assert abs(left.total_seconds() - seconds) < 60
     assert before == len(_bills(upstream))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (said := control_plane.refused()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -218,7 +218,7 @@ def test_an_error_is_free_and_a_timeout_is_not(client: openai.OpenAI, control_pl
     with pytest.raises(openai.RateLimitError):
         client.chat.completions.create(model="m-busy", **order)
     with pytest.raises(openai.APITimeoutError):
-        client.chat.completions.create(model="m-hang", **order, timeout=0.3)
+        client.chat.completions.create(model="m-hang", **order, timeout=1.0)
     with pytest.raises(openai.APIConnectionError):
         client.with_options(base_url="http://127.0.0.1:9").chat.completions.create(
             model="m", **order

@@ -68,7 +68,7 @@ def upstream() -> Iterator[str]:
     )
     assert process.stdout
     yield f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}"
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
 
 
 def _request(tenant: str = "a", *, max_tokens: int = 10, model: str = "m") -> Request:
@@ -117,7 +117,7 @@ def _client(gate: EmbeddedAgent, upstream: str, **known: str) -> openai.OpenAI:
 
 
 def _until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -150,7 +150,7 @@ def test_concurrency_bypass_18730_tokens_per_minute(control_plane: Any, start_ga
     quota = {"action": "throttle", "id": "q", "tpm": 1_000}
     control_plane.publish(rate_card=CARD, rules=[quota], budgets=[])
     gate = start_gate()
-    if time.time() % 60 > 55:
+    if time.time() % 60 > 45:
         time.sleep(61 - time.time() % 60)  # a minute's edge would start a fresh quota
     admitted, codes = 0, set()
     for _ in range(20):
@@ -283,11 +283,13 @@ def test_a_bound_that_an_upstream_breaks_is_no_bound_any_more(
 def test_fail_closed_gap_33923(control_plane: Any, start_gate: Gates) -> None:
     """Without an answer a lease is spent to its end, then calls are refused, not let through."""
     control_plane.publish(rate_card=CARD, budgets=[control_plane.budget(limit_nusd=60 * CEILING)])
-    gate = start_gate()
-    assert _serve(gate, _request(), seconds=0.5)  # the first lease is for little more than a call
+    gate = start_gate(admission_wait_seconds=1.0)
+    _until(lambda: _serve(gate, _request(), seconds=0.5) is not None)
     control_plane.fail_syncs(10_000)
-    costs = [_serve(gate, _request(), seconds=0) for _ in range(20)]
-    assert costs[-5:] == [None] * 5
+    costs: list[int | None] = []
+    while costs[-5:] != [None] * 5:
+        costs.append(_serve(gate, _request(), seconds=0))
+        assert len(costs) <= 65, "more calls than the whole budget could pay"
     assert sum(cost for cost in costs if cost) <= 60 * CEILING
 
 
@@ -323,7 +325,7 @@ def test_disconnect_undercount_33736_30630_13245(
         with pytest.raises(openai.APIConnectionError):
             list(client.chat.completions.create(model="m-cut", **order, stream=True))
         with pytest.raises(openai.APITimeoutError):
-            client.chat.completions.create(model="m-hang", **order, timeout=0.2)
+            client.chat.completions.create(model="m-hang", **order, timeout=1.0)
     _until(lambda: 3 == len(control_plane.state()["unproven"]))
     assert all(held >= 10 * OUT_NUSD for held in control_plane.state()["unproven"].values())
 
@@ -371,7 +373,7 @@ def test_reset_7129_5651_8364_20532_22013_24675_34492_34733(
     """A fresh window is used at once, though its predecessor was refused a moment ago, and a call
     that began in the old one is still counted once."""
     control_plane.publish(rate_card=CARD, budgets=[control_plane.budget(limit_nusd=2 * CEILING)])
-    gate = start_gate()
+    gate = start_gate(admission_wait_seconds=2.0)
     running = gate.admit_blocking(_request())
     _until(lambda: _serve(gate, _request()) is None)
     spent = _standing(control_plane)["settled_enforced_nusd"]
@@ -402,7 +404,7 @@ def test_boundary_33321_equality(
     ceiling = call_ceiling_nusd(rate, input_tokens=bound.input_tokens, output_tokens=10)
     limit = ceiling - missing_nusd
     control_plane.publish(rate_card=CARD, budgets=[control_plane.budget(limit_nusd=limit)])
-    gate, request = start_gate(), _request()
+    gate, request = start_gate(admission_wait_seconds=2.0), _request()
     asked = Request(
         request_id="r",
         facts=request.facts,
@@ -427,7 +429,7 @@ def test_quota_refund_39309(control_plane: Any, start_gate: Gates) -> None:
         rate_card=CARD, rules=[quota], budgets=[control_plane.budget(limit_nusd=1)]
     )
     gate = start_gate()
-    if time.time() % 60 > 55:
+    if time.time() % 60 > 45:
         time.sleep(61 - time.time() % 60)  # a minute's edge would start a fresh quota
     for _ in range(3):
         with pytest.raises(RefusedError) as refused:

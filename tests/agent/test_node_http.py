@@ -49,6 +49,7 @@ def serve(shared_control_plane: Any, tmp_path: Path) -> Callable[[Work], None]:
         node="test",
         state_dir=tmp_path / "state",
         sync_interval_seconds=0.05,
+        admission_wait_seconds=10.0,
     )
 
     async def main(work: Work) -> None:
@@ -151,7 +152,7 @@ def test_many_are_admitted_at_once_each_with_its_own_hold(serve: Callable[[Work]
     serve(work)
 
 
-async def _until(is_so: Callable[[], bool], *, seconds: float = 5) -> None:
+async def _until(is_so: Callable[[], bool], *, seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not is_so():  # noqa: ASYNC110 - what another task of this loop does
             await asyncio.sleep(0.005)
@@ -175,7 +176,9 @@ def test_only_who_never_read_its_admission_is_known_not_to_have_sent(
             assert await reader.readuntil(b"\r\n\r\n")
         writer.transport.abort()
         with contextlib.suppress(TimeoutError):
-            await _until(lambda: not node.agent.holder.queue.unsettled, seconds=0.2 if reads else 5)
+            await _until(
+                lambda: not node.agent.holder.queue.unsettled, seconds=0.2 if reads else 60
+            )
         assert int(reads) == node.agent.holder.queue.unsettled
 
     serve(work)

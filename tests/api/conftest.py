@@ -177,6 +177,12 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
+def only_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that never looks for a new generation by itself: who gets one has been told."""
+    monkeypatch.setattr("controlplane.api.policy_watch.REREAD_SECONDS", 3_600.0)
+
+
+@pytest.fixture
 def reader(spans: DuckDbSpanStore) -> Recorder:
     return Recorder(spans)
 

@@ -63,7 +63,7 @@ ARROW: Final = {"accept": "application/vnd.apache.arrow.stream"}
 FULL: Final = os.environ.get("CONTROLPLANE_TEST_FULL") == "1"
 SAME: Final = settings(
     max_examples=1_000 if FULL else 40,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 CLOSED: Final = datetime(2026, 3, 14, 13, tzinfo=UTC)

@@ -77,7 +77,7 @@ class Listener:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.client.aclose()
 
-    async def until(self, met: Callable[[], bool], within: float = 10) -> float:
+    async def until(self, met: Callable[[], bool], within: float = 60) -> float:
         """Return how many seconds it took."""
         started = time.monotonic()
         while not met():
@@ -130,17 +130,18 @@ def run(
         asyncio.run(act())
 
 
+@pytest.mark.usefixtures("only_told")
 def test_published_policy_is_applied_by_push(
     services: Services, key: str, signer: Signer, tmp_path: Path, tell: Publish
 ) -> None:
-    """Well before the read of every second; while the stream is healthy no poll waits."""
+    """Without the read of every second; while the stream is healthy no poll waits."""
     tell(1)
 
     async def play(app: Any, listener: Listener) -> None:
         await listener.until(lambda: listener.runs(1) and listener.puller.is_streaming)
         for gen in range(2, 6):
             await asyncio.to_thread(tell, gen, app)
-            assert await listener.until(lambda gen=gen: listener.runs(gen)) < 0.9  # type: ignore[misc]  # bound now
+            await listener.until(lambda gen=gen: listener.runs(gen), within=15)  # type: ignore[misc]  # bound now
         confirmed = listener.puller.applied
         assert confirmed is not None
 
@@ -156,7 +157,7 @@ def test_large_policy_is_fetched_when_it_is_announced(
     async def play(app: Any, listener: Listener) -> None:
         await listener.until(lambda: listener.runs(1) and listener.puller.is_streaming)
         await asyncio.to_thread(tell, 2, app, **{f"k{i}": "x" * 250 for i in range(300)})
-        await listener.until(lambda: listener.runs(2), within=3)
+        await listener.until(lambda: listener.runs(2), within=15)
 
     run(services, key, signer, tmp_path, play)
 
@@ -204,7 +205,7 @@ def test_change_of_what_an_agent_does_not_have_is_fetched_whole(
         await listener.until(lambda: listener.runs(1) and listener.puller.is_streaming)
         whole = listener.fetched
         await asyncio.to_thread(tell, 2, app, **notes)
-        await listener.until(lambda: listener.runs(2), within=3)
+        await listener.until(lambda: listener.runs(2), within=15)
         assert whole + 1 == listener.fetched
 
     run(services, key, signer, tmp_path, play, kind=Forgetful)
@@ -242,9 +243,7 @@ def test_agent_survives_a_restart_of_the_api_and_streams_again(
             await asyncio.to_thread(tell, 2)
             second = ApiServer(create_app(services), port=first.port)
             await asyncio.to_thread(second.start)
-            await listener.until(
-                lambda: listener.runs(2) and listener.puller.is_streaming, within=20
-            )
+            await listener.until(lambda: listener.runs(2) and listener.puller.is_streaming)
             await asyncio.to_thread(second.stop)
 
     asyncio.run(act())

@@ -45,7 +45,7 @@ def make(jobs: ExportJobs) -> Make:
     def made(job_id: str, tenant: str = "acme") -> Job:
         request = ExportRequest(tenant=tenant, window=WINDOW)
         jobs.start(request, job_id=job_id, asked_by="u", now=NOW)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while (job := jobs.job(job_id)).state is JobState.RUNNING:
             assert time.monotonic() < deadline
             time.sleep(0.01)  # another thread works on it

@@ -16,13 +16,11 @@ def auditor(keys: Any) -> str:
 
 
 def _finished(client: Any, export_id: str) -> Any:
-    job: Any = None
-    for _ in range(200):
-        job = client.get(f"/api/v1/exports/{export_id}").json()
-        if job["state"] != "running":
-            return job
+    deadline = time.monotonic() + 60
+    while (job := client.get(f"/api/v1/exports/{export_id}").json())["state"] == "running":
+        assert time.monotonic() < deadline, job
         time.sleep(0.02)  # another thread works on it
-    raise AssertionError(job)
+    return job
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])

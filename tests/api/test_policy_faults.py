@@ -128,10 +128,11 @@ def cap(tokens: int) -> Cap:
     return Cap(id="c", max_tokens=tokens)
 
 
+@pytest.mark.usefixtures("only_told")
 def test_replica_pushes_what_another_has_published(
     postgres_url: str, replica: Callable[[Engine], Replica], tmp_path: Path
 ) -> None:
-    """Through NOTIFY, well before its own read of every second (D3)."""
+    """Through NOTIFY alone (D3)."""
     engines = [open_engine(postgres_url) for _ in range(2)]
     migrate(engines[0])
     first, second = (replica(engine) for engine in engines)
@@ -141,11 +142,9 @@ def test_replica_pushes_what_another_has_published(
         one = agent(second.server.url, proxy_key(engines[0]), "n", tmp_path)
         await one.ready()
         await until(lambda: one.puller.is_streaming)
-        took = []
         for tokens in range(2, 7):
             made = await asyncio.to_thread(first.publish, cap(tokens), tell=False)
-            took.append(await until(lambda made=made: one.policy == made))  # type: ignore[misc]  # bound now
-        assert sorted(took)[2] < 0.5  # by the read alone the median would be a half second more
+            await until(lambda made=made: one.policy == made)  # type: ignore[misc]  # bound now
         await one.stop()
 
     try:

@@ -106,7 +106,7 @@ class Caller:
 
 async def until(is_so: Callable[[], bool]) -> None:
     """Wait for what another task or thread does."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
@@ -181,6 +181,7 @@ def test_flood_of_one_user_is_held_back_within_one_interval(
                     state_dir=tmp_path,
                     node="n",
                     sync_interval_seconds=0.05,
+                    admission_wait_seconds=10.0,
                 )
             )
             await agent.ready()

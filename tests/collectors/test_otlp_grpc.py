@@ -60,7 +60,7 @@ def _export(
     method: str = EXPORT,
 ) -> bytes:
     export = channel.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)
-    answer: bytes = export(body, timeout=20, metadata=metadata, compression=compression)
+    answer: bytes = export(body, timeout=60, metadata=metadata, compression=compression)
     return answer
 
 
@@ -74,7 +74,7 @@ def _refusal(
 ) -> tuple[grpc.StatusCode, status_pb2.Status]:
     """Send raw bytes; return the status, and the rich one from the trailers."""
     export = channel.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)
-    call = export.future(body, timeout=20, metadata=metadata, compression=compression)
+    call = export.future(body, timeout=60, metadata=metadata, compression=compression)
     trailers = dict(call.trailing_metadata())
     rich = trailers.get("grpc-status-details-bin", b"")
     assert isinstance(rich, bytes)

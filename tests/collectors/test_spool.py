@@ -125,12 +125,12 @@ def test_waiting_requests_share_a_commit(open_spool: OpenSpool) -> None:
         if step == "before_fsync":
             commits.append(step)
             first_is_writing.set()
-            others_are_waiting.wait(10)
+            others_are_waiting.wait(60)
 
     spool = open_spool(fail_point=hold_the_first)
     threads = [threading.Thread(target=spool.append, args=(_entry(bytes([i])),)) for i in range(11)]
     threads[0].start()
-    assert first_is_writing.wait(10)
+    assert first_is_writing.wait(60)
     for thread in threads[1:]:
         thread.start()
     while len(spool._commits._queue) < 10:

@@ -82,5 +82,5 @@ def test_who_changes_quotas_waits_for_who_does(metadata_engine: Engine) -> None:
 
     second = threading.Thread(target=lambda: store.change("default", quickly))
     store.change("default", slowly)
-    second.join(10)
+    second.join(60)
     assert ([0, 1], [QUOTA]) == (seen, list(store.quotas("default")))

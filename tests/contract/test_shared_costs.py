@@ -61,7 +61,9 @@ def _by_team(table: pa.Table) -> Counter[str | None]:
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(calls=_calls)
 def test_teams_sum_to_the_total_whatever_they_are_grouped_by(

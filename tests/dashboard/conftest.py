@@ -495,7 +495,7 @@ def open_page(api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     st.cache_data.clear()
 
     def opened(page: str, *, bearer: str | None = BEARER, **query: str) -> AppTest:
-        app = AppTest.from_file(str(SHELL), default_timeout=20)
+        app = AppTest.from_file(str(SHELL), default_timeout=60)
         if bearer:
             app.session_state["bearer"] = bearer
         for name, value in query.items():

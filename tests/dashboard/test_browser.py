@@ -55,7 +55,7 @@ def server(steady_api: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             yield url
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=60)
 
 
 def wait_until_it_serves(url: str, process: "subprocess.Popen[bytes]") -> None:
@@ -73,6 +73,7 @@ def wait_until_it_serves(url: str, process: "subprocess.Popen[bytes]") -> None:
 def page(browser: Browser, server: str, steady_api: Any) -> Iterator[Page]:
     """Open a signed-in tab; the test fails on any request to another host or CSP violation."""
     context = browser.new_context(viewport={"width": 2000, "height": 1000})
+    context.set_default_timeout(60_000)
     tab = context.new_page()
     elsewhere: list[str] = []
     refused: list[str] = []

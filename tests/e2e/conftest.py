@@ -40,7 +40,7 @@ def start_program() -> Iterator[Program]:
 
     yield start
     for process in running:
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
 
 
 class System(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         )
     finally:
         for process in reversed(running):
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +152,7 @@ def start_proxy_process(
         process.terminate()
     for process in running:
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -19,7 +19,7 @@ from controlplane.notify.alertmanager import AlertmanagerReceiver
 CONFIG = "route: {receiver: none}\nreceivers: [{name: none}]\n"
 
 
-def _until(check: Callable[[], bool], seconds: float = 30) -> bool:
+def _until(check: Callable[[], bool], seconds: float = 60) -> bool:
     """Poll a real process; the only kind of waiting a test may do."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

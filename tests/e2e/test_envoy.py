@@ -26,6 +26,9 @@ AGENT_TESTS = ROOT / "tests" / "agent"
 RATE = {"input_nusd": 10**9, "output_nusd": 10**10}
 CARD = {f"openai/{model}": RATE for model in ("m", "m-fixed", "m-drop")}
 WINDOW = {"window_start": "2026-01-01T00:00:00Z", "window_end": "2036-01-01T00:00:00Z"}
+REFUSED_SECONDS = 3.0
+"""Longer than a lease takes on a busy machine."""
+LINGER_SECONDS = 5.0  # `deferred_close_timeout` of envoy.json
 EFFECT_MS = 25.0  # the target of the design
 MAP = {"tenant": "user", "team": "header.x-team"}
 
@@ -102,7 +105,7 @@ class World(msgspec.Struct):
     def apply(self, *rules: dict[str, Any], limit_nusd: int = 10**12) -> str:
         """Publish, and wait until Envoy's routes are of that generation."""
         wanted = self.publish(*rules, limit_nusd=limit_nusd)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self.policy() != wanted:
             assert time.monotonic() < deadline
         return wanted
@@ -143,7 +146,7 @@ class World(msgspec.Struct):
 
     def until(self, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Wait for something of the ledger; a lease that nothing else ends ends after 20 s."""
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 60
         while not is_so(state := self.state()):
             assert time.monotonic() < deadline, state["standing"]
             time.sleep(0.05)
@@ -178,7 +181,7 @@ def running_agent(
         )
     yield process, folder / "envoy.sock"
     process.terminate()
-    process.wait(20)
+    process.wait(60)
 
 
 @contextlib.contextmanager
@@ -207,7 +210,7 @@ def running_world(
             yield made
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -472,7 +475,7 @@ def test_a_call_is_settled_when_it_is_answered(world: World) -> None:
     assert 200 == world.chat(user="a").status_code
     answered = time.monotonic()
     world.until(lambda state: len(state["settled"]) > before)
-    assert time.monotonic() - answered < 3.0
+    assert time.monotonic() - answered < LINGER_SECONDS - 0.5
 
 
 def test_a_long_prompt_and_no_body_at_all_are_asked_about(world: World) -> None:
@@ -526,7 +529,10 @@ def test_a_budget_holds_under_load_through_envoy(world: World) -> None:
 
 
 def _check_that_it_holds_under_load(world: World) -> None:
-    """Twenty clients spend a budget of a hundred calls from leases, and no more."""
+    """Twenty clients spend a budget of a hundred calls from leases, and no more.
+
+    They stop when nobody was served for a while: then nothing comes back any more.
+    """
     standing = world.drain()
     taken = standing["limit_nusd"] - standing["free_nusd"]
     cost = 10 * 1_000 + 10 * 10_000
@@ -545,17 +551,20 @@ def _check_that_it_holds_under_load(world: World) -> None:
 
 async def _storm(url: str) -> Counter[int]:
     outcome: Counter[int] = Counter()
+    served_at = time.monotonic()
     order = {"model": "m-fixed", "user": "a", "max_tokens": 10}
     order["messages"] = [{"role": "user", "content": "say"}]
     async with httpx.AsyncClient(timeout=30) as client:
 
         async def run() -> None:
-            refused = 0
-            while refused < 20:  # in a row: then nothing comes back any more
+            nonlocal served_at
+            while time.monotonic() < served_at + REFUSED_SECONDS:
                 answer = await client.post(f"{url}/v1/chat/completions", json=order)
                 outcome[answer.status_code] += 1
-                refused = refused + 1 if answer.status_code == 429 else 0
-                await asyncio.sleep(0.05 * bool(refused))  # as a client that is told to wait
+                if answer.status_code == 429:
+                    await asyncio.sleep(0.05)  # as a client that is told to wait
+                else:
+                    served_at = time.monotonic()
 
         await asyncio.gather(*(run() for _ in range(20)))
     return outcome
@@ -566,7 +575,7 @@ def test_envoy_keeps_serving_when_its_agent_is_dead(own_world: World) -> None:
     deny = {"action": "deny", "id": "d", "match": {"team": ["bad"]}}
     policy = own_world.apply(deny)
     own_world.agent.kill()
-    own_world.agent.wait(10)
+    own_world.agent.wait(60)
     answer = own_world.get(**{"x-team": "bad"})
     assert (429, policy) == (answer.status_code, answer.headers.get("x-controlplane-policy"))
     assert 503 == own_world.chat(user="a").status_code

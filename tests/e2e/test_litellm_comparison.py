@@ -84,7 +84,7 @@ def redis() -> Iterator[int | None]:
     )
     yield port
     process.terminate()
-    process.wait(20)
+    process.wait(60)
 
 
 class Bench:

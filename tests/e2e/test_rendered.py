@@ -128,7 +128,7 @@ def front(
     log = tmp_path / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -139,7 +139,7 @@ def front(
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         yield client
     process.terminate()
-    process.wait(20)
+    process.wait(60)
 
 
 def _get(front: httpx.Client, team: str = "", **headers: str) -> httpx.Response:

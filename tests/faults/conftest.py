@@ -21,4 +21,4 @@ def senders() -> Iterator[Callable[[MakeRequest], list[Sender]]]:
         thread.stop.set()
     for thread in threads:
         if thread.ident is not None:
-            thread.join(30)
+            thread.join(60)

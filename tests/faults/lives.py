@@ -33,7 +33,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 ANYWHERE = "anywhere"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 SpanId = tuple[int, int, int]
 MakeRequest = Callable[[], tuple[set[SpanId], bytes]]
@@ -165,7 +165,7 @@ def finish(directory: Path, senders: list[Sender], *, store: str) -> set[SpanId]
     for sender in senders:
         sender.stop.set()
     for sender in senders:
-        sender.join(30)
+        sender.join(60)
     last = Collector(directory, store=store)
-    assert 0 == last.end(120), last.log.read_text()[-2000:]
+    assert 0 == last.end(240), last.log.read_text()[-2000:]
     return set().union(*(sender.acked for sender in senders))

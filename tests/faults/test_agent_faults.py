@@ -85,7 +85,7 @@ def start_server() -> Iterator[Callable[..., Server]]:
     yield start
     for server in running:
         server.process.send_signal(signal.SIGCONT)
-        server.process.communicate(timeout=15)
+        server.process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -110,13 +110,13 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
                     "CONTROLPLANE_AGENT_SOCKET": str(path),
                     "CONTROLPLANE_AGENT_SYNC_INTERVAL_SECONDS": "0.1",
                     "CONTROLPLANE_AGENT_ADMISSION_WAIT_SECONDS": "3",
-                    "CONTROLPLANE_AGENT_FIRST_POLICY_WAIT_SECONDS": "0.5",
+                    "CONTROLPLANE_AGENT_FIRST_POLICY_WAIT_SECONDS": "20",
                     "CONTROLPLANE_AGENT_REQUEST_TIMEOUT_SECONDS": "1",
                     **env,
                 },
             )
         client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(path)), base_url="http://agent", timeout=20
+            transport=httpx.HTTPTransport(uds=str(path)), base_url="http://agent", timeout=60
         )
         running.append(Node(process, client, log))
         _until(lambda: _serves(path), "the node agent did not start")
@@ -127,7 +127,7 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
         node.client.close()
         node.process.send_signal(signal.SIGCONT)
         node.process.terminate()
-        node.process.wait(20)
+        node.process.wait(60)
 
 
 def _serves(path: Path) -> bool:
@@ -136,7 +136,7 @@ def _serves(path: Path) -> bool:
 
 
 def _until(is_so: Callable[[], bool], what: str = "it did not happen in time") -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -169,15 +169,19 @@ def test_a_port_that_never_answers_costs_a_moment_and_no_money(
     first = start_node(server)
     _until(lambda: first.code() == "admitted")
     first.process.terminate()
-    first.process.wait(20)
+    first.process.wait(60)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as hole:  # connects, never accepts
         black = Server(server.process, f"http://127.0.0.1:{hole.getsockname()[1]}", server.keys)
-        node = start_node(black, CONTROLPLANE_AGENT_ADMISSION_WAIT_SECONDS="0.25")
+        node = start_node(
+            black,
+            CONTROLPLANE_AGENT_ADMISSION_WAIT_SECONDS="0.25",
+            CONTROLPLANE_AGENT_REQUEST_TIMEOUT_SECONDS="10",
+        )
         assert "1.1" == node.client.get("/v1/policy").json()["policy"]
         for user, expected in (("a", 429), ("b", 200)):
             started = time.monotonic()
             assert expected == node.admit(user).status_code
-            assert time.monotonic() - started < 1.0  # the 250 ms that a call may wait, and slack
+            assert time.monotonic() - started < 5.0  # 250 ms and slack, not a request's 10 s
 
 
 def test_a_full_disk_refuses_what_could_not_be_proven(
@@ -195,7 +199,7 @@ def test_a_full_disk_refuses_what_could_not_be_proven(
     _until(lambda: bool(server.state()["requests"]))
     admitted = codes.count("admitted")
     node.process.send_signal(signal.SIGKILL)
-    node.process.wait(10)
+    node.process.wait(60)
     start_node(server)  # the next agent reads a journal without a torn line in the middle
     _until(lambda: admitted == len(server.state()["unproven"]))
 
@@ -219,14 +223,14 @@ def test_signed_by_another_or_rolled_back_is_refused_and_said(
     node = start_node(server)
     _until(lambda: node.client.get("/v1/policy").json()["policy"] == "1.2")
     node.process.terminate()
-    node.process.wait(20)
+    node.process.wait(60)
     fooled = Server(thief.process, thief.url, server.keys)
     second = start_node(fooled)
     _until(lambda: "is not pinned" in second.log.read_text())
     assert "1.2" == second.client.get("/v1/policy").json()["policy"]
     assert second.admit("b").is_success
     second.process.terminate()
-    second.process.wait(20)
+    second.process.wait(60)
     both = Server(thief.process, thief.url, {**server.keys, **thief.keys})
     third = start_node(both)  # now the thief's key is pinned, but its generation is 1.1
     _until(lambda: any(request["nack"] for request in thief.state()["requests"]))

@@ -19,7 +19,7 @@ from controlplane.telemetry import REGISTRY
 from controlplane.workers import ingest_loop
 from controlplane.workers.ingest_loop import IngestLoop
 
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 class Sink:
@@ -105,7 +105,7 @@ def _sample(name: str, **labels: str) -> float:
 
 def _until_empty(spool: SqliteSpool) -> None:
     deadline = threading.Event()
-    for _ in range(2000):
+    for _ in range(6_000):
         if spool.wait(0.0) == 0:
             return
         deadline.wait(0.01)
@@ -176,14 +176,17 @@ def test_log_of_a_failure_quotes_nothing_of_the_payload(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sink.poison = b"my secret prompt"
+    before = structlog.get_config()
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         processors=[structlog.processors.JSONRenderer()],
     )
-    _append(spool, sink.poison)
-    start()
-    _until_empty(spool)
-    structlog.reset_defaults()
+    try:
+        _append(spool, sink.poison)
+        start()
+        _until_empty(spool)
+    finally:
+        structlog.configure(**before)
     said = capsys.readouterr()
     assert "ingest_failed" in said.out + said.err
     assert "secret" not in said.out + said.err

@@ -106,8 +106,8 @@ class System:
         self.metrics_url = ready["metrics"]
         self.dashboard = ready["dashboard"]
         self.sign_in_url = ready["sign_in_url"]
-        self.api = httpx.Client(base_url=ready["api"], timeout=30, trust_env=False)
-        self.sender = httpx.Client(base_url=self.otlp, timeout=30, trust_env=False)
+        self.api = httpx.Client(base_url=ready["api"], timeout=60, trust_env=False)
+        self.sender = httpx.Client(base_url=self.otlp, timeout=60, trust_env=False)
         self.admin = self.make_key("service", "admin")
 
     def make_key(self, kind: str, role: str, *more: str, tenant: str = "default") -> str:
@@ -141,7 +141,7 @@ class System:
         totals: dict[str, Any] = answer.json()["meta"]["totals"]
         return totals
 
-    def wait_for(self, team: str, *, calls: int, key: str = "", seconds: float = 20) -> Any:
+    def wait_for(self, team: str, *, calls: int, key: str = "", seconds: float = 60) -> Any:
         """Return a team's totals as soon as they count this many calls."""
         end = time.monotonic() + seconds
         while (seen := self.totals(team, key=key))["calls"] != calls and time.monotonic() < end:

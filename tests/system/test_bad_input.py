@@ -86,7 +86,7 @@ def test_gzip_bomb(system: Any, good_after: Any, mebibytes: int, limit: str) -> 
     refused = _counted(
         system, limit.partition(":")[0], lambda: system.send(bomb, content_encoding="gzip")
     )
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert 413 == refused.status_code
     assert f"{limit}. Send less at once" in _message(refused)
     good_after()
@@ -148,7 +148,7 @@ def _short_lived(system: Any, *, kind: str, role: str) -> str:
         "role": role,
         "name": "short-lived",
         "tenant": "default",
-        "expires_at": (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat(),
+        "expires_at": (datetime.now(UTC) + timedelta(seconds=3)).isoformat(),
     }
     held = {"Authorization": f"Bearer {system.admin}"}
     made = system.api.post("/api/v1/keys", json=order, headers=held)
@@ -157,7 +157,7 @@ def _short_lived(system: Any, *, kind: str, role: str) -> str:
 
 
 def _until(send: Callable[[], httpx.Response], *, status: int) -> httpx.Response:
-    end = time.monotonic() + REMEMBERED_SECONDS + 10
+    end = time.monotonic() + REMEMBERED_SECONDS + 60
     while (answer := send()).status_code != status and time.monotonic() < end:
         time.sleep(0.1)
     assert status == answer.status_code
@@ -211,7 +211,9 @@ def test_malformed_configuration_starts_nothing(
 def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     env = {name: text for name, text in os.environ.items() if not name.startswith("CONTROLPLANE_")}
     command = [sys.executable, "-m", "controlplane", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=env, check=False
+    )
 
 
 def test_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ FACTS = (
     *("is_stream", "status", "error_type", "http_status", "cost_usd", "cost_state"),
     *("cost_reason", "price_id"),
 )
-SETTLED_SECONDS = 60.0
+SETTLED_SECONDS = 120.0
 
 
 def test_a_collector_counts_what_inspect_counts(system: Any) -> None:

@@ -54,7 +54,7 @@ def test_a_second_start_on_the_same_data_harms_nothing(
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=120,
                 check=False,
             )
             assert (1, "") == (second.returncode, second.stdout)

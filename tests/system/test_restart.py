@@ -15,7 +15,7 @@ from typing_extensions import override
 
 BEFORE, WITHOUT, AFTER = 1.5, 3.0, 1.5
 PAUSE_SECONDS = 0.02
-DRAIN_SECONDS = 60.0
+DRAIN_SECONDS = 120.0
 
 
 class Sender(threading.Thread):
@@ -31,7 +31,7 @@ class Sender(threading.Thread):
 
     @override
     def run(self) -> None:
-        with httpx.Client(trust_env=False, timeout=30) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             while not self.done.wait(PAUSE_SECONDS):
                 sent = self.chat("restarted", input_tokens=100, output_tokens=10)
                 headers = {"content-type": "application/x-protobuf"}
@@ -78,7 +78,7 @@ def _until_counted(folder: Path, api: str, *, calls: int) -> None:
     command += ["--kind", "service", "--role", "admin", "--data-dir", str(folder / "data")]
     key = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["text"]
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=api, headers=headers, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=api, headers=headers, trust_env=False, timeout=60) as client:
         end = time.monotonic() + DRAIN_SECONDS
         while (seen := _totals(client))["calls"] < calls and time.monotonic() < end:
             time.sleep(0.1)

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ GPT_4O = {"input_nusd": 2_500_000_000, "output_nusd": 10_000_000_000, "max_outpu
 MINI = {"input_nusd": 150_000_000, "output_nusd": 600_000_000, "max_output_tokens": 16_384}
 CHEAP = {"input_nusd": 1_000, "output_nusd": 1_000, "max_output_tokens": 16_384}
 LIMIT_NUSD = 1_000_000_000
+WAIT_SECONDS = 60.0
 
 Publish = Callable[..., None]
 Fresh = Callable[[], tuple[list[int], list[int]]]
@@ -136,15 +138,17 @@ def publish(control_plane: dict[str, Any], proxy: str) -> Publish:
     def apply(**changes: object) -> None:
         put_rules(control_plane, **changes)
         wanted = httpx.get(f"{control_plane['url']}/api/v1/policy").headers["ETag"].strip('"')
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+
+        def is_applied() -> bool:
             answer = httpx.post(
-                f"{proxy}/v1/chat/completions", headers=auth(), json={"model": "none"}
+                f"{proxy}/v1/chat/completions",
+                headers=auth(),
+                json={"model": "none"},
+                timeout=WAIT_SECONDS,
             )
-            if answer.headers.get("x-controlplane-policy") == wanted:
-                return
-            time.sleep(0.05)
-        pytest.fail(f"generation {wanted} was never applied")
+            return bool(answer.headers.get("x-controlplane-policy") == wanted)
+
+        until(is_applied)
 
     return apply
 
@@ -161,16 +165,23 @@ def client(proxy: str) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 def fresh(control_plane: dict[str, Any]) -> Fresh:
-    """Return what was settled and what was charged unproven since the test began.
+    """Return what calls cost that began in this test: those settled, and those unproven.
 
-    The proxy and its control plane are one for the session: other tests left theirs.
+    The proxy and its control plane are one for the session, and a call's end may be told late:
+    what came since the test began may be another test's.
     """
-    before = state(control_plane)
+    began = datetime.now(UTC)
 
     def told() -> tuple[list[int], list[int]]:
         now = state(control_plane)
+        mine = {
+            one["hold_id"]
+            for request in now["requests"]
+            for one in request["settle"]
+            if datetime.fromisoformat(one["started_at"]) >= began
+        }
         settled, unproven = (
-            [cost for hold, cost in now[kind].items() if hold not in before[kind]]
+            [cost for hold, cost in now[kind].items() if hold in mine]
             for kind in ("settled", "unproven")
         )
         return settled, unproven
@@ -196,22 +207,13 @@ def state(control_plane: dict[str, Any]) -> dict[str, Any]:
 
 def taken_nusd(control_plane: dict[str, Any]) -> int:
     """Wait until what is idle was given back; return what other tests have spent."""
-    deadline = time.monotonic() + 20
-    while (standing := state(control_plane)["standing"])["leased_nusd"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: not state(control_plane)["standing"]["leased_nusd"])
+    standing = state(control_plane)["standing"]
     return int(standing["limit_nusd"] - standing["free_nusd"])
 
 
-def wait_settled(control_plane: dict[str, Any], count: int) -> None:
-    deadline = time.monotonic() + 10
-    while len(state(control_plane)["settled"]) < count and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert count == len(state(control_plane)["settled"]), state(control_plane)["unproven"]
-
-
-def until(is_so: Callable[[], bool], *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
+def until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -17,11 +17,11 @@ from tests.e2e.plugin.conftest import (
     ask,
     budget,
     last_bill,
-    state,
     taken_nusd,
     until,
-    wait_settled,
 )
+
+REFUSED_SECONDS = 3.0
 
 
 def test_deny_answers_with_our_body(publish: Publish, client: openai.OpenAI) -> None:
@@ -118,16 +118,14 @@ def test_unbounded_and_unpriced_requests_are_refused_under_a_hard_budget(
 
 
 def test_every_attempt_is_held_and_settled(
-    publish: Publish, client: openai.OpenAI, control_plane: dict[str, Any]
+    publish: Publish, client: openai.OpenAI, fresh: Fresh
 ) -> None:
     publish(rules=[])
-    before = state(control_plane)
     ask(client, "shaky", user="a")  # the upstream fails the first try, the router retries
-    wait_settled(control_plane, len(before["settled"]) + 2)
-    after = state(control_plane)
-    fresh = [after["settled"][hold] for hold in after["settled"] if hold not in before["settled"]]
-    assert 0 == fresh[0]  # answered with an error: free
-    assert fresh[1] > 0
+    until(lambda: len(fresh()[0]) >= 2)
+    failed, answered = sorted(fresh()[0])
+    assert 0 == failed  # answered with an error: free
+    assert answered > 0
 
 
 def test_a_stream_is_settled_and_an_abandoned_one_is_charged_in_full(
@@ -141,7 +139,7 @@ def test_a_stream_is_settled_and_an_abandoned_one_is_charged_in_full(
     stream = ask(client, user="a", stream=True)
     next(iter(stream))
     stream.close()
-    until(lambda: bool(fresh()[1]), seconds=15)
+    until(lambda: bool(fresh()[1]))
     assert settled == fresh()[0]
     assert 20 * 10_000 <= fresh()[1][0]  # all that it might have said
 
@@ -164,10 +162,13 @@ def test_fifty_clients_spend_the_budget_and_not_more(
 
 
 async def _storm(proxy: str) -> dict[str, Counter[int]]:
-    """Run 50 clients of two tenants until tenant a has been refused for a while."""
+    """Run 50 clients of two tenants until tenant a has been refused for a while.
+
+    Many calls in a row, and for longer than a lease takes on a busy machine.
+    """
     outcome: dict[str, Counter[int]] = {"a": Counter(), "b": Counter()}
     client = openai.AsyncOpenAI(base_url=f"{proxy}/v1", api_key=PROXY_KEY, max_retries=0)
-    refused_in_a_row = 0
+    refused_in_a_row, served_at = 0, time.monotonic()
 
     async def call(tenant: str) -> int:
         try:
@@ -182,11 +183,15 @@ async def _storm(proxy: str) -> dict[str, Counter[int]]:
         return 200
 
     async def run_a() -> None:
-        nonlocal refused_in_a_row
-        while refused_in_a_row < 60:
+        nonlocal refused_in_a_row, served_at
+        while refused_in_a_row < 60 or time.monotonic() < served_at + REFUSED_SECONDS:
             status = await call("a")
             outcome["a"][status] += 1
-            refused_in_a_row = refused_in_a_row + 1 if status == 429 else 0
+            if status == 429:
+                refused_in_a_row += 1
+                await asyncio.sleep(0.05)  # as a client that is told to wait
+            else:
+                refused_in_a_row, served_at = 0, time.monotonic()
 
     async def run_b() -> None:
         for _ in range(8):

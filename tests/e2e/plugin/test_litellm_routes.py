@@ -14,13 +14,13 @@ import pytest
 
 from tests.e2e.plugin.conftest import (
     PROXY_KEY,
+    Fresh,
     Publish,
     ask,
     auth,
     budget,
-    state,
     taken_nusd,
-    wait_settled,
+    until,
 )
 
 IN_NUSD, OUT_NUSD = 2_500, 10_000  # a token of every model that these tests call
@@ -30,6 +30,9 @@ TENANT = {"X-Tenant": "a"}
 SAY: Any = [{"role": "user", "content": "say something"}]
 ROUNDING_NUSD = 100
 SWITCH_SECONDS = 0.5
+SWITCH_CALLS = 3
+"""On a busy machine a switch may take as long as this many calls without one (a fifth of a second
+each on a quiet one, most of it the upstream's)."""
 
 
 @pytest.fixture
@@ -38,37 +41,31 @@ def claude(proxy: str) -> Iterator[anthropic.Anthropic]:
         yield made
 
 
-def _fresh(control_plane: dict[str, Any], before: dict[str, Any], key: str) -> list[int]:
-    return [cost for hold, cost in state(control_plane)[key].items() if hold not in before[key]]
-
-
 def test_each_api_is_held_and_settled_to_the_nano_dollar(
     publish: Publish,
     client: openai.OpenAI,
     claude: anthropic.Anthropic,
-    control_plane: dict[str, Any],
+    fresh: Fresh,
 ) -> None:
     """Messages, responses, chat, completions, embeddings: the family of thread 38176."""
     publish(**BY_HEADER)
-    before = state(control_plane)
     told: Any = {"model": "gpt-fixed", "extra_headers": TENANT}
     claude.messages.create(model="claude", messages=SAY, max_tokens=10, extra_headers=TENANT)
     client.responses.create(input="hi", max_output_tokens=10, **told)
     client.chat.completions.create(messages=SAY, max_tokens=10, **told)
     client.completions.create(prompt="hi", max_tokens=10, **told)
     client.embeddings.create(input="hi", **told)
-    wait_settled(control_plane, len(before["settled"]) + 5)
-    assert [10 * IN_NUSD] + [FIXED_NUSD] * 4 == sorted(_fresh(control_plane, before, "settled"))
+    until(lambda: len(fresh()[0]) >= 5)
+    assert [10 * IN_NUSD] + [FIXED_NUSD] * 4 == sorted(fresh()[0])
 
 
 def test_each_api_is_settled_when_it_streams(
     publish: Publish,
     client: openai.OpenAI,
     claude: anthropic.Anthropic,
-    control_plane: dict[str, Any],
+    fresh: Fresh,
 ) -> None:
     publish(**BY_HEADER)
-    before = state(control_plane)
     with claude.messages.stream(
         model="claude", messages=SAY, max_tokens=10, extra_headers=TENANT
     ) as stream:
@@ -76,8 +73,8 @@ def test_each_api_is_settled_when_it_streams(
     told: Any = {"model": "gpt-fixed", "extra_headers": TENANT, "stream": True}
     list(client.responses.create(input="hi", max_output_tokens=10, **told))
     list(client.chat.completions.create(messages=SAY, max_tokens=10, **told))
-    wait_settled(control_plane, len(before["settled"]) + 3)
-    assert [FIXED_NUSD] * 3 == _fresh(control_plane, before, "settled")
+    until(lambda: len(fresh()[0]) >= 3)
+    assert [FIXED_NUSD] * 3 == fresh()[0]
 
 
 def test_each_api_is_refused_when_its_budget_is_empty(
@@ -151,57 +148,49 @@ def _batches(upstream: str) -> int:
 
 
 def test_a_stream_left_early_is_charged_what_its_chunks_prove(
-    publish: Publish, claude: anthropic.Anthropic, control_plane: dict[str, Any]
+    publish: Publish, claude: anthropic.Anthropic, fresh: Fresh
 ) -> None:
     """A message says at once what it read: that, and all that it might still write, is charged."""
     publish(**BY_HEADER)
-    before = state(control_plane)
     long: Any = [{"role": "user", "content": "word " * 2_000}]  # held: a token for every byte
     with claude.messages.create(
         model="claude-slow", messages=long, max_tokens=20, stream=True, extra_headers=TENANT
     ) as stream:
         next(iter(stream))
-    deadline = time.monotonic() + 15
-    while not (charged := _fresh(control_plane, before, "unproven")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: bool(fresh()[1]))
     most = 10 * IN_NUSD + 20 * OUT_NUSD
-    assert most <= charged[0] <= most + ROUNDING_NUSD
+    assert most <= fresh()[1][0] <= most + ROUNDING_NUSD
 
 
 def test_a_stream_left_after_its_usage_came_is_settled_exactly(
-    publish: Publish, client: openai.OpenAI, control_plane: dict[str, Any]
+    publish: Publish, client: openai.OpenAI, fresh: Fresh
 ) -> None:
     publish(**BY_HEADER)
-    before = state(control_plane)
     options: Any = {"stream": True, "stream_options": {"include_usage": True}}
     stream = ask(client, "gpt-fixed", max_tokens=500, extra_headers=TENANT, **options)
     for chunk in stream:
         if chunk.usage:
             break
     stream.close()
-    wait_settled(control_plane, len(before["settled"]) + 1)
-    assert [FIXED_NUSD] == _fresh(control_plane, before, "settled")
-    assert not _fresh(control_plane, before, "unproven")
+    until(lambda: any(fresh()))
+    assert ([FIXED_NUSD], []) == fresh()
 
 
 def test_failover_from_a_dead_deployment(
-    publish: Publish, client: openai.OpenAI, control_plane: dict[str, Any]
+    publish: Publish, client: openai.OpenAI, fresh: Fresh
 ) -> None:
     """The order is kept, the switch is quick, the dead one costs nothing and is then left alone."""
     rule = {"action": "failover", "id": "f", "order": ["dead", "alive"]}
     publish(**{**BY_HEADER, "rules": [{**rule, "match": {"model": ["tough"]}}]})
-    before = state(control_plane)
     failing = [_seconds(client, "tough") for _ in range(5)]  # then its breaker is open
-    wait_settled(control_plane, len(before["settled"]) + 10)
-    costs = _fresh(control_plane, before, "settled")
-    assert ([0] * 5, [FIXED_NUSD] * 5) == (sorted(costs)[:5], sorted(costs)[5:])
-    between = state(control_plane)
+    until(lambda: len(fresh()[0]) >= 10)
+    assert [0] * 5 + [FIXED_NUSD] * 5 == sorted(fresh()[0])
     direct = [_seconds(client, "tough") for _ in range(5)]
-    wait_settled(control_plane, len(between["settled"]) + 5)  # one attempt each
+    until(lambda: len(fresh()[0]) >= 15)
+    assert [0] * 5 + [FIXED_NUSD] * 10 == sorted(fresh()[0])  # one attempt each
     switch = statistics.median(failing) - statistics.median(direct)
     sys.stderr.write(f"failover from a dead deployment: {switch * 1e3:.0f} ms\n")
-    assert switch <= SWITCH_SECONDS
+    assert switch <= max(SWITCH_SECONDS, SWITCH_CALLS * statistics.median(direct))
 
 
 def _seconds(client: openai.OpenAI, model: str) -> float:

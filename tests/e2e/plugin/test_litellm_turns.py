@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.plugin.conftest import (
     PROXY_KEY,
+    WAIT_SECONDS,
     Fresh,
     Publish,
     ask,
@@ -44,7 +45,7 @@ def test_a_call_that_is_blocked_meanwhile_may_have_been_billed(
     publish(dimension_map=BY_HEADER, rules=[])
     with pytest.raises(openai.BadRequestError, match="not this question"):
         ask(client, "blocked-meanwhile", extra_headers=TENANT)
-    until(lambda: any(fresh()), seconds=20)
+    until(lambda: any(fresh()))
     settled, unproven = fresh()
     assert not settled
     assert unproven[0] >= 20 * OUT_NUSD
@@ -112,13 +113,16 @@ def test_what_is_passed_through_goes_as_it_came(
 ) -> None:
     publish(dimension_map=BY_HEADER, rules=[ONE])
     order = {"model": "claude-fixed", "max_tokens": 10, "messages": SAY}
-    for _ in range(2):
+
+    def passed() -> bool:
         answer = httpx.post(
             f"{proxy}/anthropic/v1/messages", headers={**auth(), "x-team": "one"}, json=order
         )
-        assert 200 == answer.status_code, answer.text
+        return answer.status_code == 200
+
+    for _ in range(2):
+        until(passed)  # as soon as the call before has given its place back
         assert {"model", "max_tokens", "messages"} == set(last_bill(upstream)["fields"])
-        time.sleep(0.5)
 
 
 def test_a_moderation_costs_nothing_and_is_let_through(
@@ -133,19 +137,25 @@ def test_a_moderation_costs_nothing_and_is_let_through(
         pass  # the stub has none
 
 
-def test_a_cached_reply_is_free(publish: Publish, client: openai.OpenAI, fresh: Fresh) -> None:
+def test_a_cached_reply_is_free(
+    publish: Publish, client: openai.OpenAI, fresh: Fresh, upstream: str
+) -> None:
     publish(dimension_map=BY_HEADER, rules=[])
-    for _ in range(2):
-        ask(
-            client,
-            "gpt-fixed",
-            extra_headers=TENANT,
-            extra_body={"cache": {"use-cache": True}},
-            max_tokens=33,
-        )
-        time.sleep(0.3)
-    until(lambda: len(fresh()[0]) >= 2)
-    assert [0, FIXED_NUSD] == sorted(fresh()[0])
+    order: Any = {"extra_headers": TENANT, "extra_body": {"cache": {"use-cache": True}}}
+    served = 0
+
+    def is_cached() -> bool:
+        """LiteLLM keeps a reply a little after it was given."""
+        nonlocal served
+        before = len(httpx.get(f"{upstream}/_log").json())
+        ask(client, "gpt-fixed", max_tokens=33, **order)
+        fresh_bills = len(httpx.get(f"{upstream}/_log").json()) - before
+        served += fresh_bills
+        return not fresh_bills
+
+    until(is_cached)
+    until(lambda: len(fresh()[0]) > served)
+    assert [0] + [FIXED_NUSD] * served == sorted(fresh()[0])
 
 
 TURNS: dict[str, Callable[[openai.OpenAI], object]] = {
@@ -188,7 +198,8 @@ def test_every_turn_gives_its_place_back(publish: Publish, client: openai.OpenAI
 
 
 def _is_free(client: openai.OpenAI) -> bool:
-    for _ in range(40):
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
         try:
             ask(client, "gpt-fixed", extra_headers={"x-team": "one"})
         except openai.RateLimitError:

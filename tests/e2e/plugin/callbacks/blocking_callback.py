@@ -16,7 +16,7 @@ class Blocking(CustomLogger):  # type: ignore[misc]  # LiteLLM publishes no type
         """Run beside the call."""
         del user_api_key_dict, call_type
         if data.get("model") == "blocked-meanwhile":
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1.5)  # the call has been sent by then, on a busy machine too
             raise HTTPException(400, detail="not this question")
 
     async def async_filter_deployments(
