@@ -29,6 +29,14 @@ REFUSED_CODES: Final = frozenset(
     }
 )
 """Reasons that have words; another is shown as agents write it."""
+HEADING_COLUMNS: Final = (
+    "heading_budget",
+    "heading_spent",
+    "heading_limit",
+    "heading_likely",
+    "heading_range",
+    "heading_met",
+)
 ALERT_COLUMNS: Final = ("told_since", "told_state", "told_what")
 LINES: Final = {"left": "#0072B2", "expected": "#E69F00", "ideal": OTHER}
 _DASHES: Final = ([1, 0], [6, 4], [2, 3])
@@ -143,6 +151,33 @@ def sentence(course: Mapping[str, Any], say: Callable[..., str], *, zone: str) -
         crossed = ", ".join(f"{percent} %" for percent in course["thresholds_crossed"])
         said.append(say("course_crossed", crossed=crossed))
     return " ".join(said)
+
+
+def heading_rows(
+    courses: Sequence[tuple[str, Mapping[str, Any]]],
+    names: Mapping[str, str],
+    *,
+    say: Callable[..., str],
+    zone: str,
+) -> pa.Table:
+    """List budgets beside the end that is likely; what nothing is forecast of is unknown."""
+    rows = [_heading(name, course, say=say, zone=zone) for name, course in courses]
+    columns = zip(*rows, strict=True)
+    return pa.table(dict(zip((names[key] for key in HEADING_COLUMNS), columns, strict=True)))
+
+
+def _heading(
+    name: str, course: Mapping[str, Any], *, say: Callable[..., str], zone: str
+) -> tuple[str, ...]:
+    unit = course["unit"]
+    fixed = (name, amount(unit, course["spent"], say), amount(unit, course["limit"], say))
+    if not course["expected"]:
+        return (*fixed, spoken.UNKNOWN, spoken.UNKNOWN, spoken.UNKNOWN)
+    end = course["expected"][-1]
+    low, likely, high = (amount(unit, end[point], say) for point in ("p10", "p50", "p90"))
+    met = course["exhausted_at"]
+    when = spoken.moment(met, zone=zone)[: len("2026-11-20")] if met else say("heading_lasts")
+    return (*fixed, likely, f"{low} \N{EN DASH} {high}", when)
 
 
 def edit_rows(

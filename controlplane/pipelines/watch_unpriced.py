@@ -5,6 +5,7 @@ from typing import Final
 
 from controlplane.alerts.alert import Finding, Severity
 from controlplane.core.calendar import Window
+from controlplane.pipelines.gpu_cost import BASIS
 from controlplane.pricing.coverage import UnpricedUsage
 from controlplane.pricing.price_book import NO_GPU_PRICE
 from controlplane.signals.ports import SpanReader
@@ -17,6 +18,9 @@ AHEAD: Final = timedelta(minutes=5)
 UNNAMED: Final = "unnamed"
 TO_BE_NAMED: Final = timedelta(minutes=5)
 """An engine names no model: what a call was is known when its proxy or client has reported, too."""
+POOL_KNOWN: Final = timedelta(days=1)
+POOL_BILLED: Final = timedelta(minutes=20)
+"""A call of a pool has its cost when its quarter of an hour is over and worked out."""
 ADVICE: Final = {
     NO_GPU_PRICE: "Add the pool that serves it to `gpu_pools` or with PUT /gpu/pools, then POST /gpu/rebuild",
     "no_price_at_time": "Add a price with an earlier `valid_from`, then re-rate",
@@ -60,11 +64,42 @@ def unpriced_findings(reader: SpanReader, tenant: str, now: datetime) -> list[Fi
         waited = Window(now - LOOK_BACK, now - TO_BE_NAMED)
         unnamed = [one for one in unpriced_usage(reader, (tenant,), waited) if one.model is None]
         found = [*(usage for usage in found if usage.model is not None), *unnamed]
+    if any(_of_pool(usage) for usage in found):
+        found = _but_to_be_billed(reader, tenant, found, now=now)
     by_model: dict[str, list[UnpricedUsage]] = {}
     for usage in found:
         if usage.wants_a_price:
             by_model.setdefault(usage.model or UNNAMED, []).append(usage)
     return [_finding(tenant, model, used) for model, used in sorted(by_model.items())]
+
+
+def _of_pool(usage: UnpricedUsage) -> bool:
+    return (usage.reason or "").partition(":")[0] == NO_GPU_PRICE
+
+
+def _but_to_be_billed(
+    reader: SpanReader, tenant: str, found: list[UnpricedUsage], *, now: datetime
+) -> list[UnpricedUsage]:
+    """Leave out recent calls of models that a GPU pool has billed before: it is about to again."""
+    rows = reader.costs(
+        CostQuery(
+            tenants=(tenant,),
+            window=Window(now - POOL_KNOWN, now),
+            group_by=("model",),
+            filters={"cost_reason": (BASIS,)},
+        )
+    ).to_pylist()
+    billed = {row["model"] for row in rows}
+    waited = Window(now - LOOK_BACK, now - POOL_BILLED)
+    late = unpriced_usage(reader, (tenant,), waited) if billed else []
+
+    def is_served(usage: UnpricedUsage) -> bool:
+        return _of_pool(usage) and usage.model in billed
+
+    return [
+        *(usage for usage in found if not is_served(usage)),
+        *(usage for usage in late if is_served(usage)),
+    ]
 
 
 def _finding(tenant: str, model: str, used: list[UnpricedUsage]) -> Finding:

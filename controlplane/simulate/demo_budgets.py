@@ -11,9 +11,9 @@ from controlplane.core.calendar import Period, window_at
 from controlplane.core.errors import UnavailableError
 from controlplane.core.money import NUSD_PER_USD, format_usd
 from controlplane.simulate.demo import HISTORY_DAYS
-from controlplane.simulate.demo_calls import HOUR, Call, draw_hour
+from controlplane.simulate.demo_calls import HOUR, Call, draw_hour, model_calls
 from controlplane.simulate.demo_spans import step_tokens
-from controlplane.simulate.demo_world import UNPRICED_MODEL
+from controlplane.simulate.demo_world import POOL_MODEL, UNPRICED_MODEL
 
 RATES_NUSD_PER_TOKEN: Final = {
     # Input, cached input, output: list prices of November 2025. They size a limit and price
@@ -24,6 +24,7 @@ RATES_NUSD_PER_TOKEN: Final = {
     "claude-sonnet-4-5": (3_000, 300, 15_000),
     "claude-haiku-4-5": (1_000, 100, 5_000),
     UNPRICED_MODEL: (0, 0, 0),
+    POOL_MODEL: (0, 0, 0),
 }
 _OK: Final = 200
 
@@ -152,9 +153,7 @@ def expected_nusd(calls: Sequence[Call]) -> int:
 
 
 def _steps(call: Call) -> int:
-    if call.http_status != _OK:
-        return 0
-    return 2 if call.shape == "agent" else 1
+    return model_calls(call) if call.http_status == _OK else 0
 
 
 def _call_nusd(call: Call, step: int) -> int:

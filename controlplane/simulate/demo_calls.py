@@ -44,6 +44,17 @@ class Call(NamedTuple):
     nonce: int
 
 
+def customer_of(call: Call) -> str | None:
+    """Answer whom a call's user works for."""
+    customers = call.team.customers
+    return customers[int(call.user.rpartition("-")[2]) % len(customers)] if customers else None
+
+
+def model_calls(call: Call) -> int:
+    """Answer how many calls of a model it is: an agent asks twice."""
+    return 2 if call.shape == "agent" else 1
+
+
 def draw_hour(hour_start: datetime, *, seed: int, newest: datetime) -> list[Call]:
     """Draw every call that starts in the hour and has ended by `newest`.
 
@@ -80,6 +91,8 @@ def _draw_team(
         ),
         None,
     )
+    if team.since_hours is not None and age_hours > team.since_hours:
+        return []
     expected = _calls_expected(team, hour_start, age_hours=age_hours)
     count = int(rng.poisson(expected * (incident.calls_factor if incident else 1.0)))
     offsets = np.sort(rng.uniform(0, 3600, count))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from controlplane.signals import semconv
-from controlplane.simulate.demo_calls import Call
+from controlplane.simulate.demo_calls import Call, customer_of
 
 AttributeValue = str | int | float | bool
 
@@ -61,7 +61,7 @@ def _litellm(call: Call, *, parent: int = NO_PARENT, step: int = 0, at: float = 
         "metadata.user_api_key_team_alias": call.team.name,
         "metadata.user_api_key_end_user_id": call.user,
         "metadata.user_api_key_hash": f"demo-{call.team.name}",
-        "metadata.requester_metadata": f"{{'feature': '{call.feature}'}}",
+        "metadata.requester_metadata": _told_by_the_caller(call),
         "litellm.call_id": f"{call.nonce:016x}-{step}",
         "litellm.model_group": call.model.name,
         "litellm.provider.model": f"{provider}/{call.model.snapshot}",
@@ -87,6 +87,12 @@ def _litellm(call: Call, *, parent: int = NO_PARENT, step: int = 0, at: float = 
         _PROXY, "llm-gateway", "litellm", "litellm_request", INTERNAL, parent,
         at, call.duration_seconds, call.http_status != _OK, attributes,
     )  # fmt: skip
+
+
+def _told_by_the_caller(call: Call) -> str:
+    customer = customer_of(call)
+    told = {"feature": call.feature} | ({"customer": customer} if customer else {})
+    return repr(told)
 
 
 def _usage_repr(call: Call, tokens_in: int, tokens_out: int) -> str:
@@ -188,7 +194,13 @@ def _wrapper(
 
 
 def _who(call: Call) -> dict[str, AttributeValue]:
-    return {semconv.USER_ID: call.user, "team.id": call.team.name, "feature": call.feature}
+    said: dict[str, AttributeValue] = {
+        semconv.USER_ID: call.user,
+        "team.id": call.team.name,
+        "feature": call.feature,
+    }
+    customer = customer_of(call)
+    return said if customer is None else said | {"customer.id": customer}
 
 
 def step_tokens(call: Call, step: int) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """The demonstration's world as data: who calls which model, how often, and what goes wrong.
 
-Tenants are firms that do not exist. Models exist and are in the public price data, but one:
-UNPRICED_MODEL is self-hosted and nobody has entered a price for it.
+Tenants are firms that do not exist. Models exist and are in the public price data, but two that are
+self-hosted: POOL_MODEL runs on the demonstration's GPU pool, whose bill its calls share, and nobody
+has entered a price for UNPRICED_MODEL.
 """
 
 from typing import Final
@@ -9,6 +10,9 @@ from typing import Final
 import msgspec
 
 UNPRICED_MODEL: Final = "contract-lens-13b"
+POOL_MODEL: Final = "qwen2.5-coder-7b"
+POOL_HOURS: Final = 24
+"""For how long before the newest data the pool has been there: a pilot that began yesterday."""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -42,6 +46,10 @@ class Team(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
     output_tokens: int
     cached_ratio: float = 0.0
+    customers: tuple[str, ...] = ()
+    """Whom the team's users work for, by the number of the user; none for internal use."""
+    since_hours: float | None = None
+    """Hours before the newest data at which the team began; None is always."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +71,19 @@ MODELS: Final = {
         Model("claude-sonnet-4-5", "anthropic", "claude-sonnet-4-5-20250929", 70),
         Model("claude-haiku-4-5", "anthropic", "claude-haiku-4-5-20251001", 130),
         Model(UNPRICED_MODEL, "self-hosted", UNPRICED_MODEL, 60),
+        Model(POOL_MODEL, "self-hosted", POOL_MODEL, 25),
     )
 }
+
+_CUSTOMERS: Final = (
+    "aurora-air",
+    "borealis-bank",
+    "cobalt-foods",
+    "dune-hotels",
+    "ember-clinics",
+    "fjord-freight",
+    "glacier-media",
+)
 
 TEAMS: Final = (
     Team(
@@ -80,6 +99,7 @@ TEAMS: Final = (
         input_tokens=3_800,
         output_tokens=320,
         cached_ratio=0.45,
+        customers=_CUSTOMERS,
     ),
     Team(
         tenant="acme",
@@ -94,6 +114,7 @@ TEAMS: Final = (
         input_tokens=2_100,
         output_tokens=180,
         cached_ratio=0.3,
+        customers=_CUSTOMERS,
     ),
     Team(
         tenant="acme",
@@ -147,6 +168,20 @@ TEAMS: Final = (
         users=9,
         input_tokens=6_000,
         output_tokens=450,
+    ),
+    Team(
+        tenant="initech",
+        name="engineering",
+        calls_per_day=240,
+        peak_hour_utc=12,
+        weekend_share=0.3,
+        models=Mix((POOL_MODEL,), (1.0,)),
+        features=Mix(("autocomplete", "test-writing"), (0.7, 0.3)),
+        shapes=Mix(("self-hosted",), (1.0,)),
+        users=20,
+        input_tokens=1_800,
+        output_tokens=380,
+        since_hours=POOL_HOURS,
     ),
 )
 TENANTS: Final = tuple(dict.fromkeys(team.tenant for team in TEAMS))

@@ -4,13 +4,14 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import charts, data, filters, frames, ledger, money_rows, spoken, tables
+from dashboard import charts, course, data, filters, frames, ledger, money_rows, spoken, tables
 from dashboard.client import Params
 from dashboard.filters import Filters
 from dashboard.panel import Panel, empty
 
 MAX_ALERTS: Final = 4
 MAX_MOVERS: Final = 5
+MAX_BUDGETS: Final = 5
 MOVER_COLUMNS: Final = 4  # group, before, after, change; the page of changes has the causes
 TILE_HEIGHT: Final = 120  # pixels: one row whether a tile has a delta or not
 
@@ -22,6 +23,7 @@ def draw(asked: Filters) -> None:
     with left:
         _spend(asked)
         _movers(asked)
+        _heading(asked)
     with right:
         _groups(asked)
         _alerts(asked)
@@ -67,6 +69,8 @@ def _tiles(asked: Filters) -> None:
         st.caption(spoken.plain(_excluded(asked, totals)))
         if corrected := frames.corrections(meta):
             st.caption(spoken.plain(say("includes_corrections", corrections=corrected)))
+        if idle := frames.idle(meta):
+            st.caption(say("includes_idle", idle=idle[0], both=idle[1]))
 
 
 def _spent(asked: Filters, meta: dict[str, Any]) -> str:
@@ -181,6 +185,25 @@ def _movers(asked: Filters) -> None:
             return
         shown = money_rows.change_rows(answer, asked.group_by, asked.say).slice(0, MAX_MOVERS)
         shown = shown.select(shown.column_names[:MOVER_COLUMNS])
+        st.dataframe(shown, hide_index=True, column_config=tables.figures(shown), alt=title)
+
+
+def _heading(asked: Filters) -> None:
+    """Draw where the tightest budgets are likely to end; rolling windows have no end."""
+    title = asked.say("heading")
+    with Panel(title, asked, key="heading", help_text=asked.say("heading_help")):
+        found = data.document("budgets", tuple(("tenant", t) for t in asked.tenants))["rows"]
+        kept = [one for one in ledger.tightest_first(found) if one["window"] != "rolling"]
+        if not kept:
+            st.caption(asked.say("no_budgets"))
+            return
+        courses = [
+            (one["name"], data.document(f"budgets/{one['id']}/course"))
+            for one in kept[:MAX_BUDGETS]
+        ]
+        names = {key: asked.say(f"column_{key}") for key in course.HEADING_COLUMNS}
+        zone = data.document("version")["zone"]
+        shown = course.heading_rows(courses, names, say=asked.say, zone=zone)
         st.dataframe(shown, hide_index=True, column_config=tables.figures(shown), alt=title)
 
 

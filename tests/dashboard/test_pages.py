@@ -72,6 +72,42 @@ def test_shares_of_what_is_doubtful_are_percentages(open_page: OpenPage) -> None
     }
 
 
+def test_overview_says_where_the_tightest_budgets_are_heading(open_page: OpenPage) -> None:
+    """The course's own P10, P50 and P90 of the window's end; the tightest first."""
+    page = open_page("overview")
+    shown = next(
+        table.value for table in page.dataframe if "Likely at the end" in table.value.columns
+    )
+    assert ["support monthly", "search monthly"] == list(shown["Budget"])
+    assert ["$111.00", "$120.00", "$163.50", "$140.00 \N{EN DASH} $187.00", "2026-11-22"] == list(
+        shown.iloc[0, 1:]
+    )
+
+
+def test_overview_without_a_budget_says_how_to_make_one(api: Any, open_page: OpenPage) -> None:
+    api.budgets.clear()
+    assert "No budgets yet. Create one with" in words(open_page("overview"))
+
+
+def test_where_nothing_is_forecast_the_end_is_unknown() -> None:
+    """Money and tokens; a window that lasts says so in words."""
+    names = {key: key for key in course.HEADING_COLUMNS}
+    say = partial(translate, "en")
+    new = {**COURSE, "expected": [], "exhausted_at": None}
+    lasts = {**COURSE, "exhausted_at": None}
+    rows = course.heading_rows([("new", new), ("calm", lasts)], names, say=say, zone="UTC")
+    assert ["\N{EN DASH}", "$163.50"] == rows.column("heading_likely").to_pylist()
+    assert ["\N{EN DASH}", "not in this window"] == rows.column("heading_met").to_pylist()
+
+
+def test_idle_gpu_time_stands_beside_the_spend(api: Any, open_page: OpenPage) -> None:
+    """Of all that there is; of one model it is not known."""
+    both = Decimal(api.total()) / 10**9 + 72
+    said = words(open_page("overview"))
+    assert f"Idle GPU time that no call carries: $72.00; with it **${both:,.2f}**." in said
+    assert "Idle GPU time" not in words(open_page("overview", model="gpt-5"))
+
+
 def test_spend_says_what_it_excludes(open_page: OpenPage) -> None:
     shown = words(open_page("overview"))
     assert "Spend excludes 338 unpriced requests / 1,521,000 tokens." in shown

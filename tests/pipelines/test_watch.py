@@ -411,6 +411,34 @@ def test_a_call_without_a_model_waits_for_the_report_that_names_it(
     assert "1 call (7 tokens)" in found.annotations["summary"]
 
 
+def test_calls_of_a_pool_have_until_their_quarter_is_worked_out(spans: DuckDbSpanStore) -> None:
+    """One that no pool has billed is told at once; one of a pool when its bill is overdue."""
+    unpriced = {"cost_state": "unpriced", "cost_reason": "no_gpu_price", "output_tokens": 1}
+    billed = {
+        "cost_state": "estimated",
+        "cost_reason": "gpu",
+        "cost_nusd": 9,
+        "billing_model": "on-pool",
+    }
+    rows: list[dict[str, object]] = [
+        {**billed, "start_time": NOW - timedelta(hours=3)},
+        {**unpriced, "start_time": NOW - timedelta(minutes=19), "billing_model": "on-pool"},
+    ]
+    spans.write(_spans(rows), batch_id="calm")
+    settle_tick(spans, now=NOW, ledger=None)
+    assert [] == unpriced_findings(spans, "acme", NOW)
+
+    late = {**unpriced, "start_time": NOW - timedelta(minutes=21), "billing_model": "on-pool"}
+    alone = {**unpriced, "start_time": NOW - timedelta(minutes=1), "billing_model": "on-none"}
+    more = [{**row, "trace_lo": 70 + n} for n, row in enumerate((late, alone))]
+    spans.write(_spans(more), batch_id="late")
+    settle_tick(spans, now=NOW, ledger=None)
+    found = unpriced_findings(spans, "acme", NOW)
+    assert [("on-none", True), ("on-pool", True)] == [
+        (one.labels["model"], one.annotations["summary"].count(" 1 call ") == 1) for one in found
+    ]
+
+
 @pytest.mark.parametrize(
     ("used", "day", "expected"),
     [
