@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from controlplane.ingest.attributes import AttributeTable
-from controlplane.ingest.columns import Column, byte_lengths, kernels
+from controlplane.ingest.columns import Bools, Column, byte_lengths, kernels
 from controlplane.ingest.limits import Limits
 from controlplane.ingest.otlp import Decoded
 from controlplane.ingest.redaction import Redactor
@@ -41,12 +41,16 @@ _OUTPUT: Final = re.compile(
 )
 
 
+EDGE_CHARS: Final = 512
+"""Looked at beyond what is kept: longer than any key, token or number that is taken out."""
+
+
 class ContentPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept of content, and how."""
 
     redactor: Redactor
     max_chars: int
-    """Longest text kept of one attribute; the rest is cut before anything else looks at it."""
+    """Longest text kept of one attribute. What is far beyond is cut before anything looks at it."""
     max_texts: int
     """Attributes kept of one span, first come first kept."""
 
@@ -77,17 +81,28 @@ def contents_of(
     positions = _first(np.flatnonzero(held), attributes, most=policy.max_texts)
     rows: Column = pa.array(attributes.row_of[positions].astype(np.int64))
     codes: Column = pa.array(attributes.code_of[positions])
-    cut = texts_at(attributes, positions, max_chars=policy.max_chars)
+    seen = texts_at(attributes, positions, max_chars=policy.max_chars + EDGE_CHARS)
+    is_cut_off = byte_lengths(attributes.texts)[positions] > byte_lengths(seen)
+    text, is_cut = _shortened(policy.redactor.redact(seen), is_cut_off, policy)
     identity = spans.select(_IDENTITY).take(rows)
     columns: dict[str, Column] = {name: identity.column(name) for name in _IDENTITY}
     columns |= {
         "side": pa.array(sides, pa.string()).take(codes),
         "name": pa.array(attributes.names, pa.string()).take(codes),
-        "text": policy.redactor.redact(cut),
-        "is_cut": pa.array(byte_lengths(attributes.texts)[positions] > byte_lengths(cut)),
+        "text": text,
+        "is_cut": is_cut,
     }
     table = pa.table(columns).cast(CONTENT_SCHEMA)
     return table.filter(kernels.is_valid(table.column("text")))
+
+
+def _shortened(texts: Column, is_cut_off: Bools, policy: ContentPolicy) -> tuple[Column, Column]:
+    """Cut redacted texts, and answer which: one cut before may end with half of what is hidden."""
+    without_edge = kernels.utf8_slice_codeunits(texts, 0, -EDGE_CHARS)
+    kept = kernels.if_else(pa.array(is_cut_off), without_edge, texts)
+    is_long = kernels.greater(kernels.utf8_length(kept), policy.max_chars)
+    is_cut = kernels.or_(pa.array(is_cut_off), kernels.fill_null(is_long, pa.scalar(value=False)))
+    return kernels.utf8_slice_codeunits(kept, 0, policy.max_chars), is_cut
 
 
 _IDENTITY: Final = ("domain", "tenant", "trace_hi", "trace_lo", "span_id", "start_time")

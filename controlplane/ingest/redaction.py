@@ -1,8 +1,11 @@
-"""Takes what identifies people and opens doors out of recorded text, before it is stored.
+r"""Takes what identifies people and opens doors out of recorded text, before it is stored.
 
 Patterns are RE2's (through Arrow): linear in the text whatever the pattern, so a rule that somebody
 writes can be slow for nobody. What a pattern alone can not tell is checked: a card number by Luhn,
 an IBAN by its remainder modulo 97 (ISO 13616).
+
+Most of what is recorded is JSON inside of text, where a line break is `\n`: a letter, if one does
+not look. So a pattern begins at a boundary or right after an escape.
 """
 
 import re
@@ -27,29 +30,48 @@ class RedactionRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pattern: str
 
 
+_ESCAPE: Final = r"\\[bfnrt]|\\u[0-9A-Fa-f]{4}"
+"""How JSON writes what is no letter, and letters beyond ASCII."""
+_AT_START: Final = rf"(?:({_ESCAPE})|\b)"
+_ANYWHERE: Final = rf"({_ESCAPE}|)"
+_PASSED_OVER: Final = r"\1"
+"""The group of a built-in rule: an escape, which is left as it is."""
+
 BUILT_IN: Final = (
-    RedactionRule("private_key", r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*"),
+    RedactionRule("private_key", r"()-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]*"),
     RedactionRule(
         "api_key",
-        r"\b(?:sk|rk|pk)[-_](?:ant-|proj-|live_|test_|or-v1-|lf-)?[A-Za-z0-9_-]{16,200}"
-        r"|\bAKIA[0-9A-Z]{16}\b|\bASIA[0-9A-Z]{16}\b|\bAIza[0-9A-Za-z_-]{35}"
-        r"|\bgh[pousr]_[A-Za-z0-9]{36,255}|\bgithub_pat_[A-Za-z0-9_]{22,255}"
-        r"|\bxox[abeoprs]-[A-Za-z0-9-]{10,250}|\bhf_[A-Za-z0-9]{30,40}\b|\bglpat-[A-Za-z0-9_-]{20}"
-        r"|\bcp_[a-z]+_[A-Za-z0-9]{6,40}_[A-Za-z0-9_-]{16,100}",
+        _AT_START + r"(?:"
+        r"(?:sk|rk|pk)[-_](?:ant-|proj-|live_|test_|or-v1-|lf-)?[A-Za-z0-9_-]{16,200}"
+        r"|AKIA[0-9A-Z]{16}\b|ASIA[0-9A-Z]{16}\b|AIza[0-9A-Za-z_-]{35}"
+        r"|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255}"
+        r"|xox[abeoprs]-[A-Za-z0-9-]{10,250}|hf_[A-Za-z0-9]{30,40}\b|glpat-[A-Za-z0-9_-]{20}"
+        r"|cp_[a-z]+_[A-Za-z0-9]{6,40}_[A-Za-z0-9_-]{16,100})",
     ),
-    RedactionRule("token", r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"),
     RedactionRule(
-        "email", r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}"
+        "token", _AT_START + r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}"
+    ),
+    RedactionRule(
+        "email",
+        _ANYWHERE + r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,8}",
     ),
 )
 """In this order: what is longest first. Cards, IBANs and phone numbers come after them."""
 
-_CARD: Final = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])")
-_IBAN: Final = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
-_PHONE: Final = RedactionRule(
-    "phone",
-    r"\+[0-9]{1,3}[ .()-]{0,2}[0-9](?:[ .()-]{0,2}[0-9]){6,13}"
-    r"|\(?\b[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}\b",
+_AFTER_ESCAPE: Final = r"(?<=\\[bfnrt])|(?<=\\u[0-9A-Fa-f]{4})"
+_CARD: Final = re.compile(
+    rf"(?:(?<![\w.-])|{_AFTER_ESCAPE})\d(?:[ -]?\d){{12,18}}(?![\w-])", re.ASCII
+)
+_IBAN: Final = re.compile(
+    rf"(?:\b|{_AFTER_ESCAPE})[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{4}}){{2,7}}(?: ?[A-Z0-9]{{1,3}})?\b",
+    re.ASCII,
+)
+_PHONES: Final = (
+    RedactionRule("phone", _ANYWHERE + r"\+[0-9]{1,3}[ .()-]{0,2}[0-9](?:[ .()-]{0,2}[0-9]){6,13}"),
+    RedactionRule(
+        "phone",
+        rf"(?:({_ESCAPE})\(?|\(|\b)[0-9]{{3}}\)?[ .-][0-9]{{3}}[ .-][0-9]{{4}}\b",
+    ),
 )
 
 
@@ -68,24 +90,25 @@ class Redactor:
         for rule in rules:
             _check(rule)
         self._built_in = built_in
-        self._before = BUILT_IN if built_in else ()
-        self._after = (*((_PHONE,) if built_in else ()), *rules)
+        self._rules = tuple(rules)
 
     @property
     def names(self) -> tuple[str, ...]:
         """What may stand in brackets in a redacted text."""
-        checked = ("card", "iban") if self._built_in else ()
-        rules = (rule.name for rule in (*self._before, *self._after))
-        return tuple(sorted({*checked, *rules}))
+        built_in = (*(rule.name for rule in (*BUILT_IN, *_PHONES)), "card", "iban")
+        own = (rule.name for rule in self._rules)
+        return tuple(sorted({*(built_in if self._built_in else ()), *own}))
 
     def redact(self, texts: Column) -> Column:
         """Answer the texts with every match replaced by its rule's name in brackets."""
-        for rule in self._before:
-            texts = _replaced(texts, rule)
         if self._built_in:
+            for rule in BUILT_IN:
+                texts = _replaced(texts, rule, after=_PASSED_OVER)
             texts = _checked(texts, _CARD, name="card", is_one=is_card)
             texts = _checked(texts, _IBAN, name="iban", is_one=is_iban)
-        for rule in self._after:
+            for rule in _PHONES:
+                texts = _replaced(texts, rule, after=_PASSED_OVER)
+        for rule in self._rules:
             texts = _replaced(texts, rule)
         return texts
 
@@ -108,9 +131,9 @@ def _check(rule: RedactionRule) -> None:
         raise ConfigError(key, "the pattern matches an empty text", "Make it match something")
 
 
-def _replaced(texts: Column, rule: RedactionRule) -> Column:
+def _replaced(texts: Column, rule: RedactionRule, *, after: str = "") -> Column:
     return kernels.replace_substring_regex(
-        texts, pattern=rule.pattern, replacement=f"[{rule.name}]"
+        texts, pattern=rule.pattern, replacement=f"{after}[{rule.name}]"
     )
 
 

@@ -108,6 +108,36 @@ def test_text_is_redacted_and_cut_and_usage_is_neither(
     )
 
 
+@pytest.mark.parametrize("until_cut", [0, 5, 19, 23])
+@pytest.mark.parametrize("more", [0, 600])
+def test_a_cut_leaves_no_half_of_a_secret(
+    store: DuckDbSpanStore, ingest: Ingest, until_cut: int, more: int
+) -> None:
+    """The cut falls before, within and after a card number, at the end of a text or far from it."""
+    text = "x" * (99 - until_cut) + " 4111 1111 1111 1111" + " y" * more
+    ingest("b1", policy=policy(), gen_ai__input__messages=text)
+    ((_, kept, is_cut),) = texts_of(store).values()
+    clean = text.replace("4111 1111 1111 1111", "[card]")
+    assert is_cut == (len(clean) > 100)
+    # Of a text that goes on, less is kept by what was taken out of it.
+    taken_out = len(text) - len(clean) if more else 0
+    assert clean[: 100 - taken_out] == kept
+
+
+def test_a_secret_at_the_last_character_that_is_looked_at_is_not_kept(
+    store: DuckDbSpanStore, ingest: Ingest
+) -> None:
+    """What was taken out before made room: half of the number would have moved into the text."""
+    mails = "someone.with.a.long.name@mail.example.com " * 20
+    text = mails[: 100 + 512 - 9] + " 4111 1111 1111 1111"
+    ingest("b1", policy=policy(), gen_ai__input__messages=text)
+    ((_, kept, is_cut),) = texts_of(store).values()
+    assert is_cut
+    assert set(kept.replace("[email]", "").strip()) <= set(
+        "someone.with.a.long.name@mail.example.com"
+    )
+
+
 def test_a_resend_is_there_once(store: DuckDbSpanStore, ingest: Ingest) -> None:
     for batch in ("b1", "b1", "b2"):
         ingest(batch, policy=policy(), gen_ai__input__messages="hello")

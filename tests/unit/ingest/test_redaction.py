@@ -1,3 +1,5 @@
+import json
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -41,6 +43,30 @@ def redacted(text: str, *rules: RedactionRule, built_in: bool = True) -> str:
 )
 def test_what_identifies_is_taken_out_and_the_rest_stands(text: str, expected: str | None) -> None:
     assert (expected or text) == redacted(text)
+
+
+SECRETS = {
+    "card": ["4111111111111111", "4111 1111 1111 1111"],
+    "iban": ["DE89370400440532013000", "DE89 3704 0044 0532 0130 00"],
+    "api_key": [f"sk-proj-{'Ab1' * 9}", "AKIAIOSFODNN7EXAMPLE", f"ghp_{'a1' * 18}"],
+    "token": [f"eyJ{'hb' * 9}.eyJ{'zd' * 9}.{'Sf' * 20}"],
+    "email": ["jo.doe@mail.example.com"],
+    "phone": ["+49 30 901820", "(555) 123-4567", "555-123-4567"],
+}
+
+
+@pytest.mark.parametrize(("name", "secret"), [(n, one) for n in SECRETS for one in SECRETS[n]])
+def test_json_hides_nothing(name: str, secret: str) -> None:
+    """Messages are JSON in an attribute, tool arguments JSON in JSON: a line break is `\\n` there."""
+    said, expected = [], []
+    for before in ("it is ", "it is\n", "it is\t", "卡号", '"', "é: ", "/", "="):
+        for is_ascii in (True, False):
+            text, clean = f"{before}{secret}\nthanks", f"{before}[{name}]\nthanks"
+            for _ in range(3):
+                said.append(text)
+                expected.append(clean)
+                text, clean = (json.dumps(one, ensure_ascii=is_ascii) for one in (text, clean))
+    assert expected == Redactor().redact(pa.array(said)).to_pylist()
 
 
 def test_own_rules_come_after_the_built_in_ones() -> None:
