@@ -7,17 +7,25 @@ from typing import Final
 from controlplane.budgets.budget import Budget
 from controlplane.core.errors import ConflictError
 from controlplane.pipelines.publish import PublishTools, publish, rules_in_use
-from controlplane.policy.compile import compile_policy
+from controlplane.policy.compile import compile_policy, refuse_above_parent
 
 DEFAULT_SCOPE: Final = "default"
 ATTEMPTS: Final = 3
 """Publishing again after somebody else did at the same moment; the next one sees their state."""
 
 
-def check_compiles(budgets: Sequence[Budget], *, tools: PublishTools, now: datetime) -> None:
+def check_compiles(
+    budgets: Sequence[Budget], *, tools: PublishTools, now: datetime, changed: str | None = None
+) -> None:
     """Pass a set of budgets that every scope could publish, before it is kept.
 
     A hard budget that agents can not tell apart would block every later publish.
+
+    Args:
+        budgets: as they would be.
+        tools: as for `publish`.
+        now: aware UTC.
+        changed: id of the one that is new or changed, also judged against those above and below.
 
     Raises:
         PolicyError: names the budget's field and the fix.
@@ -33,6 +41,8 @@ def check_compiles(budgets: Sequence[Budget], *, tools: PublishTools, now: datet
                 price_book_version=card.price_book_version,
                 issued_at=now,
             )
+    if changed is not None:
+        refuse_above_parent(clauses, changed)
 
 
 def publish_everywhere(now: datetime, *, tools: PublishTools) -> None:

@@ -80,11 +80,13 @@ def _read_yaml(text: str) -> PolicyRules:
     root = _compose(text)
     lines = _lines(root)
     try:
-        tree: object = _Loader("").construct_document(root) if root is not None else {}
+        tree: object = _Loader("").construct_document(root) if root is not None else None
     except yaml.YAMLError as wrong:
         raise _not_yaml(wrong) from None
+    if tree is None:  # half a write, or the wrong file: to lift every rule takes a word
+        raise PolicyError("rules", "is an empty file", "Write `rules: []` to have no rule", line=1)
     try:
-        return read_rules(tree if tree is not None else {})
+        return read_rules(tree)
     except PolicyError as wrong:
         line = _nearest_line(lines, wrong.field)
         raise PolicyError(wrong.field, wrong.problem, wrong.fix, line=line) from None

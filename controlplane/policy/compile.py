@@ -36,6 +36,7 @@ from controlplane.policy.document import (
 from controlplane.policy.match import check_selectors
 from controlplane.policy.reach import reachable_ceilings, reachable_rates
 from controlplane.policy.rules import PolicyRules
+from controlplane.policy.units import say_amount
 from controlplane.policy.velocity import Quota, check_limits, quota_rules
 
 NO_RATES: Final[Mapping[str, RatePerMillion]] = MappingProxyType({})
@@ -221,7 +222,7 @@ def _check_rule(
 
 
 def _check_parents(budgets: Sequence[BudgetClause]) -> None:
-    """Refuse a budget that promises more than the one above it can give, in a window within it."""
+    """Refuse a parent that is not there, and rings."""
     by_id = {budget.id: budget for budget in budgets}
     for budget in budgets:
         field = f"budgets.{budget.id}"
@@ -233,17 +234,42 @@ def _check_parents(budgets: Sequence[BudgetClause]) -> None:
             if parent.id in seen:
                 raise PolicyError(f"{field}.parent", "is its own parent in the end", "Cut the ring")
             seen.add(parent.id)
-            is_within = (
-                parent.unit is budget.unit
-                and not parent.rolling
-                and parent.window_start <= budget.window_start
-                and budget.window_end <= parent.window_end
-            )
-            if is_within and budget.limit_nusd > parent.limit_nusd:
+            parent = by_id.get(parent.parent) if parent.parent is not None else None
+
+
+def refuse_above_parent(budgets: Sequence[BudgetClause], changed: str) -> None:
+    """Refuse a budget that promises more than one above it can give, in a window within its own.
+
+    Asked when a budget is made or changed, of it, those above and those below. Not when policy is
+    published: an increase ends and a week leaves its month by themselves, and that must stop
+    nobody; what is above its parent is never spent, for holds are taken at every level or none.
+
+    Args:
+        budgets: all there are, without rings.
+        changed: id of the one that was made or changed.
+
+    Raises:
+        PolicyError: names the lower one's limit.
+    """
+    by_id = {budget.id: budget for budget in budgets}
+    for budget in budgets:
+        parent = by_id.get(budget.parent or "")
+        while parent is not None:
+            if changed in {budget.id, parent.id} and _is_above(budget, parent):
                 raise PolicyError(
-                    f"{field}.limit_nusd",
-                    f"{budget.limit_nusd} is more than {parent.limit_nusd} of its parent "
-                    f"{parent.name!r}",
+                    f"budgets.{budget.id}.limit",
+                    f"{say_amount(budget.unit, budget.limit_nusd)} of {budget.name!r} is more than "
+                    f"{say_amount(parent.unit, parent.limit_nusd)} of its parent {parent.name!r}",
                     "Lower it, or raise the parent",
                 )
-            parent = by_id.get(parent.parent) if parent.parent is not None else None
+            parent = by_id.get(parent.parent or "")
+
+
+def _is_above(budget: BudgetClause, parent: BudgetClause) -> bool:
+    return (
+        budget.limit_nusd > parent.limit_nusd
+        and parent.unit is budget.unit
+        and not parent.rolling
+        and parent.window_start <= budget.window_start
+        and budget.window_end <= parent.window_end
+    )

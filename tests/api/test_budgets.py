@@ -1,6 +1,6 @@
 """Budgets and their ledger over HTTP."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -206,6 +206,39 @@ def test_a_parent_must_be_there(api: Any, finance: str) -> None:
         assert child["parent"] == made["id"]
         orphan = client.post("/api/v1/budgets", json=WANTED | {"parent": "budget_none"})
         assert orphan.status_code == 404
+
+
+def test_what_ends_by_itself_stops_no_publishing(api: Any, finance: str, clock: Any) -> None:
+    """An increase of the parent is over and its child above it: others are made and changed still."""
+    until = (clock.now() + timedelta(minutes=20)).isoformat()
+    more = {"increases": [{"amount_usd": "50", "until": until}]}
+    with api.client(finance) as client:
+        parent = client.post("/api/v1/budgets", json=WANTED | {"limit_usd": "100"} | more).json()
+        wanted = WANTED | {"name": "child", "parent": parent["id"]}
+        refused = client.post("/api/v1/budgets", json=wanted | {"limit_usd": "151"})
+        assert 422 == refused.status_code
+        assert "$151 of 'child' is more than $150 of its parent" in refused.json()["detail"]
+        child = client.post("/api/v1/budgets", json=wanted | {"limit_usd": "150"}).json()
+        clock.advance(1_200)
+        assert 201 == client.post("/api/v1/budgets", json=WANTED).status_code
+        path = f"/api/v1/budgets/{child['id']}"
+        assert 200 == client.patch(path, json={"owner": "eve"}).status_code
+        assert 422 == client.patch(path, json={"limit_usd": "149"}).status_code
+        assert 200 == client.patch(path, json={"limit_usd": "100"}).status_code
+
+
+def test_a_budget_that_another_names_is_not_stopped(api: Any, finance: str) -> None:
+    """Stopped before it was asked, it left a child without its parent: nothing could be published."""
+    with api.client(finance) as client:
+        parent = client.post("/api/v1/budgets", json=WANTED).json()
+        child = client.post("/api/v1/budgets", json=WANTED | {"parent": parent["id"]}).json()
+        refused = client.delete(f"/api/v1/budgets/{parent['id']}")
+        assert 422 == refused.status_code
+        assert f"budgets.{child['id']}.parent" == refused.json()["errors"][0]["field"]
+        assert 200 == client.get(f"/api/v1/budgets/{parent['id']}").status_code
+        assert 201 == client.post("/api/v1/budgets", json=WANTED).status_code
+        assert 204 == client.delete(f"/api/v1/budgets/{child['id']}").status_code
+        assert 204 == client.delete(f"/api/v1/budgets/{parent['id']}").status_code
 
 
 def test_a_budget_of_tokens_speaks_tokens(api: Any, finance: str, metadata: Engine) -> None:

@@ -27,8 +27,15 @@ def test_yaml_rules() -> None:
     """As people write them."""
     rules = read_text(TEXT).rules
     assert ["d", "c.with.dots"] == [rule.id for rule in rules.rules]
-    assert PolicyRules() == read_text("").rules
+    assert PolicyRules() == read_text("rules: []").rules == read_text("{}").rules
     assert rules == read_text(write_text(rules)).rules
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# rules of production\n", "---\n", "null"])
+def test_an_empty_file_lifts_no_rule(text: str) -> None:
+    """It is half a write, or the wrong file."""
+    with pytest.raises(PolicyError, match=r"empty file. Write `rules: \[\]`"):
+        read_text(text)
 
 
 def test_on_and_no_are_words() -> None:

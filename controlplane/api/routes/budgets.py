@@ -97,7 +97,12 @@ class BudgetController(Controller):
             defaults=Defaults(services.zone, services.calendar),
         )
         check_budget(budget)
-        check_compiles([*services.budgets.active(), budget], tools=services.publishing, now=now)
+        check_compiles(
+            [*services.budgets.active(), budget],
+            tools=services.publishing,
+            now=now,
+            changed=budget.id,
+        )
         made = services.budgets.create(budget, by=_editor(request, now))
         _tell_agents(request, services, now=now)
         return _views([made], services, now=now)[0]
@@ -138,16 +143,24 @@ class BudgetController(Controller):
         if not data.accept_promised:
             _refuse_below_promised(before, wanted, services, now=now)
         others = [each for each in services.budgets.active() if each.id != before.id]
-        check_compiles([*others, wanted], tools=services.publishing, now=now)
+        is_other = wanted.limit_at(now) != before.limit_at(now)
+        check_compiles(
+            [*others, wanted],
+            tools=services.publishing,
+            now=now,
+            changed=wanted.id if is_other else None,
+        )
         after = services.budgets.update(wanted, by=_editor(request, now))
         _tell_agents(request, services, now=now, recall=after.id)
         return _views([after], services, now=now)[0]
 
-    @delete("/{budget_id:str}", **needs(Scope.BUDGETS_WRITE, 404), sync_to_thread=True)
+    @delete("/{budget_id:str}", **needs(Scope.BUDGETS_WRITE, 404, 422), sync_to_thread=True)
     def archive(self, request: ApiRequest, budget_id: FromPath[str], services: Injected) -> None:
-        """Stop a budget; its ledger stays."""
+        """Stop a budget; its ledger stays. 422 while another budget or a rule names it."""
         budget = _visible(request, services, budget_id)
         now = services.clock.now()
+        left = [each for each in services.budgets.active() if each.id != budget.id]
+        check_compiles(left, tools=services.publishing, now=now)
         services.budgets.archive(budget.id, now=now, by=_editor(request, now))
         _tell_agents(request, services, now=now)
 

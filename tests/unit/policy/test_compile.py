@@ -8,7 +8,7 @@ import pytest
 
 from controlplane.agent.puller import CAPABILITIES as AGENT_CAPABILITIES
 from controlplane.core.errors import PolicyError
-from controlplane.policy.compile import CAPABILITIES, compile_policy
+from controlplane.policy.compile import CAPABILITIES, compile_policy, refuse_above_parent
 from controlplane.policy.document import (
     AbortIf,
     Annotate,
@@ -33,6 +33,7 @@ from controlplane.policy.document import (
 )
 from controlplane.policy.reach import reachable_rates
 from controlplane.policy.rules import Deployment, PolicyRules, read_rules
+from controlplane.policy.units import BudgetUnit
 
 NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
 M: dict[str, tuple[str, ...]] = {"model": ("m",)}
@@ -199,11 +200,20 @@ def test_budget_above_its_parent_is_refused() -> None:
     small = msgspec.structs.replace(budget("c"), limit_nusd=5, parent="p")
     large = msgspec.structs.replace(small, limit_nusd=6)
     longer = msgspec.structs.replace(large, window_end=NOW + timedelta(days=30))
-    assert 2 == len(build(budgets=(parent, small)).budgets)
-    assert 2 == len(build(budgets=(parent, longer)).budgets)
-    with pytest.raises(PolicyError) as refused:
-        build(budgets=(parent, large))
-    assert "budgets.c.limit_nusd" == refused.value.field
+    tokens = msgspec.structs.replace(large, unit=BudgetUnit.TOKENS)
+    below = msgspec.structs.replace(large, id="g", parent="c")
+    for fits in (small, longer, tokens):
+        for changed in ("p", "c"):
+            refuse_above_parent((parent, fits), changed)
+    for changed in ("p", "c"):
+        with pytest.raises(PolicyError, match=r"\$0\.000000006 of 'c' is more") as refused:
+            refuse_above_parent((parent, large), changed)
+        assert "budgets.c.limit" == refused.value.field
+    with pytest.raises(PolicyError) as refused:  # also above one that is not its next
+        refuse_above_parent((parent, longer, below), "g")
+    assert "budgets.g.limit" == refused.value.field
+    refuse_above_parent((parent, large), "another")  # what was so before stops nobody else
+    assert 2 == len(build(budgets=(parent, large)).budgets)
     with pytest.raises(PolicyError) as refused:
         build(budgets=(small,))
     assert "budgets.c.parent" == refused.value.field
