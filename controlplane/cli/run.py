@@ -107,10 +107,12 @@ def migrate(*, data_dir: DataDir = None, config: Config = None) -> None:
 
 @app.command("check-config")
 def check_config(*, config: Config = None, json: Json = False) -> None:
-    """Read the configuration as the roles would, and print what it comes to."""
+    """Read the configuration and its files as the roles would, and print what it comes to."""
     from controlplane import settings
+    from controlplane.bootstrap.check_files import check_files
 
     loaded = settings.load(config)
+    check_files(loaded)
     if json:
         print_json(loaded)
     else:

@@ -94,9 +94,12 @@ def _trace(text: str | None) -> tuple[int, int]:
     if text is None:
         return 0, 0
     try:
-        return parse_trace_hex(text)
+        read = parse_trace_hex(text)
     except ValueError:
-        raise InvalidInputError("trace_id", "no trace id", "Write 32 hex digits") from None
+        read = (0, 0)
+    if not any(read):
+        raise InvalidInputError("trace_id", "no trace id", "Write 32 hex digits, not all zero")
+    return read
 
 
 def _span(text: str | None) -> int:

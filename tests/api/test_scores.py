@@ -58,6 +58,7 @@ def test_a_score_of_an_unknown_span_is_of_its_traces_only_call(api: Any, acme: s
     [
         ({"trace_id": None}, "trace_id"),
         ({"trace_id": "xyz"}, "trace_id"),
+        ({"trace_id": "0" * 32}, "trace_id"),
         ({"span_id": "1"}, "span_id"),
         ({"score": None}, "score"),
         ({"name": ""}, "name"),
