@@ -32,7 +32,7 @@ WIRE_SCOPES: Final = frozenset(
 )
 """Instrumentors of HTTP clients: one span a request, of whatever library makes it."""
 
-NATIVE_SCOPES: Final = frozenset({"com.anthropic.sdk.python"})
+NATIVE_SCOPES: Final = frozenset({"com.anthropic.sdk.python", "mistralai_sdk_tracer"})
 """SDKs that emit spans of their own as soon as a TracerProvider is set."""
 
 _SDKS: Final = (
@@ -49,6 +49,7 @@ INSTRUMENTOR_SCOPES: Final = frozenset(
         "logfire.google_genai",
         "logfire.openai",
         "openinference.instrumentation.litellm",
+        "opentelemetry.instrumentation.botocore.bedrock-runtime",
         "opentelemetry.instrumentation.openai.v0",
         "opentelemetry.instrumentation.openai.v1",
         "opentelemetry.instrumentation.openai_v2",

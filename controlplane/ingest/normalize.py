@@ -6,6 +6,7 @@ tests/oracle/ingest_rows.py is the same, row by row.
 
 from typing import Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -124,13 +125,17 @@ def _facts(
     quantities = {field: reader.quantities(field) for field in QUANTITY_FIELDS}
     usage = decompose_columns(
         {field: reader.integers(field) for field in USAGE_FIELDS},
-        _semantics(
-            attributes,
+        _of_providers(
+            _semantics(
+                attributes,
+                claims,
+                operation,
+                failed=failed,
+                streamed=streamed,
+                metered=_metered(quantities),
+            ),
             claims,
-            operation,
-            failed=failed,
-            streamed=streamed,
-            metered=_metered(quantities),
+            columns["provider"],
         ),
         quantities=quantities,
     )
@@ -181,6 +186,23 @@ def _semantics(
         invented=invented,
         metered=metered,
     )
+
+
+def _of_providers(semantics: Semantics, claims: Claims, provider: Column) -> Semantics:
+    """Add what a dialect leaves out of the totals of some providers alone."""
+    adds_cache, adds_reasoning = semantics.adds_cache, semantics.adds_reasoning
+    for dialect, rows in claims.present:
+        if dialect.cache_is_extra_of:
+            adds_cache = adds_cache | (rows & _is_any_of(provider, dialect.cache_is_extra_of))
+        if dialect.reasoning_is_extra_of:
+            extra = rows & _is_any_of(provider, dialect.reasoning_is_extra_of)
+            adds_reasoning = adds_reasoning | extra
+    return msgspec.structs.replace(semantics, adds_cache=adds_cache, adds_reasoning=adds_reasoning)
+
+
+def _is_any_of(texts: Column, wanted: frozenset[str]) -> Bools:
+    found = kernels.is_in(texts, value_set=pa.array(sorted(wanted), pa.string()))
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
 def _usage_columns(usage: UsageColumns, quantities: dict[Field, Read]) -> dict[str, Column]:

@@ -29,10 +29,12 @@ _PATTERNS: Final = (
         ErrorType.CLIENT_ERROR,
         re.compile(
             r"bad.?request|invalid|auth|permission|forbidden|not.?found|unprocessable|conflict"
-            r"|context.?window|content.?policy|client.?error"
+            r"|context.?window|content.?policy|client.?error|access.?denied|validation.?exception"
         ),
     ),
 )
+_SAYS_NOTHING: Final = frozenset({"clienterror"})
+"""Names of exceptions for whatever failed: botocore's is raised for throttling and outages, too."""
 _FINISH_REASONS: Final = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -63,13 +65,18 @@ _FINISH_REASONS: Final = {
 }
 
 
+_ENUM: Final = "finishreason."
+"""What Python writes before the name of an enum's member: Gemini's, Semantic Kernel's."""
+
 _STATUS_IN_MESSAGE: Final = re.compile(
     # openai, anthropic: "Error code: 429 - {...}"; pydantic-ai: "status_code: 429, model_name: ...";
-    # httpx: "Client error '429 Too Many Requests' for url ..."; google-genai: "429 RESOURCE_EXHAUSTED.
+    # httpx: "Client error '429 Too Many Requests' for url ..."; botocore: "An error occurred (429) when
+    # calling ..."; google-genai: "429 RESOURCE_EXHAUSTED.
     # {...}", also behind the name of an exception; the JS SDKs: "429 You exceeded ...".
     r"""(?ix)
     (?: \b(?:error|status|response|http)[ _-]?(?:code|status)?\b ["']? [ ]?[:=(]?[ ]? ["']?
       | \bhttp/[0-9.]+[ ]
+      | \berror[ ]occurred[ ]\(
       | ^(?:[a-z_][a-z0-9_.]{0,100}:[ ])?
     ) ([45][0-9]{2}) \b (?![.:]?[0-9])
     """
@@ -105,6 +112,8 @@ def error_of_text(text: str) -> ErrorType:
     stripped = text.strip().lower()
     if re.fullmatch(r"[0-9]{3}", stripped):
         return error_of_status(int(stripped)) or ErrorType.OTHER
+    if stripped.rpartition(".")[2] in _SAYS_NOTHING:
+        return ErrorType.OTHER
     found = (kind for kind, pattern in _PATTERNS if pattern.search(stripped))
     return next(found, ErrorType.OTHER)
 
@@ -123,5 +132,5 @@ def canonical_service_tier(text: str) -> str | None:
 
 def canonical_finish_reason(text: str) -> str:
     """Answer OpenAI's name of a finish reason; an unknown one as it is, lowercase."""
-    lowered = text.strip().lower()
+    lowered = text.strip().lower().removeprefix(_ENUM)
     return _FINISH_REASONS.get(lowered, lowered)

@@ -184,10 +184,17 @@ def usage_of(row: Row, *, operation: str | None, failed: bool, streamed: bool) -
     )
     whole = totals[Field.INPUT_TOKENS]
     excludes = row.dialect.input_excludes_cache
+    named = row.dialect.cache_is_extra_of | row.dialect.reasoning_is_extra_of
+    provider = provider_of(row) if named else None
+    if provider in row.dialect.cache_is_extra_of:
+        excludes = True
     if whole is not None and (excludes is True or (excludes is None and cache > whole)):
         totals[Field.INPUT_TOKENS] = whole + cache
     written = totals[Field.OUTPUT_TOKENS]
-    if row.dialect.output_excludes_reasoning and written is not None:
+    excludes_reasoning = (
+        row.dialect.output_excludes_reasoning or provider in row.dialect.reasoning_is_extra_of
+    )
+    if excludes_reasoning and written is not None:
         totals[Field.OUTPUT_TOKENS] = written + (totals[Field.REASONING_TOKENS] or 0)
     for field in (Field.INPUT_TOKENS, Field.OUTPUT_TOKENS):
         if (totals[field] or 0) > 2**40:

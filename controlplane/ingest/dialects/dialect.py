@@ -28,7 +28,7 @@ class Field(StrEnum):
     LEVEL = "level"  # text; `error` is a failure, whatever the status of the span
     HTTP_STATUS = "http_status"  # integer
     IS_STREAM = "is_stream"  # bool or text
-    STREAM_MARK = "stream_mark"  # text; the class of a chunk, where a stream was put together
+    STREAM_MARK = "stream_mark"  # text; the class of a chunk that a stream was put together from, or a method that streams
     TTFT = "ttft_us"  # duration
     QUEUE = "queue_us"  # duration
     PREFILL = "prefill_us"  # duration
@@ -159,7 +159,11 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """The API serves the very model that was asked for, and the producer names it once."""
     input_excludes_cache: bool | None = None
     """Whether cache reads and writes must be added to the input; None: only if larger than it."""
+    cache_is_extra_of: frozenset[str] = frozenset()
+    """Providers whose cache reads and writes must be added, where not those of all are."""
     output_excludes_reasoning: bool = False
+    reasoning_is_extra_of: frozenset[str] = frozenset()
+    """Providers whose reasoning must be added to the output, where not that of all is."""
     stream_usage_needs: tuple[str, ...] = ()
     """A stream's usage is the provider's only with one of these; else the producer counted."""
     millisecond_keys: frozenset[str] = frozenset()

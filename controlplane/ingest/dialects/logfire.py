@@ -35,6 +35,7 @@ LOGFIRE: Final = Dialect(
     provider_in_scope=True,
     operations_by_name={
         "Chat Completion with": "chat",
+        "Chat completion with": "chat",  # of the agents SDK
         "Message with": "chat",
         "Responses API with": "chat",
         STREAM_NAME: "chat",

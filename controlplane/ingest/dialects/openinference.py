@@ -39,6 +39,12 @@ OPENINFERENCE_KEYS: Final[Keys] = {
     Field.OUTPUT_AUDIO_TOKENS: ("llm.token_count.completion_details.audio",),
     Field.REPORTED_COST: ("llm.cost.total",),
 }
+REQUESTED_MODEL_KEYS: Final[Keys] = {
+    **OPENINFERENCE_KEYS,
+    Field.REQUEST_MODEL: ("llm.request.model_name", *_MODEL_NAMES),
+    Field.RESPONSE_MODEL: ("llm.response.model_name",),
+}
+"""For those whose model name is the one that was asked for."""
 _LANGCHAIN: Final = ("generations", "0", "0", "message", "kwargs", "response_metadata")
 _PARAMETERS: Final = Blob(
     key="llm.invocation_parameters",
@@ -50,6 +56,16 @@ _PARAMETERS: Final = Blob(
     ),
     tail=("user",),
 )
+_PARTS_OF_USAGE: Final = frozenset(
+    {
+        Field.CACHED_INPUT_TOKENS,
+        Field.CACHE_CREATION_INPUT_TOKENS,
+        Field.CACHE_CREATION_1H_TOKENS,
+        Field.REASONING_TOKENS,
+        Field.WEB_SEARCHES,
+        Field.SERVICE_TIER,
+    }
+)
 _OUTPUT: Final = Blob(
     # The response itself, where content is recorded: the one place with its id.
     key="output.value",
@@ -59,17 +75,28 @@ _OUTPUT: Final = Blob(
         (Field.RESPONSE_MODEL, ("model",)),
         (Field.RESPONSE_MODEL, (*_LANGCHAIN, "model_name")),
         (Field.STREAM_MARK, ("generations", "0", "0", "type")),
-        *(
-            (field, path)
-            for field, path in usage_paths("usage")
-            if field in {Field.CACHE_CREATION_1H_TOKENS, Field.WEB_SEARCHES, Field.SERVICE_TIER}
-        ),
+        *((field, path) for field, path in usage_paths("usage") if field in _PARTS_OF_USAGE),
         (Field.SERVICE_TIER, ("service_tier",)),
     ),
     searches=(
         # smolagents keeps the response as the repr of an object.
         (Field.RESPONSE_ID, "raw", r"^[A-Za-z]+\(id='([^']{1,200})'"),
         (Field.RESPONSE_MODEL, "raw", r"\bmodel='([^']{1,200})'"),
+    ),
+)
+_WHOLE_INPUT: Final = Blob(
+    # Anthropic's input as its API has it leaves the cache out, also where an instrumentor copied it.
+    key="output.value",
+    overrides=True,
+    totals=(
+        (
+            Field.INPUT_TOKENS,
+            (
+                ("usage", "input_tokens"),
+                ("usage", "cache_read_input_tokens"),
+                ("usage", "cache_creation_input_tokens"),
+            ),
+        ),
     ),
 )
 _METADATA: Final = Blob(
@@ -81,6 +108,7 @@ OPENINFERENCE_BLOBS: Final = (
     _PARAMETERS,
     Blob(key="embedding.invocation_parameters", paths=((Field.REQUEST_MODEL, ("model",)),)),
     _METADATA,
+    _WHOLE_INPUT,
     _OUTPUT,
 )
 FIRST_TOKEN: Final = ("First Token Stream Event",)
@@ -105,12 +133,7 @@ INSTRUCTOR: Final = Dialect(
     evidence="openinference-instrumentation-instructor 0.1.29, with and without openai's, wire",
     scenarios=("instructor-openinference", "instructor-openinference+openai"),
     scopes=("openinference.instrumentation.instructor",),
-    keys={
-        **OPENINFERENCE_KEYS,
-        Field.REQUEST_MODEL: ("llm.request.model_name", *_MODEL_NAMES),
-        Field.RESPONSE_MODEL: ("llm.response.model_name",),
-        Field.OPERATION: (),
-    },
+    keys={**REQUESTED_MODEL_KEYS, Field.OPERATION: ()},
     blobs=(_PARAMETERS, _METADATA),
     kinds_by_name={
         "instructor.*": ReportKind.CALL,
@@ -147,11 +170,7 @@ OPENINFERENCE_FRAMEWORKS: Final = Dialect(
             *("smolagents", "strands_agents", "google_adk", "agent_framework"),
         )
     ),
-    keys={
-        **OPENINFERENCE_KEYS,
-        Field.REQUEST_MODEL: ("llm.request.model_name", *_MODEL_NAMES),
-        Field.RESPONSE_MODEL: ("llm.response.model_name",),
-    },
+    keys=REQUESTED_MODEL_KEYS,
     blobs=OPENINFERENCE_BLOBS,
     first_token_events=FIRST_TOKEN,
 )

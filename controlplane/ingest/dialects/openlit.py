@@ -1,4 +1,7 @@
-"""OpenLIT: official keys and its own cost; its Anthropic input leaves cached tokens out.
+"""OpenLIT: official keys and its own cost; it copies what the providers' APIs say.
+
+So Anthropic's and Bedrock's input leaves cached tokens out, Gemini's output leaves thoughts out.
+Before 1.35 every span has the scope `openlit.otel.tracing`, whoever was called.
 
 It counts tokens itself when a stream has none. Then there is no cache key on the span, which is
 the one thing that tells; a stream without one is not taken as the provider's word.
@@ -15,7 +18,7 @@ _KEYS: Final[Keys] = {
     Field.TTFT: (*OTEL_KEYS[Field.TTFT], "gen_ai.server.time_to_first_token"),
     Field.REPORTED_COST: ("gen_ai.usage.cost",),
 }
-_EVIDENCE: Final = "openlit 1.45.0 on the wire"
+_EVIDENCE: Final = "openlit 1.34.43 and 1.45.0 on the wire"
 
 OPENLIT_ANTHROPIC: Final = Dialect(
     name="openlit",
@@ -38,6 +41,8 @@ OPENLIT: Final = Dialect(
     keys=_KEYS,
     provider_in_scope=True,
     operation_in_name=True,
+    cache_is_extra_of=frozenset({"anthropic", "aws.bedrock"}),
+    reasoning_is_extra_of=frozenset({"gcp.gemini", "gcp.vertex_ai"}),
     stream_usage_needs=OTEL_KEYS[Field.CACHED_INPUT_TOKENS],
     stream_keys=STREAM_KEYS,
 )

@@ -145,16 +145,21 @@ def canonical_operation(text: str) -> str | None:
 
 
 def _operation_of_url(url: str) -> str | None:
-    path = url[:_MAX_URL_CHARS].partition("?")[0].rstrip("/")
+    path = re.split(r"[?#]", url[:_MAX_URL_CHARS], maxsplit=1)[0].rstrip("/")
     return next((name for pattern, name in _PATHS if pattern.search(path)), None)
 
 
-_CHUNKS: Final = frozenset({"aimessagechunk", "chatgenerationchunk", "generationchunk"})
-"""LangChain's classes of what a stream was put together from."""
+_CHUNKS: Final = frozenset(
+    {
+        *("aimessagechunk", "chatgenerationchunk", "generationchunk"),
+        *("conversestream", "invokemodelwithresponsestream"),
+    }
+)
+"""LangChain's classes of what a stream was put together from, Bedrock's methods that stream."""
 
 
 def is_chunk(text: str) -> bool:
-    """Whether a class of an answer is one that only streams have."""
+    """Whether a class of an answer, or the method that was called, is one that only streams have."""
     return text.strip().lower() in _CHUNKS
 
 

@@ -1,7 +1,10 @@
 """Official OpenTelemetry GenAI conventions, v1.26 to today, and what keeps to them closely.
 
+That are Microsoft's libraries, too: Semantic Kernel, Agent Framework, AutoGen, Azure AI Inference.
+
 Sources: semantic-conventions v1.26 to v1.44 and semantic-conventions-genai; the instrumentations
-openai-v2 2.4b0, genai-openai, genai-anthropic and google-genai 1.3b0, read on the wire.
+openai-v2 2.4b0, genai-openai, genai-anthropic and google-genai 1.3b0, and
+semantic-kernel 1.45.0, agent-framework 1.23, azure-ai-inference 1.0.0b9, read on the wire.
 """
 
 from typing import Final
@@ -26,11 +29,16 @@ OTEL_KEYS: Final[Keys] = {
         "gen_ai.request.service_tier",
     ),
     Field.CACHE_HIT: ("gen_ai.response.cache_hit",),
-    Field.FINISH_REASON: (sc.FINISH_REASONS,),
+    Field.FINISH_REASON: (sc.FINISH_REASONS, "gen_ai.response.finish_reason"),
     Field.ERROR_TYPE: (sc.ERROR_TYPE, "exception.type"),
     Field.ERROR_MESSAGE: ("error.message", "exception.message"),
     Field.HTTP_STATUS: (sc.HTTP_STATUS, "http.status_code"),
-    Field.IS_STREAM: (sc.REQUEST_STREAM, "gen_ai.is_streaming", "llm.is_streaming"),
+    Field.IS_STREAM: (
+        sc.REQUEST_STREAM,
+        "gen_ai.is_streaming",
+        "llm.is_streaming",
+        "gen_ai.request.is_stream",
+    ),
     Field.TTFT: (sc.TIME_TO_FIRST_CHUNK, "gen_ai.client.operation.time_to_first_chunk"),
     Field.INTER_TOKEN: (
         "gen_ai.server.time_per_output_token",
@@ -115,6 +123,10 @@ OTEL_GENAI: Final = Dialect(
         "opentelemetry.instrumentation.google_genai",
         "opentelemetry.util.genai.*",
         "@opentelemetry/instrumentation-openai",
+        "agent_framework*",
+        "autogen-core",
+        "azure.core.tracing.ext.opentelemetry_span",
+        "semantic_kernel.*",
     ),
     keys=OTEL_KEYS,
     provider_in_scope=True,
@@ -137,4 +149,17 @@ ANTHROPIC_SDK: Final = Dialect(
         **OTEL_KEYS,
         Field.FINISH_REASON: (sc.FINISH_REASONS, "anthropic.message.stop_reason"),
     },
+)
+
+MISTRAL_SDK: Final = Dialect(
+    # The SDK emits spans by itself as soon as a TracerProvider is set (mistralai 1.9 to 1.12). A
+    # stream's span has no usage.
+    name="mistral-sdk",
+    layer=Layer.CLIENT,
+    evidence="mistralai 1.12.4 on the wire",
+    scopes=("mistralai_sdk_tracer",),
+    provider="mistral_ai",
+    stream_keys=STREAM_KEYS,
+    keys={**OTEL_KEYS, Field.OPERATION: (sc.OPERATION_NAME, "http.url")},
+    stream_names=("stream_",),
 )

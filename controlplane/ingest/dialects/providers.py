@@ -18,6 +18,7 @@ _SPELLINGS: Final = {
     ),
     "azure.ai.inference": ("azure_ai", "az.ai.inference"),
     "aws.bedrock": (
+        "aws",
         "bedrock",
         "aws_bedrock",
         "amazon_bedrock",

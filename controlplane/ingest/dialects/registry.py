@@ -3,6 +3,11 @@
 from typing import Final
 
 from controlplane.ingest.dialects.agents import GOOGLE_ADK, GOOGLE_ADK_V1, STRANDS
+from controlplane.ingest.dialects.bedrock import (
+    BOTOCORE,
+    OPENINFERENCE_BEDROCK,
+    OPENLLMETRY_BEDROCK,
+)
 from controlplane.ingest.dialects.dialect import Dialect
 from controlplane.ingest.dialects.engines import DYNAMO, RAY_SERVE, SGLANG, TGI, TRITON
 from controlplane.ingest.dialects.gateways import ENVOY_AI_GATEWAY, KONG
@@ -22,7 +27,7 @@ from controlplane.ingest.dialects.openinference import (
 )
 from controlplane.ingest.dialects.openlit import OPENLIT, OPENLIT_ANTHROPIC
 from controlplane.ingest.dialects.openllmetry import OPENLLMETRY
-from controlplane.ingest.dialects.otel_genai import ANTHROPIC_SDK, OTEL_GENAI
+from controlplane.ingest.dialects.otel_genai import ANTHROPIC_SDK, MISTRAL_SDK, OTEL_GENAI
 from controlplane.ingest.dialects.vercel_ai import VERCEL, VERCEL_LEGACY
 from controlplane.ingest.dialects.vllm import VLLM
 
@@ -39,7 +44,11 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
     DYNAMO,
     RAY_SERVE,
     ANTHROPIC_SDK,
+    MISTRAL_SDK,
     OTEL_GENAI,
+    BOTOCORE,
+    OPENLLMETRY_BEDROCK,
+    OPENINFERENCE_BEDROCK,
     OPENAI_AGENTS_RESPONSE,
     INSTRUCTOR,
     LANGCHAIN,
