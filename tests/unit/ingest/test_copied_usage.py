@@ -194,3 +194,14 @@ def test_a_finish_reason_may_be_the_name_of_an_enums_member(
     scope = "semantic_kernel.utils.telemetry.model_diagnostics.decorators"
     row = normalized(make_request(kept, scope=scope))
     assert (reason, "otel-genai") == (row["finish_reason"], row["dialect"])
+
+
+def test_a_span_of_mistrals_sdk_without_usage_is_no_report(
+    normalized: Normalized, make_request: MakeRequest
+) -> None:
+    said = {"http.url": "https://api.mistral.ai/v1/chat/completions"}
+    bare = normalized(make_request(said, scope="mistralai_sdk_tracer"))
+    used = {"gen_ai.usage.prompt_tokens": 1137, "gen_ai.usage.output_tokens": 61}
+    whole = normalized(make_request(said | used, scope="mistralai_sdk_tracer"))
+    assert ("none", "call") == (bare["report_kind"], whole["report_kind"])
+    assert (1137, 61) == (whole["input_tokens"], whole["output_tokens"])
