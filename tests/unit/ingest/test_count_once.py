@@ -192,7 +192,7 @@ def test_a_span_around_several_calls_bills_none_of_them(order: tuple[int, ...], 
     told = [
         report(0, span_id=10, scope="acme.flows", tokens=said, cost_nusd=said, details=9),
         report(1, span_id=11, scope=instrumentor, tokens=100, cost_nusd=100),
-        report(2, span_id=12, scope=instrumentor, tokens=100, start_us=AT + 5 * SECOND),
+        report(2, span_id=12, scope=instrumentor, tokens=100, cost_nusd=100, start_us=AT + SECOND),
     ]
     calls = count_once([told[at] for at in order], parents((11, 10), (12, 10)))
     assert [(1,), (2, 0)] == sorted(groups(calls))
