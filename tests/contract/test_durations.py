@@ -1,30 +1,15 @@
 """How long calls took: every engine answers the same ranks, which are nearest ranks."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import Any
 
 from controlplane.core.calendar import Window
-from controlplane.pipelines.settle import settle_tick
-from controlplane.signals.ports import SpanWriter
 from controlplane.signals.queries import CostQuery
+from tests.contract.span_stores import AT, HOUR, Rows, Store, settle
 
-AT = datetime(2026, 11, 20, 10, tzinfo=UTC)
-HOUR = Window(AT, AT + timedelta(hours=1))
-
-
-class Store(Protocol):
-    """The fixture's shape."""
-
-    store: Any
-    writer: SpanWriter
+WINDOW = Window(AT, AT + HOUR)
 
 
-def test_ranks_are_of_successful_calls_that_took_time(
-    spans: Store, span_rows: Callable[..., pa.Table]
-) -> None:
+def test_ranks_are_of_successful_calls_that_took_time(spans: Store, span_rows: Rows) -> None:
     """Of 1 to 41 ms half do not exceed 21, and 39 are 95 %; of 1 to 40 it is 20, and 38 exactly."""
     rows: list[dict[str, Any]] = [
         {"duration_us": ms * 1_000, "team": team}
@@ -34,7 +19,7 @@ def test_ranks_are_of_successful_calls_that_took_time(
     rows += [
         {"duration_us": 10**9, "team": "odd", "status": "error"},
         {"duration_us": 0, "team": "odd"},
-        {"duration_us": 10**9, "team": "odd", "start_time": HOUR.end},
+        {"duration_us": 10**9, "team": "odd", "start_time": WINDOW.end},
         {"duration_us": 10**9, "team": "odd", "tenant": "other"},
         {"duration_us": 10**9, "team": "odd", "operation": "embeddings"},
     ]
@@ -43,9 +28,9 @@ def test_ranks_are_of_successful_calls_that_took_time(
         for n, row in enumerate(rows, start=1)
     ]
     spans.writer.write(span_rows(*numbered), batch_id="b")
-    settle_tick(spans.store, now=HOUR.end, ledger=None)
+    settle(spans, now=WINDOW.end)
     query = CostQuery(
-        tenants=("default",), window=HOUR, group_by=("team",), filters={"operation": ("chat",)}
+        tenants=("default",), window=WINDOW, group_by=("team",), filters={"operation": ("chat",)}
     )
     found = spans.store.durations(query)
     assert ["team", "calls", "p50_us", "p95_us"] == found.column_names
@@ -54,5 +39,5 @@ def test_ranks_are_of_successful_calls_that_took_time(
         ("odd", 41, 21_000, 39_000),
         (None, 1, 1_000, 1_000),
     ] == [tuple(row.values()) for row in found.to_pylist()]
-    nothing = CostQuery(tenants=("nobody",), window=HOUR)
+    nothing = CostQuery(tenants=("nobody",), window=WINDOW)
     assert 0 == spans.store.durations(nothing).num_rows
