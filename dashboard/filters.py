@@ -31,9 +31,8 @@ GROUPS: Final = (
 )
 STEPS: Final = ("auto", "hour", "day", "week", "month")
 _AUTO_STEP: Final = {"24h": "hour", "today": "hour"}
-CHOICES: Final = ("tenant", "team", "model")
-"""Dimensions with a filter of their own; their values are asked for over CHOICES_RANGE."""
 CHOICES_RANGE: Final = "90d"
+"""How far back the values of filters are looked for."""
 UNATTRIBUTED: Final = "unattributed"
 MAX_CHOICES: Final = 500
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from controlplane.budgets.budget import Budget
 from controlplane.budgets.hold import HoldLine, SettledHold, corrected
 from controlplane.budgets.ledger import Amounts, Entry, EntryKind, WindowKey
-from controlplane.policy.document import Mode
+from controlplane.policy.document import CALL_FACTS, Mode
 from controlplane.policy.match import WILDCARD
 from controlplane.policy.units import BudgetUnit
 
@@ -40,16 +40,7 @@ _USED: Final = (
     "output_tokens",
     "response_id",
     "gateway_call_id",
-    "tenant",
-    "team",
-    "project",
-    "feature",
-    "customer",
-    "user_id",
-    "api_key",
-    "environment",
-    "provider",
-    "operation",
+    *CALL_FACTS,
     *MODEL_COLUMNS,
 )
 

@@ -36,12 +36,6 @@ class Drift(msgspec.Struct, frozen=True):
     current_rows: int
 
 
-def bin_of(values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the log-grid bin of positive quantities: floor(ln v / ln GRID_BASE)."""
-    bins: npt.NDArray[np.int64] = np.floor(np.log(values) / np.log(GRID_BASE)).astype(np.int64)
-    return bins
-
-
 def drifted(reference: dict[str, Counts], current: dict[str, Counts]) -> list[Drift]:
     """Compare each group's histograms; both arrays of a group are indexed by bin.
 

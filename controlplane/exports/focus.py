@@ -85,7 +85,7 @@ def focus_rows(
         row = {
             **_owner(charge),
             **_sku(charge, book),
-            **_times(layout, charged),
+            **periods_of(layout, charged),
             **_amounts(charge),
             "InvoiceId": invoice_of(charge["provider"], charged) if invoice_of else None,
         }
@@ -131,7 +131,7 @@ def correction_rows(
         yield {
             **_owner(facts),
             **_sku(facts, book),
-            **_times(layout, period.clip(layout.window)),
+            **periods_of(layout, period.clip(layout.window)),
             **dict.fromkeys(("BilledCost", "EffectiveCost", "ContractedCost", "ListCost"), cost),
             "PricingCurrencyEffectiveCost": cost,
             "ChargeClass": "Correction",
@@ -189,9 +189,7 @@ def _owner(charge: Mapping[str, Any]) -> dict[str, Any]:
     tags = {name: charge[name] for name in _TAGS if charge[name]}
     project, region = charge["project"] or None, charge["region"] or None
     return {
-        "BillingAccountId": charge["tenant"],
-        "BillingAccountName": charge["tenant"],
-        "BillingAccountType": "Organization",
+        **account(charge["tenant"]),
         "SubAccountId": project,
         "SubAccountName": project,
         "SubAccountType": "Project" if project else None,
@@ -208,19 +206,12 @@ def _sku(charge: Mapping[str, Any], book: PriceBook) -> dict[str, Any]:
     sku = f"{provider or 'unknown'}/{model or 'unknown'}"
     details = {"x_Model": model, "x_Meter": bucket, "x_ServiceTier": tier}
     return {
-        "BillingCurrency": "USD",
+        **sold_by(provider, maker=maker),
         "ChargeCategory": "Usage",
         "ChargeDescription": f"{METERS[bucket]}, {model or 'unknown model'}",
         "ChargeFrequency": "Usage-Based",
-        "InvoiceIssuerName": vendor(provider),
         "PricingCategory": _pricing_category(tier),
-        "PricingCurrency": "USD",
         "PricingUnit": pricing_unit(bucket),
-        "ProviderName": vendor(provider),
-        "PublisherName": vendor(maker or provider),
-        "ServiceCategory": "AI and Machine Learning",
-        "ServiceName": service(provider),
-        "ServiceSubcategory": "Generative AI",
         "SkuId": sku,
         "SkuMeter": METERS[bucket],
         "SkuPriceDetails": msgspec.json.encode(
@@ -242,7 +233,31 @@ def _pricing_category(tier: str | None) -> str:
     return "Committed" if tier in _COMMITTED else "Standard"
 
 
-def _times(layout: Layout, charged: Window) -> dict[str, Any]:
+def account(tenant: str) -> dict[str, str]:
+    """Return the columns of who pays."""
+    return {
+        "BillingAccountId": tenant,
+        "BillingAccountName": tenant,
+        "BillingAccountType": "Organization",
+    }
+
+
+def sold_by(provider: str | None, *, maker: str | None = None) -> dict[str, str]:
+    """Return the columns of who sells inference, and of who made it where that is another."""
+    return {
+        "BillingCurrency": "USD",
+        "InvoiceIssuerName": vendor(provider),
+        "PricingCurrency": "USD",
+        "ProviderName": vendor(provider),
+        "PublisherName": vendor(maker or provider),
+        "ServiceCategory": "AI and Machine Learning",
+        "ServiceName": service(provider),
+        "ServiceSubcategory": "Generative AI",
+    }
+
+
+def periods_of(layout: Layout, charged: Window) -> dict[str, datetime]:
+    """Return the columns of when it was charged, and the month that bills it."""
     billed = layout.billing_period(charged.start)
     return {
         "BillingPeriodStart": billed.start,

@@ -13,8 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from controlplane.core.calendar import Window
-from controlplane.exports.focus import Layout, commitment_of, usd
-from controlplane.exports.vendors import service, vendor
+from controlplane.exports.focus import Layout, account, commitment_of, periods_of, sold_by, usd
 from controlplane.pricing.commitments import Drawdown
 from controlplane.pricing.contracts import CommitmentPeriod
 from controlplane.pricing.providers import price_provider
@@ -83,25 +82,12 @@ def _about(one: Drawdown, layout: Layout, *, at: datetime) -> dict[str, Any]:
     """Return whose charge it is and when: the first day of the period, or its last."""
     inside = at if at == one.period.start else at - _INSTANT
     charged = _charge_period(layout, inside)
-    billed = layout.billing_period(charged.start)
     provider, tenant = price_provider(one.contract.provider), one.contract.holder
     return {
-        "BillingAccountId": tenant,
-        "BillingAccountName": tenant,
-        "BillingAccountType": "Organization",
-        "BillingCurrency": "USD",
-        "BillingPeriodStart": billed.start,
-        "BillingPeriodEnd": billed.end,
-        "ChargePeriodStart": charged.start,
-        "ChargePeriodEnd": charged.end,
-        "InvoiceIssuerName": vendor(provider),
+        **account(tenant),
+        **sold_by(provider),
+        **periods_of(layout, charged),
         "PricingCategory": "Committed",
-        "PricingCurrency": "USD",
-        "ProviderName": vendor(provider),
-        "PublisherName": vendor(provider),
-        "ServiceCategory": "AI and Machine Learning",
-        "ServiceName": service(provider),
-        "ServiceSubcategory": "Generative AI",
         "SkuId": f"{provider}/commitment",
         "SkuMeter": "Committed spend",
         "SkuPriceDetails": msgspec.json.encode({"x_Models": one.contract.models}).decode(),

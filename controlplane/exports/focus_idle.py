@@ -10,8 +10,17 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any, Final
 
-from controlplane.exports.focus import PRICE_SCALE, Layout, exact, times, usd
-from controlplane.exports.vendors import SELF_HOSTED, service, vendor
+from controlplane.exports.focus import (
+    PRICE_SCALE,
+    Layout,
+    account,
+    exact,
+    periods_of,
+    sold_by,
+    times,
+    usd,
+)
+from controlplane.exports.vendors import SELF_HOSTED
 
 _QUARTERS: Final = 4
 
@@ -40,32 +49,19 @@ def _row(
     quarters: int,
 ) -> dict[str, Any]:
     charged = layout.charge_period(number)
-    billed = layout.billing_period(charged.start)
     name = "/".join(filter(None, of))
     cost, hours = usd(cost_nusd), exact(Fraction(quarters, _QUARTERS), 2)
     unit = exact(Fraction(cost) / Fraction(hours), PRICE_SCALE)
     by_price = times(unit, hours)
     return {
-        "BillingAccountId": tenant,
-        "BillingAccountName": tenant,
-        "BillingAccountType": "Organization",
-        "BillingCurrency": "USD",
-        "BillingPeriodStart": billed.start,
-        "BillingPeriodEnd": billed.end,
-        "ChargePeriodStart": charged.start,
-        "ChargePeriodEnd": charged.end,
+        **account(tenant),
+        **sold_by(SELF_HOSTED),
+        **periods_of(layout, charged),
         "ChargeCategory": "Usage",
         "ChargeDescription": f"Idle GPU time, {name}",
         "ChargeFrequency": "Usage-Based",
-        "InvoiceIssuerName": vendor(SELF_HOSTED),
         "PricingCategory": "Standard",
-        "PricingCurrency": "USD",
         "PricingUnit": "Hours",
-        "ProviderName": vendor(SELF_HOSTED),
-        "PublisherName": vendor(SELF_HOSTED),
-        "ServiceCategory": "AI and Machine Learning",
-        "ServiceName": service(SELF_HOSTED),
-        "ServiceSubcategory": "Generative AI",
         "SkuId": f"{SELF_HOSTED}/{of[0]}",
         "SkuMeter": "Idle GPU hours",
         "SkuPriceId": f"gpu:{of[0]}:idle",

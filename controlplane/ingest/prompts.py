@@ -24,7 +24,6 @@ _ONCE: Final = (
     *INPUT_BUCKETS,
 )
 _ADDED: Final = ("output_tokens", "reasoning_tokens", *OUTPUT_BUCKETS)
-_LONGEST: Final = ("duration_us",)
 _PRICES: Final = tuple(field.name for field in PRICED)
 _STATE: Final = ("usage_state", "usage_reason")
 

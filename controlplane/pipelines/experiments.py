@@ -17,9 +17,8 @@ import msgspec
 import pyarrow as pa
 
 from controlplane.detection.experiment import ALPHA, ArmSummary, Comparison, compare
-from controlplane.pipelines.recorded_calls import FACTS
 from controlplane.policy.assign import assign
-from controlplane.policy.document import Experiment
+from controlplane.policy.document import CALL_FACTS, Experiment
 from controlplane.policy.match import matches
 from controlplane.signals.attach import MIN_ID_CHARS
 from controlplane.signals.samples import EventKind
@@ -32,7 +31,7 @@ MAX_SCORES: Final = 20
 """Names of scores compared, the first by name: each is one more chance to be wrong."""
 SCORED_KINDS: Final = (EventKind.EVALUATION.value, EventKind.FEEDBACK.value)
 COLUMNS: Final = (
-    *FACTS,
+    *CALL_FACTS,
     "start_time",
     "duration_us",
     "status",
@@ -147,7 +146,7 @@ def analyze(
     scored = _Scored(units, span)
     for table in tables:
         for call in table.select(list(COLUMNS)).to_pylist():
-            facts = {name: call[name] for name in FACTS if call[name] is not None}
+            facts = {name: call[name] for name in CALL_FACTS if call[name] is not None}
             facts["model"] = call["request_model"] or call["billing_model"] or ""
             if not matches(rule.match, facts):
                 continue

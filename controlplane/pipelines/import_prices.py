@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from controlplane.core.errors import InvalidInputError
-from controlplane.pipelines.rerate import BASIS, RerateReport
+from controlplane.pipelines.rerate import RerateReport, report_of
 from controlplane.pipelines.rerate_answer import RerateAnswer
 from controlplane.pricing.history import (
     EntryKind,
@@ -192,20 +192,7 @@ def preview_calls(batches: Iterable[pa.Table], order: RerateOrder, book: PriceBo
         for (tenant, model), (calls, old, new, newly) in sums.items()
     ]
     groups.sort(key=lambda one: (-abs(one.moved_nusd), one.tenant, one.model or ""))
-    return RerateReport(
-        run_id=order.run_id,
-        price_version=order.price_version,
-        start=order.window.start,
-        end=order.window.end,
-        tenants=order.tenants,
-        is_applied=False,
-        basis=BASIS,
-        calls=sum(group.calls for group in groups),
-        corrections=0,
-        old_nusd=sum(group.old_nusd for group in groups),
-        new_nusd=sum(group.new_nusd for group in groups),
-        groups=tuple(groups),
-    )
+    return report_of(order, groups, is_applied=False, corrections=0)
 
 
 def _moved(

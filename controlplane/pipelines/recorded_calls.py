@@ -7,19 +7,8 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 
 from controlplane.core.tokens import BUCKET_NAMES
+from controlplane.policy.document import CALL_FACTS
 
-FACTS: Final = (
-    "tenant",
-    "team",
-    "project",
-    "feature",
-    "customer",
-    "user_id",
-    "api_key",
-    "environment",
-    "provider",
-    "operation",
-)
 COLUMNS: Final = (
     "call_id",
     "start_time",
@@ -32,7 +21,7 @@ COLUMNS: Final = (
     "input_tokens",
     "output_tokens",
     "cost_nusd",
-    *FACTS,
+    *CALL_FACTS,
     *BUCKET_NAMES,
 )
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 from controlplane.budgets.budget import Budget
 from controlplane.core.errors import LimitExceededError
 from controlplane.core.tokens import BUCKET_NAMES
-from controlplane.pipelines.recorded_calls import COLUMNS, FACTS, Batches, PriceCall, model_of
+from controlplane.pipelines.recorded_calls import COLUMNS, Batches, PriceCall, model_of
 from controlplane.pipelines.replay_budgets import ProposedBudgets
 from controlplane.pipelines.replay_report import ReplayedCall, ReplayReport, Tally
 from controlplane.policy.assign import assign
 from controlplane.policy.decide import Decision, RuleIndex, Shape, decide
-from controlplane.policy.document import PolicyDocument
+from controlplane.policy.document import CALL_FACTS, PolicyDocument
 from controlplane.policy.quota import ThrottleState
 from controlplane.policy.rules import Deployment
 from controlplane.policy.units import Amount, used_tokens
@@ -90,7 +90,9 @@ class _Player:
     def play(self, call: Mapping[str, Any]) -> None:
         """Decide one call as the proposal would."""
         model, before = model_of(call), call["cost_nusd"]
-        facts = {name: call[name] for name in FACTS if call[name] is not None} | {"model": model}
+        facts = {name: call[name] for name in CALL_FACTS if call[name] is not None} | {
+            "model": model
+        }
         decision = self._decide(call, facts)
         if decision.refused_by:
             self._blocked(call, decision.refused_by.id)

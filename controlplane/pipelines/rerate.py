@@ -1,6 +1,6 @@
 """A window re-rated: reports get the prices of a version, calls follow, the ledger is told once."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Final, Protocol
@@ -151,6 +151,13 @@ def _report(order: RerateOrder, made: Iterable[pa.Table], *, is_applied: bool) -
             yield table
 
     groups = group_adjustments(counted())
+    return report_of(order, groups, is_applied=is_applied, corrections=corrections)
+
+
+def report_of(
+    order: RerateOrder, groups: Sequence[RerateGroup], *, is_applied: bool, corrections: int
+) -> RerateReport:
+    """Sum what a re-rate moved, or would move, by tenant and model."""
     return RerateReport(
         run_id=order.run_id,
         price_version=order.price_version,

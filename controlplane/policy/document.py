@@ -25,6 +25,8 @@ SELECTOR_KEYS = (
     "operation",
 )
 """Facts an agent knows of a request before it is sent; a value may end in `*` to match a prefix."""
+CALL_FACTS = tuple(key for key in SELECTOR_KEYS if key != "model")
+"""Those that are one column of a call; a model is known by several names."""
 RULE_KEYS = (*SELECTOR_KEYS, "task_class", "tenant_tier")
 """What rules may select by besides: said by the request alone, so no call is counted by it."""
 

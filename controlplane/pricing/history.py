@@ -66,10 +66,6 @@ class PriceHistory(Protocol):
         """Return the newest version; 0 when there is none."""
         ...
 
-    def version_at(self, recorded: datetime) -> int:
-        """Return the newest version recorded up to an instant; 0 when there is none."""
-        ...
-
     def entries(self, version: int) -> list[PriceEntry]:
         """Return the entries of the book of a version: the newest of each kind and key."""
         ...

@@ -31,18 +31,6 @@ NEEDED: Final = (
 )  # fmt: skip
 """Columns of CALL_SCHEMA that are read."""
 _EXACT: Final = 2**62
-ITEM_SCHEMA: Final = {
-    "row": pl.Int64,
-    "bucket": pl.String,
-    "quantity": pl.Int64,
-    "cost_nusd": pl.Int64,
-    "rate_numerator": pl.Int64,
-    "rate_denominator": pl.Int64,
-    "list_numerator": pl.Int64,
-    "list_denominator": pl.Int64,
-    "above_input_tokens": pl.Int64,
-}
-"""One line item; `row` is the call's position in the table it came from."""
 
 
 class _Group(msgspec.Struct, frozen=True):
@@ -56,6 +44,8 @@ class _Group(msgspec.Struct, frozen=True):
 def itemize(calls: pa.Table, book: PriceBook) -> pl.DataFrame:
     """Return the line items of every call whose cost is known; the items of a call sum to it.
 
+    Columns are `row` (the call's position in `calls`), `bucket`, `quantity`, `cost_nusd`, the
+    fractions `rate_*` and `list_*`, and `above_input_tokens`, the tier.
     `list_*` is the public price of the bucket where the book has one, else the price paid.
     Buckets without a quantity have no item; a call that is free and used nothing has none at all.
     """

@@ -38,10 +38,6 @@ class MemoryLedger:
         """Keep a budget as it is now."""
         self._state.budgets[budget.id] = budget
 
-    def freeze(self, until: datetime) -> None:
-        """Grant nothing until then: the ledger was put back."""
-        self._state.frozen_until = until
-
     @contextmanager
     def transaction(self) -> Iterator[LedgerTransaction]:
         """Begin one.
@@ -79,7 +75,6 @@ class _State(msgspec.Struct):
     posted: dict[int, datetime] = {}
     waiting: dict[tuple[str, str], WaitingCall] = {}
     nodes: dict[tuple[str, str], NodeReport] = {}
-    frozen_until: datetime | None = None
 
 
 class MemoryLedgerTransaction:
@@ -122,10 +117,9 @@ class MemoryLedgerTransaction:
         balances = self._state.balances
         return {window: balances[window] for window in windows if window in balances}
 
-    def frozen_until(self, now: datetime, *, for_seconds: float) -> datetime | None:  # noqa: ARG002 - it never changes its timeline
-        """Return until when nothing is granted; None: the ledger is in order."""
-        until = self._state.frozen_until
-        return until if until is not None and until > now else None
+    def frozen_until(self, now: datetime, *, for_seconds: float) -> datetime | None:  # noqa: ARG002 - nobody can put memory back
+        """Return None: it is in order."""
+        return None
 
     def amounts_between(self, budget_id: str, start: datetime, end: datetime) -> Amounts:
         """Return the sum over a budget's windows that start in `[start, end)`."""

@@ -31,12 +31,6 @@ class PriceRepository:
         with reading(self._engine) as connection:
             return connection.scalar(select(func.max(price_version.c.version))) or 0
 
-    def version_at(self, recorded: datetime) -> int:
-        """Return the newest version recorded up to an instant; 0 when there is none."""
-        newest = select(func.max(price_version.c.version))
-        with reading(self._engine) as connection:
-            return connection.scalar(newest.where(price_version.c.recorded_at <= recorded)) or 0
-
     def entries(self, version: int) -> list[PriceEntry]:
         """Return the newest entry of each kind and key of a version up to `version`."""
         of_version = (
