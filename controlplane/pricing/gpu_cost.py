@@ -5,6 +5,7 @@ long it was busy, and the used part over the requests by their work in the bucke
 by largest remainder, so that requests plus idle are the bill to the nano-dollar.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,6 +20,10 @@ from controlplane.pricing.gpu_pool import GpuPool, IdlePolicy, Slice, Weights, b
 
 IDLE_TENANT: Final = ""
 """The tenant of an idle line that nobody bears."""
+_FINE_BITS: Final = 20
+"""Of a part of a microsecond."""
+_PRECISE: Final = 1_000
+"""The largest denominator of a number of requests."""
 
 
 class Confidence(StrEnum):
@@ -114,11 +119,10 @@ def allocate(
         here = sorted(served.get(part.name, ()), key=lambda one: one.call_id)
         said = measured.get(part.name, Measured())
         ratio = _busy_ratio(said.busy_ratio, here, start=start, end=end)
-        batch = mean_batch(here, start=start, end=end)
-        if said.batch is not None and said.batch >= 1:
-            batch = Fraction(said.batch).limit_denominator(1_000)
-        token = token_work(pool.weights, batch)
-        works = [work_units(one, token, start=start, end=end) for one in here]
+        works = [
+            work_units(one, token_work(pool.weights, batch), start=start, end=end)
+            for one, batch in zip(here, batches(here, said, start=start, end=end), strict=True)
+        ]
         used = amount * ratio.numerator // ratio.denominator if any(works) else 0
         used_total += used
         lines = [
@@ -146,7 +150,7 @@ class TokenWork(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def token_work(weights: Weights, batch: Fraction) -> TokenWork:
-    """Share a decode step over the mean number of requests that took it together."""
+    """Share a decode step over the requests that took it together."""
     decode = max(weights.decode_step * batch.denominator // max(batch.numerator, 1), 1)
     return TokenWork(
         prefill=weights.prefill, cached=weights.cached, decode=min(decode, weights.decode_step)
@@ -160,6 +164,55 @@ def mean_batch(served: Sequence[Served], *, start: datetime, end: datetime) -> F
         for one in served
     )
     return max(Fraction(active, max(busy_us(served, start=start, end=end), 1)), Fraction(1))
+
+
+def batches(
+    served: Sequence[Served], said: Measured, *, start: datetime, end: datetime
+) -> list[Fraction]:
+    """Answer with how many requests each shared its decode steps, itself among them.
+
+    A step is shared by those that run then, so it is the harmonic mean over the time of a request:
+    one that ran half alone and half among ten bore 0.55 of each, where the mean of both says 0.18. An
+    engine that says how many ran saw requests that no trace has, or had some of ours in its queue: all
+    are scaled to what it says.
+    """
+    mean = mean_batch(served, start=start, end=end)
+    scale = Fraction(1)
+    if said.batch is not None and said.batch >= 1:
+        scale = Fraction(said.batch).limit_denominator(_PRECISE) / mean
+    spans = [_inside(one, start=start, end=end) for one in served]
+    borne = _borne_until(spans)
+    found = []
+    for first, last in spans:
+        own = mean
+        if last > first:
+            steps = max(borne[last] - borne[first], 1)
+            own = Fraction((last - first) << _FINE_BITS, steps).limit_denominator(_PRECISE)
+        found.append(max(own * scale, Fraction(1)))
+    return found
+
+
+def _inside(one: Served, *, start: datetime, end: datetime) -> tuple[int, int]:
+    """Return when a request ran, in microseconds of the bucket."""
+    began = (_began(one) - start) // MICROSECOND
+    last = min(began + _length(one), (end - start) // MICROSECOND)
+    return max(began, 0), max(last, began, 0)
+
+
+def _borne_until(spans: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Answer, at each beginning and end, one request's part of all steps so far."""
+    changes: dict[int, int] = defaultdict(int)
+    for first, last in spans:
+        changes[first] += 1
+        changes[last] -= 1
+    borne, running, total, before = dict[int, int](), 0, 0, 0
+    for at in sorted(changes):
+        if running:
+            total += ((at - before) << _FINE_BITS) // running
+        borne[at] = total
+        running += changes[at]
+        before = at
+    return borne
 
 
 def work_units(one: Served, token: TokenWork, *, start: datetime, end: datetime) -> int:

@@ -18,6 +18,7 @@ from controlplane.pricing.gpu_cost import (
     Served,
     TokenWork,
     allocate,
+    batches,
     busy_us,
     mean_batch,
     split,
@@ -219,6 +220,35 @@ def test_requests_at_once_share_their_decode_steps() -> None:
     assert 1 == mean_batch([], start=START, end=END)
 
 
+def test_each_request_has_its_own_company() -> None:
+    """Of ten minutes the first ran five alone and five among ten: 0.5 x 1 + 0.5 x 0.1 of each step.
+
+    An engine that says twice as many ran says so of each; nobody runs with less than itself.
+    """
+    half = 300_000_000
+    first = _served(0, start=START, duration_us=2 * half)
+    others = [
+        _served(n, start=START + timedelta(microseconds=half), duration_us=half)
+        for n in range(1, 10)
+    ]
+    unknown = _served(10, start=START, duration_us=0)
+    here = [first, *others, unknown]
+    mean = Fraction(11, 2)
+    assert mean == mean_batch(here, start=START, end=END)
+    alone = Fraction(20, 11)
+    assert [alone, *[Fraction(10)] * 9, mean] == batches(here, Measured(), start=START, end=END)
+    assert [2 * alone, *[Fraction(20)] * 9, 2 * mean] == batches(
+        here, Measured(batch=11.0), start=START, end=END
+    )
+    assert [1, *[Fraction(20, 11)] * 9, 1] == batches(
+        here, Measured(batch=1.0), start=START, end=END
+    )
+    middle = START + timedelta(microseconds=half)
+    assert 1 == batches(here, Measured(), start=START, end=middle)[0]
+    assert 10 == batches(here, Measured(), start=middle, end=END)[0]
+    assert [] == batches([], Measured(batch=3.0), start=START, end=END)
+
+
 def test_what_was_measured_beats_what_was_in_progress() -> None:
     half = _allocate(_pool(), _served(1, duration_us=450_000_000))
     assert ("low", 0.5) == (half.confidence.value, half.busy_ratio)
@@ -310,7 +340,7 @@ def _simulated(seed: int, *, per_second: float) -> tuple[sim.Engine, list[Served
     return engine, served
 
 
-STATED_ERROR = 0.15
+STATED_ERROR = 0.05
 """Largest relative difference of a tenant's share of the used cost from the simulation's truth."""
 
 
