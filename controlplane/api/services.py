@@ -151,6 +151,8 @@ class BillUpload(msgspec.Struct, frozen=True, kw_only=True):
     mapping: str | None
     zone: str
     tenants: tuple[str, ...]
+    tolerance_percent: str = "0.5"
+    tolerance_usd: str = "1"
 
 
 ReconcileBill = Callable[[BillUpload], ReconciliationReport]

@@ -49,19 +49,28 @@ class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
     idle_shares: tuple[str, ...] = ()
 
 
+def window_of(order: ExportOrder) -> Window:
+    """Read the window of an order.
+
+    Raises:
+        InvalidInputError: an end that is none.
+    """
+    window = Window(parse_instant(order.start, "start"), parse_instant(order.end, "end"))
+    if window.start >= window.end:
+        raise InvalidInputError("end", "is not after start", "Windows are half-open")
+    return window
+
+
 def export(settings: Settings, out: Path, order: ExportOrder) -> Manifest:
     """Write an export from the span store's file; the hub must not be running on it.
 
     Raises:
         InvalidInputError: a wrong option, or `out` exists.
-        StoreUnavailableError: the hub owns the file: export through its API.
+        StoreUnavailableError: the hub owns the file: `export_remotely` asks it.
     """
-    window = Window(parse_instant(order.start, "start"), parse_instant(order.end, "end"))
-    if window.start >= window.end:
-        raise InvalidInputError("end", "is not after start", "Windows are half-open")
     request = ExportRequest(
         tenant=order.tenant,
-        window=window,
+        window=window_of(order),
         kind=order.kind,
         file_format=order.file_format,
         charge_period=order.charge_period,

@@ -1,7 +1,10 @@
 """Bills read from files or uploads, compared with the ledger, and kept when asked."""
 
+import io
 import tempfile
-from collections.abc import Callable, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +20,7 @@ from controlplane.bootstrap.metadata import open_metadata
 from controlplane.bootstrap.places import SPANS_FILE
 from controlplane.bootstrap.price_books import load_book
 from controlplane.bootstrap.system import SystemClock, UlidIds
-from controlplane.core.errors import InvalidInputError
+from controlplane.core.errors import InvalidInputError, LimitExceededError
 from controlplane.core.money import parse_usd
 from controlplane.ingest.limits import Limits
 from controlplane.pipelines.reconcile import reconcile_bill
@@ -36,6 +39,9 @@ from controlplane.usage.reconcile import Tolerance
 
 MAX_PERCENT = 100
 MAX_NAME_BYTES: Final = 200
+MAX_BILLS: Final = 100
+ARCHIVE: Final = "bills.zip"
+"""What several bills come in, as one."""
 UNPACKED: Final = Limits(max_decompressed_bytes=32 * 2**20)
 """Of an uploaded bill: rows take many times their bytes, in the process that serves everybody."""
 MAX_UPLOADED_LINES: Final = 500_000
@@ -62,7 +68,7 @@ def reconcile(
 
     Raises:
         InvalidInputError: a wrong option, or a file that is no bill.
-        StoreUnavailableError: the hub owns the file: reconcile through its API.
+        StoreUnavailableError: the hub owns the file: `reconcile_remotely` asks it.
     """
     tolerance = tolerance_of(order.tolerance_percent, order.tolerance_usd)
     bill = read_bills(files, source=order.source, mapping=order.mapping)
@@ -131,38 +137,81 @@ def uploaded_bills(reader: SpanReader, book: PriceBook, rates: ExchangeRates) ->
     """Return what compares a bill that came over HTTP; its file is gone when it answers."""
 
     def run(upload: BillUpload) -> ReconciliationReport:
-        name, body = _unpacked(upload)
+        tolerance = tolerance_of(upload.tolerance_percent, upload.tolerance_usd)
         with tempfile.TemporaryDirectory(prefix="bill-") as folder:
-            path = Path(folder) / name
-            path.write_bytes(body)
+            paths = []
+            for number, (name, body) in enumerate(_unpacked(upload)):
+                path = Path(folder, str(number), name)  # two bills may have one name
+                path.parent.mkdir()
+                path.write_bytes(body)
+                paths.append(path)
             bill = read_bills(
-                [path],
+                paths,
                 source=upload.source,
                 mapping=upload.mapping,
                 most=MAX_UPLOADED_LINES,
             )
         request = ReconcileRequest(
-            tenants=upload.tenants, provider=upload.provider, zone=upload.zone
+            tenants=upload.tenants,
+            provider=upload.provider,
+            zone=upload.zone,
+            tolerance=tolerance,
         )
         return reconcile_bill(reader, book, bill, asked=request, rates_of=rates_in(rates))
 
     return run
 
 
-def _unpacked(upload: BillUpload) -> tuple[str, bytes]:
-    """Return an upload's file name, never a path of the sender's, and its bytes, unpacked.
+def _unpacked(upload: BillUpload) -> list[tuple[str, bytes]]:
+    """Return the bills of an upload: file names, never paths of the sender's, and bytes, unpacked.
 
     Raises:
         InvalidInputError: no name of a file, or damaged bytes.
-        LimitExceededError: it unpacks to more than `UNPACKED`.
+        LimitExceededError: they unpack to more than `UNPACKED`, or are more than `MAX_BILLS`.
     """
-    told = Path(upload.name).name
+    if not upload.name.endswith(".zip"):
+        return [_one(upload.name, upload.body, UNPACKED)]
+    found: list[tuple[str, bytes]] = []
+    left = UNPACKED
+    for name, packed in _members(upload.body):
+        found.append(_one(name, packed, left))
+        left = Limits(max_decompressed_bytes=left.max_decompressed_bytes - len(found[-1][1]))
+    return found
+
+
+def _one(said: str, body: bytes, limits: Limits) -> tuple[str, bytes]:
+    told = Path(said).name
     name = told.removesuffix(".gz")
     if name in {"", ".", ".."} or not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
         raise InvalidInputError("name", "is no name of a file", 'Write it like "bill.csv"')
     if name == told:
-        return name, upload.body
-    return name, inflate(upload.body, encoding="gzip", limits=UNPACKED)
+        return name, body
+    return name, inflate(body, encoding="gzip", limits=limits)
+
+
+def _members(body: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a zip archive, never more than `UNPACKED` in all."""
+    left = UNPACKED.max_decompressed_bytes
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            inside = [one for one in archive.infolist() if not one.is_dir()]
+            if len(inside) > MAX_BILLS:
+                raise LimitExceededError("bills at once", MAX_BILLS)
+            for one in inside:
+                with archive.open(one) as file:
+                    unpacked = file.read(left + 1)
+                left -= len(unpacked)
+                if left < 0:
+                    raise LimitExceededError(
+                        "max_decompressed_bytes", UNPACKED.max_decompressed_bytes
+                    )
+                yield one.filename, unpacked
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as wrong:
+        raise InvalidInputError(
+            "body", f"is no zip archive that can be read: {wrong}", "Pack it without a password"
+        ) from None
+    if not inside:
+        raise InvalidInputError("body", "holds no file", "Pack a bill")
 
 
 def _kept(report: ReconciliationReport) -> KeptReconciliation:

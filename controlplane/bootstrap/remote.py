@@ -4,7 +4,7 @@ The server may be of another version than the command: `answers` says what it th
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -28,6 +28,8 @@ URL_ENV: Final = "CONTROLPLANE_CLIENT_URL"
 KEY_ENV: Final = "CONTROLPLANE_CLIENT_KEY"
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 TIMEOUT_SECONDS: Final = 30.0
+WORK_SECONDS: Final = 600.0
+"""For what takes the server its time: a bill to compare, a file to bring."""
 MAKE_KEY: Final = (
     "Make a key with `controlplane keys create --kind user --role admin --all-tenants`"
 )
@@ -142,6 +144,39 @@ class RemoteApi:
         """End what a path names."""
         self._ask("DELETE", path, params=params)
 
+    def send_as(self, path: str, body: bytes, kind: type[T], **params: str | Sequence[str]) -> T:
+        """Send bytes, wait for what is made of them, and return the answer as a type of ours.
+
+        Raises:
+            OtherVersionError: it is not of that type.
+        """
+        answer = self._ask(
+            "POST",
+            path,
+            params=params,
+            content=body,
+            kind="application/octet-stream",
+            timeout=WORK_SECONDS,
+        )
+        return self._as(Asked(self._server, "POST", path), answer, kind)
+
+    def fetch(self, path: str, to: Path) -> None:
+        """Write an answer's bytes to a file as they come."""
+        try:
+            with self._client.stream("GET", path, timeout=WORK_SECONDS) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _to_error(answer, Asked(self._server, "GET", path))
+                with to.open("wb") as file:
+                    for part in answer.iter_bytes():
+                        file.write(part)
+        except httpx.HTTPError as wrong:
+            raise self._unreachable(wrong) from None
+
+    def _unreachable(self, wrong: httpx.HTTPError) -> UnavailableError:
+        where = self._client.base_url
+        return UnavailableError(f"{where} can not be reached: {wrong}. Is it running?")
+
     def send_text(self, method: str, path: str, text: str, **params: str) -> Any:
         """Send YAML and return the answer's body."""
         return self._ask(
@@ -153,18 +188,18 @@ class RemoteApi:
         method: str,
         path: str,
         *,
-        params: Mapping[str, str],
+        params: Mapping[str, str | Sequence[str]],
         content: bytes = b"",
         kind: str | None = None,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> Any:
         headers = {"Content-Type": kind} if kind else {}
         try:
             answer = self._client.request(
-                method, path, params=dict(params), content=content, headers=headers
+                method, path, params=dict(params), content=content, headers=headers, timeout=timeout
             )
         except httpx.HTTPError as wrong:
-            where = self._client.base_url
-            raise UnavailableError(f"{where} can not be reached: {wrong}. Is it running?") from None
+            raise self._unreachable(wrong) from None
         asked = Asked(self._server, method, path)
         if not answer.is_success:
             raise _to_error(answer, asked)

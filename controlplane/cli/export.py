@@ -1,11 +1,20 @@
 """Signed evidence: written, and checked offline."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
-from controlplane.cli.options import Config, DataDir, Json, group, print_json, print_text
+from controlplane.cli.options import (
+    Config,
+    DataDir,
+    Json,
+    KeyFile,
+    Server,
+    group,
+    print_json,
+    print_text,
+)
 from controlplane.core.calendar import Period
 
 app = typer.Typer()
@@ -29,11 +38,13 @@ def export_traces(  # noqa: PLR0913 - one option each, as the contract has it
     file_format: Format = "parquet",
     data_dir: DataDir = None,
     config: Config = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Write one row a call, named by its trace and billing span: the rows of `export calls`."""
     asked = _order(kind="traces", tenant=tenant, start=start, end=end, file_format=file_format)
-    _export(out, asked, options=(config, data_dir), json=json)
+    _export(out, asked, at=_At(config, data_dir, server, key_file), json=json)
 
 
 @export_app.command("calls")
@@ -46,11 +57,13 @@ def export_calls(  # noqa: PLR0913 - one option each, as the contract has it
     file_format: Format = "parquet",
     data_dir: DataDir = None,
     config: Config = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Write one row a call, its cost and how it was found, with a signed manifest."""
     asked = _order(kind="calls", tenant=tenant, start=start, end=end, file_format=file_format)
-    _export(out, asked, options=(config, data_dir), json=json)
+    _export(out, asked, at=_At(config, data_dir, server, key_file), json=json)
 
 
 @export_app.command("focus")
@@ -67,6 +80,8 @@ def export_focus(  # noqa: PLR0913 - one option each, as the contract has it
     currency: Annotated[str, typer.Option(help="BillingCurrency, if it has rates.")] = "USD",
     data_dir: DataDir = None,
     config: Config = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Write charges as FOCUS 1.2: a row a meter and price, with a signed manifest."""
@@ -79,7 +94,7 @@ def export_focus(  # noqa: PLR0913 - one option each, as the contract has it
         charge_period=charge_period,
         currency=currency.upper(),
     )
-    _export(out, asked, options=(config, data_dir), json=json)
+    _export(out, asked, at=_At(config, data_dir, server, key_file), json=json)
 
 
 @export_app.command("statement")
@@ -112,6 +127,8 @@ def export_statement(  # noqa: PLR0913 - one option each, as the contract has it
     currency: Annotated[str, typer.Option(help="Billing currency, if it has rates.")] = "USD",
     data_dir: DataDir = None,
     config: Config = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
     """Write showback statements as PDF and CSV, one per owner, with a signed manifest."""
@@ -129,29 +146,38 @@ def export_statement(  # noqa: PLR0913 - one option each, as the contract has it
         idle_shares=idle_share or [],
         currency=currency.upper(),
     )
-    _export(out, asked, options=(config, data_dir), json=json)
+    _export(out, asked, at=_At(config, data_dir, server, key_file), json=json)
 
 
 def _order(**said: object) -> dict[str, object]:
     return said
 
 
-def _export(
-    out: Path,
-    asked: dict[str, object],
-    *,
-    options: tuple[Path | None, Path | None],
-    json: bool,
-) -> None:
+class _At(NamedTuple):
+    """Where the numbers are: a data directory, or a running system's API."""
+
+    config: Path | None
+    data_dir: Path | None
+    server: str | None
+    key_file: Path | None
+
+
+def _export(out: Path, asked: dict[str, object], *, at: _At, json: bool) -> None:
     import msgspec
 
     from controlplane import settings
     from controlplane.bootstrap.evidence import ExportOrder, export
+    from controlplane.bootstrap.remote import RemoteApi
+    from controlplane.bootstrap.remote_exports import export_remotely
     from controlplane.bootstrap.text import exported
 
-    config, data_dir = options
-    loaded = settings.load(config, overrides={"data_dir": data_dir})
-    manifest = export(loaded, out, msgspec.convert(asked, ExportOrder))
+    order = msgspec.convert(asked, ExportOrder)
+    if at.server is None:
+        loaded = settings.load(at.config, overrides={"data_dir": at.data_dir})
+        manifest = export(loaded, out, order)
+    else:
+        with RemoteApi.from_environment(server=at.server, key_file=at.key_file) as api:
+            manifest = export_remotely(api, out, order)
     if json:
         print_json(manifest)
     else:

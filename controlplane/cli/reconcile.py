@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli.options import Config, DataDir, Json, print_json, print_text
+from controlplane.cli.options import Config, DataDir, Json, KeyFile, Server, print_json, print_text
 
 app = typer.Typer()
 
@@ -33,12 +33,19 @@ def reconcile(  # noqa: PLR0913 - one option each
     record: Annotated[bool, typer.Option(help="Keep the report for the dashboard.")] = False,
     data_dir: DataDir = None,
     config: Config = None,
+    server: Server = None,
+    key_file: KeyFile = None,
     json: Json = False,
 ) -> None:
-    """Explain the difference between a provider's bill and the ledger; changes nothing."""
+    """Explain the difference between a provider's bill and the ledger; changes nothing.
+
+    A running system has its ledger open: --server asks its API, for bills of 4 MiB packed at most.
+    """
     from controlplane import settings
     from controlplane.bootstrap.reconciling import ReconcileOrder
     from controlplane.bootstrap.reconciling import reconcile as run
+    from controlplane.bootstrap.remote import RemoteApi
+    from controlplane.bootstrap.remote_bills import reconcile_remotely
     from controlplane.bootstrap.text import reconciliation
 
     order = ReconcileOrder(
@@ -51,5 +58,9 @@ def reconcile(  # noqa: PLR0913 - one option each
         tolerance_usd=tolerance_usd,
         record=record,
     )
-    report = run(settings.load(config, overrides={"data_dir": data_dir}), files, order)
+    if server is None:
+        report = run(settings.load(config, overrides={"data_dir": data_dir}), files, order)
+    else:
+        with RemoteApi.from_environment(server=server, key_file=key_file) as api:
+            report = reconcile_remotely(api, files, order)
     print_json(report) if json else print_text(reconciliation(report))

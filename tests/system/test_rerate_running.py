@@ -1,4 +1,4 @@
-"""`controlplane rerate` beside the hub that owns the store, through its API, and at rest: one answer."""
+"""Commands about money beside the hub that owns the store, through its API, and at rest: one answer."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from controlplane.bootstrap.evidence import verify
 from controlplane.pricing.price_book import PriceBook
 from controlplane.pricing.seed import listed_providers, seed_version
 from controlplane.store.spans.duckdb_store import DuckDbSpanStore
@@ -81,6 +82,20 @@ def test_a_re_rate_beside_the_hub_is_that_of_its_api(
         applied = command(tmp_path, "rerate", *WINDOW, "--apply")
         assert ("applied", beside["groups"]) == (applied["state"], applied["groups"])
         assert 0 == command(tmp_path, "rerate", *WINDOW, "--apply")["calls"]
+        where = ("--server", hub.ready["api"])
+        exported = command(
+            tmp_path, "export", "calls", str(tmp_path / "out"), *WINDOW, "--tenant", "acme", *where,
+            CONTROLPLANE_CLIENT_KEY=key,
+        )  # fmt: skip
+        assert (CALLS, CALLS * NEW) == (exported["rows"], exported["total_nusd"])
+        assert verify(tmp_path / "out", public_key=None).ok
+        bill = tmp_path / "bill.csv"
+        bill.write_text("Date,Amount\n2026-11-20,1\n")
+        report = command(
+            tmp_path, "reconcile", str(bill), "--provider", "openai", "--map",
+            "day=Date,cost=Amount", *where, CONTROLPLANE_CLIENT_KEY=key,
+        )  # fmt: skip
+        assert f"{CALLS * NEW / 1e9:g}" == report["ledger_usd"]
     finally:
         hub.end(signal.SIGTERM)
         hub.clear_away()

@@ -24,8 +24,14 @@ PARAMS: Final = (
     p.Param("provider", "Whose bill it is: gen_ai.provider.name, or an alias", "openai"),
     p.Param("format", "What the file is; told by its columns otherwise", choices=SOURCES),
     p.Param("map", "Columns of a plain table", "day=Date,cost=Amount", repeats=True),
-    p.Param("name", "The file's name; its ending says how it is read", "costs.csv"),
+    p.Param(
+        "name",
+        "The file's name; its ending says how it is read; `.zip`: files of one bill",
+        "costs.csv",
+    ),
     p.Param("zone", "IANA zone of the bill's days; default UTC", "UTC"),
+    p.Param("tolerance_percent", "Of the bill that may stay unexplained; default 0.5", "0.5"),
+    p.Param("tolerance_usd", "Or this much, if it is more; default 1", "1"),
     p.Param("record", "Keep the report", choices=("yes", "no")),
     p.TENANT,
 )
@@ -108,6 +114,8 @@ def _run(
         mapping=",".join(given["map"]) if "map" in given else None,
         zone=p.zone(given, "UTC"),
         tenants=tenants,
+        tolerance_percent=p.one(given, "tolerance_percent", "0.5") or "",
+        tolerance_usd=p.one(given, "tolerance_usd", "1") or "",
     )
     report = services.reconcile_bill(upload)
     if p.one(given, "record") == "yes":

@@ -46,8 +46,8 @@ _HARDENING: Final = (
 _USE: Final = "USE spans"
 _LOCKED: Final = "Conflicting lock"
 _IN_USE: Final = (
-    "another process has it open. Stop the hub first, or ask the running one over its API"
-    " (POST /api/v1/exports, /api/v1/reconciliations)"
+    "another process has it open. Ask the running one (`export` and `reconcile` take --server URL and"
+    " a key of `controlplane keys create`), or stop the hub first"
 )
 _PACKAGE: Final = resources.files("controlplane.store.spans")
 

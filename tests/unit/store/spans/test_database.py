@@ -104,7 +104,10 @@ def test_a_second_process_is_told_that_the_file_is_taken(
     )
     assert 1 == ran.returncode
     assert "refused: can not open" in ran.stderr
-    assert "another process has it open. Stop the hub first" in ran.stderr
+    assert (
+        "another process has it open. Ask the running one (`export` and `reconcile` take --server URL"
+        in ran.stderr
+    )
 
 
 def test_a_failed_transaction_leaves_nothing(database: SpanDatabase) -> None:
