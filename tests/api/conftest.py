@@ -128,8 +128,7 @@ def report(tenant: str, number: int, **said: Any) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session")
-def spans() -> Iterator[DuckDbSpanStore]:
+def made_spans() -> DuckDbSpanStore:
     """Five priced calls of each of two tenants, and one of acme without price and team."""
     rows = [report(tenant, number) for tenant in ("acme", "globex") for number in range(5)]
     unpriced = {"cost_nusd": None, "cost_state": "unpriced", "cost_reason": "unknown_model"}
@@ -137,6 +136,13 @@ def spans() -> Iterator[DuckDbSpanStore]:
     store = DuckDbSpanStore(None)
     store.write(_table(rows, SPAN_SCHEMA), batch_id="b1")
     settle_tick(store, now=NOW, ledger=None)
+    return store
+
+
+@pytest.fixture(scope="session")
+def spans() -> Iterator[DuckDbSpanStore]:
+    """A store that tests only read; a module whose tests write has one for each."""
+    store = made_spans()
     yield store
     store.close()
 
