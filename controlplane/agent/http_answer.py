@@ -1,5 +1,6 @@
 """From an HTTP answer of a model API to the usage in it, JSON or server-sent events, as it passes."""
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
@@ -17,6 +18,7 @@ MAX_KEPT_BYTES: Final = 32 * 2**20
 """A longer JSON answer, or event of a stream, is passed on unread: the usage is then unknown."""
 POLICY_HEADER: Final = "x-controlplane-policy"
 _MARKER: Final = b"data: [DONE]"
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _FINAL_EVENTS: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "message_delta"}
 )
@@ -36,6 +38,7 @@ class UsageReader:
         self._is_events = is_events
         self._hides = hide_usage
         self._kept = bytearray()
+        self._looked = 0  # no event ends in the kept bytes before here
         self._usage: dict[str, object] = {}
         self._is_final = self._has_ended = self._has_count = self._has_marker = False
         self._is_lost = False
@@ -108,14 +111,15 @@ class UsageReader:
         self._is_final = self._is_final or said.get("type") in _FINAL_EVENTS
 
     def _events(self) -> Iterator[bytes]:
-        while True:
-            at, width = _boundary(self._kept)
-            if at < 0:
-                return
-            event = bytes(self._kept[: at + width])
-            del self._kept[: at + width]
+        """Yield the whole events that are to be passed on; no byte is searched twice."""
+        kept = self._kept
+        while blank := _BLANK_LINE.search(kept, self._looked):
+            event = bytes(kept[: blank.end()])
+            del kept[: blank.end()]
+            self._looked = 0
             if self._is_shown(event):
                 yield event
+        self._looked = max(0, len(kept) - 2)  # where one may have begun
 
     def _is_shown(self, event: bytes) -> bool:
         """Read one event; False when it holds the usage only and is to be hidden."""
@@ -136,12 +140,6 @@ class UsageReader:
             return {}  # `[DONE]`, a comment, an error page
         self.note(said)
         return said
-
-
-def _boundary(data: bytearray) -> tuple[int, int]:
-    """Return where the first event ends and how long its separator is; -1 when it is not whole."""
-    ends = [(at, len(mark)) for mark in (b"\n\n", b"\r\n\r\n") if (at := data.find(mark)) >= 0]
-    return min(ends, default=(-1, 0))
 
 
 def _text(value: object) -> str | None:

@@ -154,10 +154,12 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
     """
     rest = bytearray()
     async for chunk in chunks:
+        looked = max(0, len(rest) - 1)
         rest += chunk
-        while (end := rest.find(b"\n\n")) >= 0:
+        while (end := rest.find(b"\n\n", looked)) >= 0:
             yield _to_event(bytes(rest[:end]))
             del rest[: end + 2]
+            looked = 0
         if len(rest) > MAX_POLICY_BYTES:
             raise LimitExceededError("bytes of an event", MAX_POLICY_BYTES)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 import zlib
 from typing import Any
 
@@ -90,3 +91,23 @@ def test_a_usage_that_was_final_stays_known_whatever_follows() -> None:
     answer = Answer(is_events=True)
     answer.passed(gzip.compress(LAST), gzip.compress(b"." * (MAX_KEPT_BYTES + 1), 1))
     assert USED == answer.usage
+
+
+@pytest.mark.parametrize("mark", [b"\n\n", b"\r\n\r\n", b"\n\r\n"])
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_an_event_ends_at_a_blank_line_wherever_the_stream_is_cut(mark: bytes, step: int) -> None:
+    whole = b"".join(event.rstrip() + mark for event in (CHUNK, b": so\r", LAST))
+    reader = UsageReader(is_events=True, hide_usage=True)
+    passed = [reader.feed(whole[at : at + step]) for at in range(0, len(whole), step)]
+    assert CHUNK.rstrip() + mark + b": so" + mark == b"".join([*passed, reader.end()])
+    assert USED == reader.usage()
+
+
+@pytest.mark.parametrize("piece", [b"." * 64, b".\n" * 32, b"\r" * 64])
+def test_an_event_without_an_end_is_searched_once(piece: bytes) -> None:
+    """Searched from its beginning at every piece, it would take minutes of processor time."""
+    reader, began = UsageReader(is_events=True), time.process_time()
+    for _ in range(MAX_KEPT_BYTES // len(piece) // 4):
+        reader.feed(piece)
+        assert time.process_time() - began < 20
+    assert not reader.is_lost
