@@ -10,8 +10,10 @@ from controlplane.agent.admit import (
     count_unattributed,
     dearest_rate,
     exhausted,
+    unanswered,
     with_parents,
 )
+from controlplane.agent.bounds import Bound
 from controlplane.agent.consult import Consulted, Desk
 from controlplane.agent.holder import Holder
 from controlplane.agent.lease import Instant
@@ -114,6 +116,7 @@ class Admission:
         budgets = tuple(b for b in document.budgets if matches(b.match, request.facts))
         decision = Decision(budgets=(*budgets, *unattributed))
         consulted = Consulted(document=document, decision=decision)
+        consulted = self._fresh_enough(consulted, request)
         with self._holder.lock:
             wanted = self._claim(request, consulted)
             whole = msgspec.structs.replace(wanted, least=wanted.amounts, bound=None)  # never cut
@@ -121,6 +124,34 @@ class Admission:
             if hold is not None:
                 return self._ticket(request, consulted, hold=hold, kept=whole)
         return Waiting(request=request, wanted=whole, consulted=consulted)
+
+    def look_again(self, request: Request) -> Ticket:
+        """Say what the rules change in a later attempt at another model; nothing is held for it.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        applied = self._puller.applied
+        if applied is None:
+            return Ticket()
+        with self._holder.lock:
+            consulted = self.desk.consult_again(
+                applied.document, request, standings=self._syncer.standings
+            )
+        if consulted.refusal:
+            raise self.refused(consulted.refusal, request)
+        decision, bound = consulted.decision, request.bound
+        return Ticket(
+            model=decision.model,
+            output_tokens=_lower(consulted.cap_tokens, bound.output_tokens),
+            choices=_choices(consulted, bound),
+            strip=consulted.stripped,
+            weights=decision.weights,
+            sticky=consulted.sticky,
+            failover=decision.failover,
+            headers=decision.headers,
+            notes=decision.rules,
+        )
 
     async def finish(self, waiting: Waiting) -> Ticket:
         """Ask for more lease; cut the output to fit what came; give up after a moment.
@@ -148,16 +179,16 @@ class Admission:
                 with self._holder.lock:
                     return self._ticket(request, waiting.consulted, hold=kept[0], kept=kept[1])
             if left <= 0 or (answered and not self._holder.queue.is_busy):
+                refusal = exhausted(
+                    waiting.consulted.budgets,
+                    self._syncer.standings,
+                    wanted.amounts,
+                    now=self._clock.now(),
+                    may_free=self._holder.queue.is_busy,
+                    recovering_until=self._syncer.recovering_until,
+                )
                 raise self.refused(
-                    exhausted(
-                        waiting.consulted.budgets,
-                        self._syncer.standings,
-                        wanted.amounts,
-                        now=self._clock.now(),
-                        may_free=self._holder.queue.is_busy,
-                        recovering_until=self._syncer.recovering_until,
-                    ),
-                    request,
+                    unanswered(refusal) if self._syncer.is_late else refusal, request
                 )
 
     def _consult(self, request: Request) -> Consulted:
@@ -165,10 +196,11 @@ class Admission:
         if applied is None:
             if self._settings.without_policy == "allow":
                 return Consulted.nothing()
-            raise self.refused(
-                Refusal(code="policy_missing", reason="no policy was ever received", status=503),
-                request,
-            )
+            why = "no policy was ever received"
+            if self._puller.nack:
+                why = "this agent can not apply the policy that it received; its health says why"
+            missing = Refusal(code="policy_missing", reason=why, status=503)
+            raise self.refused(missing, request)
         consulted = self.desk.consult(applied.document, request, standings=self._syncer.standings)
         if consulted.refusal:
             raise self.refused(consulted.refusal, request)
@@ -278,10 +310,9 @@ class Admission:
         """Write the answer, and count the request as under way. The lock is held."""
         self._holder.tally.admitted += 1
         decision, bound = consulted.decision, request.bound
-        asked, cap = bound.output_tokens, consulted.cap_tokens
+        cap = consulted.cap_tokens
         if kept.budget_ids and not kept.is_own_limit:
-            cap = kept.output_tokens
-        lower = cap if cap is not None and (asked is None or cap < asked) else None
+            cap = min(kept.output_tokens, kept.output_tokens if cap is None else cap)
         rate = None
         if consulted.trial:
             names = _rate_names(request, consulted)
@@ -294,8 +325,8 @@ class Admission:
             hold_id=hold.hold_id if isinstance(hold, Hold) else None,
             slot=slot_id,
             model=decision.model,
-            output_tokens=lower,
-            choices=consulted.cap_choices if bound.capped(consulted.cap_choices) else None,
+            output_tokens=_lower(cap, bound.output_tokens),
+            choices=_choices(consulted, bound),
             strip=consulted.stripped,
             weights=decision.weights,
             sticky=consulted.sticky,
@@ -321,6 +352,15 @@ class Admission:
 def _with_tools(features: tuple[str, ...]) -> tuple[str, ...]:
     """Return the features that are gone: without any tool there is no server's tool either."""
     return (*features, "server_tools") if "tools" in features else features
+
+
+def _lower(cap: int | None, asked: int | None) -> int | None:
+    """Return the cap where it is less than what is asked for, or nothing is."""
+    return cap if cap is not None and (asked is None or cap < asked) else None
+
+
+def _choices(consulted: Consulted, bound: Bound) -> int | None:
+    return consulted.cap_choices if bound.capped(consulted.cap_choices) else None
 
 
 def _output_tokens(wanted: Claim, request: Request) -> int:

@@ -23,7 +23,7 @@ from controlplane.policy.wire import Standing
 USEFUL_OUTPUT_TOKENS: Final = 16
 """Fewer than this is no answer: a call is refused rather than capped below it."""
 REFUND_SECONDS: Final = 5
-"""When to come again while other calls run: about as long as one of them takes."""
+"""When to come again while other calls run, or the server is late: not when the window ends."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +192,7 @@ def claim(
         return Claim()
     limits = (bound.output_tokens, cap_tokens)
     said = [limit for limit in limits if limit is not None]
-    output = min(said) if said else _own_limit(rate)
+    output = max(min(said), bound.least_output_tokens) if said else _own_limit(rate)
     sized = [budget for budget in hard if budget.unit is not BudgetUnit.REQUESTS]
     if sized and not said and not output:
         return Refusal(
@@ -357,4 +357,14 @@ def exhausted(
         retry_after_seconds=REFUND_SECONDS
         if may_free
         else max(1, math.ceil((until - now).total_seconds())),
+    )
+
+
+def unanswered(refusal: Refusal) -> Refusal:
+    """Say of an empty budget that nobody answers who could grant more of it."""
+    if refusal.code != "budget_exhausted":
+        return refusal
+    why = "the control plane has not answered of late, so no more of the budget can be leased now"
+    return msgspec.structs.replace(
+        refusal, reason=f"{refusal.reason}; {why}", retry_after_seconds=REFUND_SECONDS
     )

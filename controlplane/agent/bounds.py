@@ -125,6 +125,8 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     input_tokens: int
     output_tokens: int | None = None  # per choice; None: the request sets no limit
+    least_output_tokens: int = 0
+    """What goes out asks for so many at least, whatever limit the request has."""
     choices: int = 1  # outputs of the whole request, of all its prompts
     prompts: int = 1
     from_elsewhere: str | None = None  # content that is not in the request (context_bounded)

@@ -112,6 +112,29 @@ class Desk:
             trial=trial_of(decision, document, facts),
         )
 
+    def consult_again(
+        self, document: PolicyDocument, request: Request, *, standings: Mapping[str, Standing]
+    ) -> Consulted:
+        """Decide on a later attempt at another model; no quota is used, no trial begun."""
+        (document, index), facts = self.slots.governed(document), request.facts
+        decision = decide(
+            document,
+            facts,
+            self._clock.now(),
+            throttle=None,
+            used_ratio=_Used(standings),
+            shape=request.bound.shape,
+            health=self.deployments.health(document, self._clock.monotonic()),
+            index=index,
+        )
+        route = decision.route
+        return Consulted(
+            document=document,
+            decision=decision,
+            refusal=_refusal(decision),
+            sticky=facts.get(route.sticky) if route and route.sticky else None,
+        )
+
     def denied(self, document: PolicyDocument, request: Request) -> Refusal | None:
         """Say which rule closes a model that a later attempt would call; None: none does."""
         _, index = self.slots.governed(document)

@@ -86,6 +86,14 @@ class Gate(Protocol):
         """
         ...
 
+    async def look_again(self, request: Request) -> Ticket:
+        """Say what the rules change in a later attempt at another model; nothing is held.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        ...
+
     def settle(self, hold_id: str, ending: Ending) -> None:
         """Say how an attempt ended; a second time is ignored."""
         ...
@@ -156,6 +164,10 @@ class EmbeddedAgent:
     def admit_again_blocking(self, request: Request) -> Ticket:
         """Hold another attempt of an admitted call, from a thread that may wait."""
         return self._finished_blocking(self.agent.admit_again_now(request))
+
+    async def look_again(self, request: Request) -> Ticket:
+        """Say what the rules change in a later attempt at another model."""
+        return self.agent.look_again(request)
 
     async def _finished(self, answer: Ticket | Waiting) -> Ticket:
         if not isinstance(answer, Waiting):

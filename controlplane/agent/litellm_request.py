@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from controlplane.agent.bounds import limit_choices, shrink
+import msgspec
+
+from controlplane.agent.bounds import Bound, limit_choices, shrink
 from controlplane.agent.outcome import CLIENT_ERRORS, error_type, is_free
 from controlplane.agent.settle import Ending
 from controlplane.agent.strip import strip
@@ -148,6 +150,13 @@ def change_request(data: dict[str, object], ticket: Ticket, operation: str) -> N
         data[name] = {**(found if isinstance(found, dict) else {}), **ticket.attributes}
     if ticket.hold_id:
         govern(data, operation)
+
+
+def changed_bound(bound: Bound, ticket: Ticket) -> Bound:
+    """Return what a request is bounded by after what was admitted has been changed in it."""
+    output = bound.output_tokens if ticket.output_tokens is None else ticket.output_tokens
+    choices = bound.capped(ticket.choices) or bound.choices
+    return msgspec.structs.replace(bound, output_tokens=output, choices=choices)
 
 
 def wants_usage(data: Mapping[str, object]) -> bool:

@@ -61,6 +61,8 @@ class AdmitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     request_id: str = ""
     again: bool = False
     """Another attempt of an admitted call: held anew, quotas are not used twice."""
+    hold: bool = True
+    """False, of another attempt at another model: say what the rules change in it, hold nothing."""
 
 
 Bucket = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(BUCKET_NAMES)})$")]
@@ -155,7 +157,9 @@ class NodeApi:
             else self._request(call or _call(order), order, request_id)
         )
         try:
-            if order.again:
+            if not order.hold:
+                ticket = self._agent.look_again(request)
+            elif order.again:
                 ticket = await self._agent.admit_again(request)
             else:
                 ticket = await self._agent.admit(request)
@@ -218,10 +222,10 @@ class NodeApi:
         return 200, JSON, msgspec.json.encode(said)
 
     def health(self) -> Answer:
-        """Say how the agent is: 503 while there is no policy to act on, degraded with a late one."""
+        """Say how the agent is: 503 while there is no policy to act on, degraded where the server and we differ."""
         status = self._agent.status()
         is_ready = self._agent.puller.applied is not None
-        healthy = "degraded" if self._agent.is_policy_late else "healthy"
+        healthy = "degraded" if self._agent.is_degraded else "healthy"
         said = {"status": healthy if is_ready else "unhealthy", **status}
         return 200 if is_ready else 503, JSON, msgspec.json.encode(said)
 

@@ -128,6 +128,10 @@ class NodeGate:
         """Hold another attempt of an admitted call."""
         return await self._admit(request, again=True)
 
+    async def look_again(self, request: Request) -> Ticket:
+        """Ask what the rules change in a later attempt at another model."""
+        return await self._admit(request, again=True, hold=False)
+
     def admit_blocking(self, request: Request) -> Ticket:
         """Admit one call."""
         return self._admit_blocking(request, again=False)
@@ -136,11 +140,12 @@ class NodeGate:
         """Hold another attempt of an admitted call."""
         return self._admit_blocking(request, again=True)
 
-    async def _admit(self, request: Request, *, again: bool) -> Ticket:
+    async def _admit(self, request: Request, *, again: bool, hold: bool = True) -> Ticket:
         await self.ready_async()
+        order = self._order(request, again=again, hold=hold)
         try:
             async with self._new_client() as client:
-                answer = await client.post("/v1/admit", content=self._order(request, again=again))
+                answer = await client.post("/v1/admit", content=order)
         except httpx.HTTPError as wrong:
             raise _no_agent(wrong) from wrong
         return _ticket(answer)
@@ -153,13 +158,14 @@ class NodeGate:
             raise _no_agent(wrong) from wrong
         return _ticket(answer)
 
-    def _order(self, request: Request, *, again: bool) -> bytes:
+    def _order(self, request: Request, *, again: bool, hold: bool = True) -> bytes:
         asked = request.facts.get("model", "")
         models = {asked, *self._known.models}
         return msgspec.json.encode(
             {
                 "request_id": request.request_id,
                 "again": again,
+                **({} if hold else {"hold": False}),
                 "asked": {
                     "facts": dict(request.facts),
                     "bound": request.bound,

@@ -30,6 +30,8 @@ MAX_POLICY_BYTES: Final = 8 * 2**20
 MAX_BACKOFF_SECONDS: Final = 10.0
 CALM_POLL_SECONDS: Final = 60.0
 """Between two polls while the stream is healthy."""
+MIN_POLL_SECONDS: Final = 1.0
+"""Between two polls that brought nothing, where the server does not hold them."""
 RESYNC_SECONDS: Final = 600.0
 """How often the whole document is fetched, whatever both sides believe; jittered (D5)."""
 SAVE_AFTER_SECONDS: Final = 0.05
@@ -83,6 +85,8 @@ class Puller:
         self._stored: StoredPolicy | None = None
         self.applied: Applied | None = None
         self.nack: Nack | None = None
+        self.error: str | None = None
+        """Why the last poll brought nothing that may be applied."""
         self.seen = asyncio.Event()
         self.is_streaming = False
         self._wanted = asyncio.Event()
@@ -122,11 +126,16 @@ class Puller:
                     resync = self._clock.monotonic() + RESYNC_SECONDS * jitter.uniform(0.8, 1.2)
                 # Without a policy nothing can be admitted: then the answer is wanted at once.
                 is_calm = self.is_streaming or is_due or self.applied is None
-                if await self.poll(0.0 if is_calm else wait, whole=is_due):
+                asked, wait = self._clock.monotonic(), 0.0 if is_calm else wait
+                if await self.poll(wait, whole=is_due):
                     changed()
-                backoff = 0.0
+                elif wait:  # an older server, or a cache before it, may answer at once
+                    took = self._clock.monotonic() - asked
+                    await asyncio.sleep(max(0.0, min(wait, MIN_POLL_SECONDS) - took))
+                backoff, self.error = 0.0, None
                 await self._rest(CALM_POLL_SECONDS * jitter.uniform(0.7, 1.0))
             except (httpx.HTTPError, ControlPlaneError) as wrong:
+                self.error = f"{type(wrong).__name__}: {wrong}"[:300]
                 say("policy_poll_failed", error=type(wrong).__name__, detail=str(wrong)[:300])
                 changed()  # a NACK is told at once
                 backoff = min(MAX_BACKOFF_SECONDS, max(0.25, backoff * 2))

@@ -225,9 +225,14 @@ class Agent:
         age_seconds = applied.confirmed.seconds_until(Instant.of(self.clock))
         return age_seconds > applied.document.on_stale.warn_after_seconds
 
+    @property
+    def is_degraded(self) -> bool:
+        """Whether it does not do, or soon will not, what the server wants of it."""
+        return self.is_policy_late or self.puller.nack is not None or self.syncer.is_late
+
     def status(self) -> dict[str, object]:
         """Return what an operator would ask: which policy, how old, what is open."""
-        applied = self.puller.applied
+        applied, nack = self.puller.applied, self.puller.nack
         now = Instant.of(self.clock)
         return {
             "policy": self.policy,
@@ -235,6 +240,10 @@ class Agent:
             if applied
             else None,
             "policy_late": self.is_policy_late,
+            "policy_refused": nack.reason if nack else None,
+            "policy_error": self.puller.error,
+            "sync_late": self.syncer.is_late,
+            "sync_error": self.syncer.error,
             "unsettled_holds": self.holder.queue.unsettled,
             "pending_settles": self.holder.queue.pending,
             "leases": len(self.holder.book.leases),
@@ -259,6 +268,14 @@ class Agent:
             RefusedError: with the answer for the sender.
         """
         return self.admission.start_again(request)
+
+    def look_again(self, request: Request) -> Ticket:
+        """Say what the rules change in a later attempt at another model, in any thread.
+
+        Raises:
+            RefusedError: with the answer for the sender.
+        """
+        return self.admission.look_again(request)
 
     async def wait(self, waiting: Waiting) -> Ticket:
         """Admit a call that needs more lease, in the loop that this agent was started in.

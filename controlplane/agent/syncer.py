@@ -77,6 +77,13 @@ class Syncer:
         """Until when the server grants nothing, by its clock; None: it is in order."""
         self.syncs = 0
         self.failures = 0
+        self.error: str | None = None
+        """Why the last sync has no answer that is understood."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether several syncs in a row had no answer that is understood."""
+        return self._failures_in_a_row >= ISOLATED_FAILURES
 
     def wake(self) -> None:
         """Sync soon."""
@@ -152,6 +159,7 @@ class Syncer:
                 backoff = MIN_GAP_SECONDS
             except (httpx.HTTPError, *UNREADABLE, ControlPlaneError, OSError) as wrong:
                 self._failed()
+                self.error = f"{type(wrong).__name__}: {wrong}"[:300]
                 again = self._failures_in_a_row > 1
                 backoff = min(MAX_BACKOFF_SECONDS, 2 * backoff) if again else MIN_GAP_SECONDS
                 say("sync_failed", error=type(wrong).__name__, detail=str(wrong)[:200])
@@ -170,7 +178,7 @@ class Syncer:
         """Have more patience with the next but one: a lost message needs none, a slow server does."""
         self.failures += 1
         self._failures_in_a_row += 1
-        if self._failures_in_a_row >= ISOLATED_FAILURES and not self._holder.book.is_isolated:
+        if self.is_late and not self._holder.book.is_isolated:
             with self._holder.lock:
                 self._holder.book.is_isolated = True
             say("isolated", failures=self._failures_in_a_row)
@@ -337,6 +345,7 @@ class Syncer:
     def _answered_in(self, seconds: float) -> None:
         """Learn how long an answer takes: much longer than usual means that it was lost."""
         self._failures_in_a_row = 0
+        self.error = None
         self._holder.book.is_isolated = False
         off = seconds - self._usual_seconds
         self._spread_seconds += SMOOTHING * (abs(off) - self._spread_seconds)
@@ -355,9 +364,10 @@ class Syncer:
             timeout=self._patience_seconds,
         )
         response.raise_for_status()
+        reply = self._decoder.decode(response.content)  # one that is not understood is none
         self.syncs += 1
         self._answered_in(asked.seconds_until(Instant.of(self._clock)))
-        return self._decoder.decode(response.content)
+        return reply
 
     def _expire_holds(self) -> None:
         """Settle as unknown what no hook will end any more: a client or a task that vanished."""

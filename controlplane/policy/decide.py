@@ -113,7 +113,7 @@ def decide(  # noqa: PLR0913 - a request, the policy, and all the state it may d
     facts: Mapping[str, str],
     now: datetime,
     *,
-    throttle: ThrottleState,
+    throttle: ThrottleState | None,
     used_ratio: Mapping[str, float],
     shape: Shape = UNSHAPED,
     health: Mapping[str, Health] | None = None,
@@ -128,7 +128,8 @@ def decide(  # noqa: PLR0913 - a request, the policy, and all the state it may d
         document: the policy in force.
         facts: selector key → value; absent is unknown and matches no selector.
         now: aware UTC.
-        throttle: the process's quota counters.
+        throttle: the process's quota counters; None for a later attempt at another model, which
+            uses no quota and begins no trial.
         used_ratio: budget id → the part of its limit that is spent.
         shape: what else is known of the request.
         health: deployment → what it did of late.
@@ -137,12 +138,12 @@ def decide(  # noqa: PLR0913 - a request, the policy, and all the state it may d
     asking = _Asking(index or RuleIndex(document.rules), facts, shape)
     deny = asking.first(Deny)
     if deny is None:
-        asking.replace_model(used_ratio)
+        asking.replace_model(used_ratio, begins_trials=throttle is not None)
         deny = asking.first(Deny) if asking.model else None
     if deny:
         return Decision(refused_by=deny, rules=(deny.id,))
-    quota = asking.first(Throttle)
-    if quota:
+    quota = asking.first(Throttle) if throttle is not None else None
+    if quota and throttle is not None:
         wait = throttle.take(quota, now, tokens=shape.tokens)
         if wait is not None:
             return Decision(refused_by=quota, retry_after_seconds=wait, rules=(quota.id,))
@@ -237,11 +238,12 @@ class _Asking:
             if matches(rule.match, self.facts) and holds(rule.when, self._shape):
                 yield rule
 
-    def replace_model(self, used_ratio: Mapping[str, float]) -> None:
+    def replace_model(self, used_ratio: Mapping[str, float], *, begins_trials: bool) -> None:
         """Apply downgrade, experiment and canary, in this order."""
         self.downgrade = next(self._downgrades(used_ratio), None)
         if self.downgrade:
             self._call(self.downgrade.to)
+        if self.downgrade or not begins_trials:
             return  # a budget is short, or a model is closed: no time for trials
         self.experiment = next(self._experiments(), None)
         if self.experiment:

@@ -410,3 +410,17 @@ def test_a_restored_ledger_is_no_exhausted_budget() -> None:
         ask(now).retry_after_seconds,
     )
     assert "budget_exhausted" == ask(until).code
+
+
+@pytest.mark.parametrize(
+    ("least", "cap", "held"), [(0, None, 7), (16, None, 16), (16, 5, 16), (16, 90, 16), (0, 5, 5)]
+)
+def test_what_a_proxy_asks_for_at_least_is_held(least: int, cap: int | None, held: int) -> None:
+    """LiteLLM sends no limit below 16 to OpenAI's responses, whatever it was asked for."""
+    bound = bound_request("responses", {"input": "x", "max_output_tokens": 7})
+    bound = msgspec.structs.replace(bound, least_output_tokens=least)
+    rate = RatePerMillion(input_nusd=0, output_nusd=10**6)
+    found = claim(_document(rate), (_budget(),), bound, candidates=(("m",),), cap_tokens=cap)
+    assert isinstance(found, Claim)
+    assert held == found.output_tokens
+    assert 0 <= found.held_nusd - held <= 20

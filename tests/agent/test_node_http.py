@@ -11,17 +11,21 @@ import httpx
 import msgspec
 import pytest
 
+from controlplane.agent.bounds import bound_request
 from controlplane.agent.main import build_agent
 from controlplane.agent.node_api import METHODS, NodeApi
+from controlplane.agent.node_gate import NodeGate
 from controlplane.agent.node_server import MAX_BODY_BYTES, serve_socket
 from controlplane.agent.runtime import Agent
 from controlplane.agent.settings import AgentSettings
+from controlplane.agent.ticket import Request
 
 RATE = {"input_nusd": 10**9, "output_nusd": 10**10}
 CARD = {"openai/m": RATE, "azure/m": RATE}
 BODY = {"model": "m", "user": "a", "max_tokens": 50, "messages": [{"role": "user", "content": "x"}]}
 ORDER = {"path": "/v1/chat/completions", "host": "api.openai.com", "body": BODY}
 QUOTA = {"action": "throttle", "id": "q", "concurrency": 20}
+SHORT = {"action": "cap", "id": "short", "max_tokens": 40, "match": {"model": ["other"]}}
 FAILOVER = {"action": "failover", "id": "f", "order": ["left", "right"], "on": ["5xx"]}
 FAILOVER["breaker"] = {"failures": 2, "open_seconds": 60}  # type: ignore[assignment]
 
@@ -41,7 +45,7 @@ Work = Callable[[Node], Awaitable[None]]
 def serve(shared_control_plane: Any, tmp_path: Path) -> Callable[[Work], None]:
     """Run some work against a node agent of its own in this process."""
     budgets = [shared_control_plane.budget(limit_nusd=10**12)]
-    shared_control_plane.publish(rate_card=CARD, rules=[QUOTA, FAILOVER], budgets=budgets)
+    shared_control_plane.publish(rate_card=CARD, rules=[QUOTA, FAILOVER, SHORT], budgets=budgets)
     settings = AgentSettings(
         server_url=shared_control_plane.url,
         api_key="k",
@@ -210,5 +214,32 @@ def test_the_breaker_is_the_rules_own(serve: Callable[[Work], None]) -> None:
                 http_status=status,
                 deployment=order,
             )
+
+    serve(work)
+
+
+def test_what_the_rules_make_of_a_later_attempt_can_be_asked_without_a_hold(
+    serve: Callable[[Work], None],
+) -> None:
+    async def work(node: Node) -> None:
+        body, said = {**BODY, "model": "other"}, {}
+        for _ in range(30):  # the quota has twenty places
+            answer = await node.client.post(
+                "/v1/admit", json={**ORDER, "body": body, "again": True, "hold": False}
+            )
+            said = answer.raise_for_status().json()
+        assert (40, 40) == (said["output_tokens"], said["body"]["max_tokens"])
+        assert not {"hold_id", "slot"} & said.keys()
+        request = Request(
+            request_id="r",
+            facts={"tenant": "a", "model": "other"},
+            bound=bound_request("chat", body),
+            candidates=lambda model: ((f"openai/{model}",),),
+            provider="openai",
+        )
+        gate = NodeGate(node.path)
+        assert 40 == (await gate.look_again(request)).output_tokens
+        gate.close()
+        assert not node.agent.holder.queue.unsettled
 
     serve(work)

@@ -83,6 +83,8 @@ def proxy(
                 deployment("blocked-meanwhile", "gpt-hang"),
                 deployment("busy", "gpt-busy"),
                 deployment("shut", "gpt-busy"),
+                deployment("busy-by-id", "gpt-busy"),
+                deployment("nobody-asks-for-it", "gpt-fixed", id="by-id"),
                 deployment("cut", "gpt-cut"),
             ],
             "litellm_settings": {
@@ -90,7 +92,11 @@ def proxy(
                     "controlplane.agent.litellm_proxy.handler",
                     "blocking_callback.handler",
                 ],
-                "fallbacks": [{"busy": ["gpt-fixed"]}, {"shut": ["gpt-fixed"]}],
+                "fallbacks": [
+                    {"busy": ["gpt-fixed"]},
+                    {"shut": ["gpt-fixed"]},
+                    {"busy-by-id": ["by-id"]},
+                ],
                 "num_retries": 1,
                 "cache": True,
                 "cache_params": {"type": "local", "mode": "default_off"},

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from tests.e2e.plugin.conftest import (
+    GPT_4O,
     PROXY_KEY,
     WAIT_SECONDS,
     Fresh,
@@ -96,6 +97,61 @@ def test_a_fallback_is_held_and_judged_as_the_model_that_it_is(
     with pytest.raises(openai.APIStatusError):
         ask(client, group)
     assert before == len(httpx.get(f"{upstream}/_log").json())
+
+
+SHORT = {"action": "cap", "id": "short", "max_tokens": 17, "match": {"model": ["gpt-fixed"]}}
+PLAIN = {"action": "strip", "id": "plain", "features": ["logprobs"], "match": SHORT["match"]}
+CHEAPER = {"action": "downgrade", "id": "cheaper", "to": "gpt-4o-mini", "match": SHORT["match"]}
+
+
+@pytest.mark.parametrize("api", ["chat", "stream", "messages", "responses"])
+def test_a_fallback_is_changed_as_its_own_model_is(
+    publish: Publish, client: openai.OpenAI, proxy: str, fresh: Fresh, upstream: str, api: str
+) -> None:
+    publish(dimension_map=BY_HEADER, rules=[SHORT, PLAIN])
+    _fall_back(client, proxy, api)
+    until(lambda: FIXED_NUSD in fresh()[0])
+    bill = last_bill(upstream)
+    assert ("gpt-fixed", 17) == (bill["model"], bill["limit"])
+    assert "logprobs" not in bill["fields"]
+
+
+@pytest.mark.parametrize("api", ["chat", "stream", "messages", "responses"])
+def test_the_model_of_a_fallback_is_replaced_as_its_own_is(
+    publish: Publish, client: openai.OpenAI, proxy: str, fresh: Fresh, upstream: str, api: str
+) -> None:
+    short = {**SHORT, "match": {"model": ["gpt-4o-mini"]}}
+    card = {f"openai/{one}": GPT_4O for one in ("gpt-busy", "gpt-fixed", "gpt-4o-mini")}
+    publish(dimension_map=BY_HEADER, rules=[CHEAPER, short], rate_card=card)
+    _fall_back(client, proxy, api)
+    bill = last_bill(upstream)
+    assert ("gpt-4o-mini", 17) == (bill["model"], bill["limit"])
+    cost = bill["input_tokens"] * IN_NUSD + bill["output_tokens"] * OUT_NUSD
+    until(lambda: cost in fresh()[0])
+
+
+def test_a_fallback_whose_deployment_was_chosen_unasked_is_refused_where_a_rule_replaces_it(
+    publish: Publish, client: openai.OpenAI, upstream: str
+) -> None:
+    by_id = {**CHEAPER, "match": {"model": ["by-id"]}}
+    publish(dimension_map=BY_HEADER, rules=[by_id])
+    before = len(httpx.get(f"{upstream}/_log").json())
+    with pytest.raises(openai.APIStatusError):
+        ask(client, "busy-by-id", extra_headers=TENANT)
+    assert before == len(httpx.get(f"{upstream}/_log").json())
+
+
+def _fall_back(client: openai.OpenAI, proxy: str, api: str) -> None:
+    if api == "messages":
+        with anthropic.Anthropic(base_url=proxy, api_key=PROXY_KEY, max_retries=0) as claude:
+            claude.messages.create(model="busy", messages=SAY, max_tokens=20, extra_headers=TENANT)
+    elif api == "responses":
+        client.responses.create(
+            model="busy", input="hi", max_output_tokens=20, extra_headers=TENANT
+        )
+    else:
+        said = ask(client, "busy", extra_headers=TENANT, logprobs=True, stream=api == "stream")
+        _ = list(said) if api == "stream" else said
 
 
 def test_several_models_in_one_request_do_not_pass_by_a_rule(

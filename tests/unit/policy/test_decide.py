@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from controlplane.policy.decide import UNSHAPED, Decision, Health, Shape, decide
@@ -262,3 +263,26 @@ def test_a_short_budget_leaves_no_room_for_trials() -> None:
         shape=Shape(unit="r"),
     )
     assert ("small", None) == (said.model, said.canary)
+
+
+def test_a_later_attempt_at_another_model_is_downgraded_and_capped_and_nothing_else() -> None:
+    """No quota is used, no trial begun: the request was counted when it was admitted."""
+    rules = (
+        Throttle(id="none", rpm=1),
+        Experiment(id="e", sticky="team", arms={"on": Arm(weight=1, model="trial")}),
+        Canary(id="c", to="trial", share_percent=100, sticky="team"),
+        Cap(id="short", max_tokens=7, match={"model": ("big",)}),
+        Deny(id="closed", match={"model": ("closed",)}),
+    )
+    document = PolicyDocument(issued_at=NOW, rules=rules)
+    for _ in range(2):
+        said = decide(document, FACTS, NOW, throttle=None, used_ratio={})
+        assert (None, ("short",)) == (said.model, said.rules)
+    closing = Downgrade(id="d", to="closed", match={"model": ("big",)})
+    replaced = msgspec.structs.replace(document, rules=(*rules, closing))
+    refused = decide(replaced, FACTS, NOW, throttle=None, used_ratio={})
+    assert refused.refused_by == rules[-1]
+    smaller = msgspec.structs.replace(closing, to="small")
+    replaced = msgspec.structs.replace(document, rules=(*rules, smaller))
+    said = decide(replaced, FACTS, NOW, throttle=None, used_ratio={})
+    assert ("small", ("d",)) == (said.model, said.rules)
