@@ -189,15 +189,20 @@ def _semantics(
 
 
 def _of_providers(semantics: Semantics, claims: Claims, provider: Column) -> Semantics:
-    """Add what a dialect leaves out of the totals of some providers alone."""
+    """Add what a dialect leaves out of some providers' totals alone; trust what it copies."""
     adds_cache, adds_reasoning = semantics.adds_cache, semantics.adds_reasoning
+    invented = semantics.invented
     for dialect, rows in claims.present:
         if dialect.cache_is_extra_of:
             adds_cache = adds_cache | (rows & _is_any_of(provider, dialect.cache_is_extra_of))
         if dialect.reasoning_is_extra_of:
             extra = rows & _is_any_of(provider, dialect.reasoning_is_extra_of)
             adds_reasoning = adds_reasoning | extra
-    return msgspec.structs.replace(semantics, adds_cache=adds_cache, adds_reasoning=adds_reasoning)
+        if dialect.stream_usage_is_of:
+            invented = invented & ~(rows & _is_any_of(provider, dialect.stream_usage_is_of))
+    return msgspec.structs.replace(
+        semantics, adds_cache=adds_cache, adds_reasoning=adds_reasoning, invented=invented
+    )
 
 
 def _is_any_of(texts: Column, wanted: frozenset[str]) -> Bools:

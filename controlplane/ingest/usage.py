@@ -69,8 +69,8 @@ def decompose_columns(
 
     The reasons, the first that holds: `no_usage` or `failed_without_usage` (absent),
     `quantity_out_of_range` (impossible), `input_not_said` (unknown), `part_exceeds_whole`
-    (impossible), `zero_usage` (unknown; absent on a failure), `counted_by_producer` (unknown),
-    `output_not_said` (unknown). What is billed by something else needs no tokens.
+    (impossible), `zero_usage` (unknown; absent on a failure), `zero_input` (unknown: an
+    answer has a prompt), `counted_by_producer` (unknown), `output_not_said` (unknown). What is billed by something else needs no tokens.
     """
     totals, out_of_range = _inclusive(said, semantics)
     for values, flags in quantities.values():
@@ -90,6 +90,11 @@ def decompose_columns(
         (exceeds, UsageState.IMPOSSIBLE, "part_exceeds_whole"),
         (zero & semantics.failed, UsageState.ABSENT, "failed_without_usage"),
         (zero, UsageState.UNKNOWN, "zero_usage"),
+        (
+            (numbers[Field.INPUT_TOKENS] == 0) & ~semantics.metered,
+            UsageState.UNKNOWN,
+            "zero_input",
+        ),
         (semantics.invented, UsageState.UNKNOWN, "counted_by_producer"),
         (
             ~output_said & ~semantics.input_only & ~semantics.metered,

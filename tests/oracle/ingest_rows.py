@@ -184,7 +184,8 @@ def usage_of(row: Row, *, operation: str | None, failed: bool, streamed: bool) -
     )
     whole = totals[Field.INPUT_TOKENS]
     excludes = row.dialect.input_excludes_cache
-    named = row.dialect.cache_is_extra_of | row.dialect.reasoning_is_extra_of
+    copied = row.dialect.stream_usage_is_of
+    named = row.dialect.cache_is_extra_of | row.dialect.reasoning_is_extra_of | copied
     provider = provider_of(row) if named else None
     if provider in row.dialect.cache_is_extra_of:
         excludes = True
@@ -204,6 +205,7 @@ def usage_of(row: Row, *, operation: str | None, failed: bool, streamed: bool) -
     metered = any(v is not None for f, v in counted.items() if f is not Field.WEB_SEARCHES)
     needs = row.dialect.stream_usage_needs
     invented = bool(needs) and streamed and not any(key in row.said for key in needs)
+    invented = invented and provider not in copied
     state, reason, buckets = _judge(
         {**said, **{f: v for f, v in counted.items() if metered}},
         totals,
@@ -244,6 +246,8 @@ def _judge(  # noqa: PLR0911 - a decision table, in order
         return (
             ("absent", "failed_without_usage", None) if failed else ("unknown", "zero_usage", None)
         )
+    if needs_tokens and not totals[Field.INPUT_TOKENS]:
+        return "unknown", "zero_input", None
     if invented:
         return "unknown", "counted_by_producer", None
     if totals[Field.OUTPUT_TOKENS] is None and needs_output:

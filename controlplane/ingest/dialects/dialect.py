@@ -166,6 +166,8 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """Providers whose reasoning must be added to the output, where not that of all is."""
     stream_usage_needs: tuple[str, ...] = ()
     """A stream's usage is the provider's only with one of these; else the producer counted."""
+    stream_usage_is_of: frozenset[str] = frozenset()
+    """Providers whose streams' usage the producer copies, whatever `stream_usage_needs` says."""
     millisecond_keys: frozenset[str] = frozenset()
     """Duration keys that are in milliseconds; every other number is in seconds."""
     stream_keys: tuple[str, ...] = ()

@@ -3,11 +3,14 @@
 So Anthropic's and Bedrock's input leaves cached tokens out, Gemini's output leaves thoughts out.
 Before 1.35 every span has the scope `openlit.otel.tracing`, whoever was called.
 
-It counts tokens itself when a stream has none. Then there is no cache key on the span, which is
-the one thing that tells; a stream without one is not taken as the provider's word.
+It counts tokens itself when a stream of OpenAI's API, of LangChain or of a local engine has none.
+Then there is no cache key on the span, which is the one thing that tells; such a stream without one
+is not taken as the provider's word. From the other providers' own SDKs it copies what they say.
 """
 
 from typing import Final
+
+import msgspec
 
 from controlplane.ingest.dialects.dialect import Dialect, Field, Keys
 from controlplane.ingest.dialects.otel_genai import OTEL_KEYS, STREAM_KEYS
@@ -44,5 +47,24 @@ OPENLIT: Final = Dialect(
     cache_is_extra_of=frozenset({"anthropic", "aws.bedrock"}),
     reasoning_is_extra_of=frozenset({"gcp.gemini", "gcp.vertex_ai"}),
     stream_usage_needs=OTEL_KEYS[Field.CACHED_INPUT_TOKENS],
+    stream_usage_is_of=frozenset(
+        {
+            "anthropic",
+            "aws.bedrock",
+            "azure.ai.inference",
+            "cohere",
+            "gcp.gemini",
+            "gcp.vertex_ai",
+            "groq",
+            "mistral_ai",
+            "together_ai",
+        }
+    ),
     stream_keys=STREAM_KEYS,
+)
+OPENLIT_LANGCHAIN: Final = msgspec.structs.replace(
+    OPENLIT,
+    scenarios=(),
+    scopes=("openlit.instrumentation.langchain*",),
+    stream_usage_is_of=frozenset(),  # it names the provider behind, and counts all the same
 )

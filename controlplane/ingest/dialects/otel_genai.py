@@ -153,7 +153,7 @@ ANTHROPIC_SDK: Final = Dialect(
 
 MISTRAL_SDK: Final = Dialect(
     # The SDK emits spans by itself as soon as a TracerProvider is set (mistralai 1.9 to 1.12). A
-    # stream's span has no usage: it would stand beside its instrumentor's, with no id to join them.
+    # stream's span has no usage, which is unknown and never nothing.
     name="mistral-sdk",
     layer=Layer.CLIENT,
     evidence="mistralai 1.12.4 on the wire",
@@ -161,6 +161,5 @@ MISTRAL_SDK: Final = Dialect(
     provider="mistral_ai",
     stream_keys=STREAM_KEYS,
     keys={**OTEL_KEYS, Field.OPERATION: (sc.OPERATION_NAME, "http.url")},
-    call_needs=OTEL_KEYS[Field.INPUT_TOKENS],
     stream_names=("stream_",),
 )

@@ -25,7 +25,7 @@ from controlplane.ingest.dialects.openinference import (
     OPENINFERENCE,
     OPENINFERENCE_FRAMEWORKS,
 )
-from controlplane.ingest.dialects.openlit import OPENLIT, OPENLIT_ANTHROPIC
+from controlplane.ingest.dialects.openlit import OPENLIT, OPENLIT_ANTHROPIC, OPENLIT_LANGCHAIN
 from controlplane.ingest.dialects.openllmetry import OPENLLMETRY
 from controlplane.ingest.dialects.otel_genai import ANTHROPIC_SDK, MISTRAL_SDK, OTEL_GENAI
 from controlplane.ingest.dialects.vercel_ai import VERCEL, VERCEL_LEGACY
@@ -55,6 +55,7 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
     OPENINFERENCE_FRAMEWORKS,
     OPENINFERENCE,
     OPENLIT_ANTHROPIC,
+    OPENLIT_LANGCHAIN,
     OPENLIT,
     LOGFIRE,
     PYDANTIC_AI,

@@ -196,12 +196,48 @@ def test_a_finish_reason_may_be_the_name_of_an_enums_member(
     assert (reason, "otel-genai") == (row["finish_reason"], row["dialect"])
 
 
-def test_a_span_of_mistrals_sdk_without_usage_is_no_report(
+def test_a_stream_of_mistrals_sdk_is_a_call_with_unknown_usage(
     normalized: Normalized, make_request: MakeRequest
 ) -> None:
     said = {"http.url": "https://api.mistral.ai/v1/chat/completions"}
     bare = normalized(make_request(said, scope="mistralai_sdk_tracer"))
     used = {"gen_ai.usage.prompt_tokens": 1137, "gen_ai.usage.output_tokens": 61}
     whole = normalized(make_request(said | used, scope="mistralai_sdk_tracer"))
-    assert ("none", "call") == (bare["report_kind"], whole["report_kind"])
+    assert ("call", "absent", None) == (
+        bare["report_kind"],
+        bare["usage_state"],
+        bare["input_tokens"],
+    )
+    assert ("call", "exact") == (whole["report_kind"], whole["usage_state"])
     assert (1137, 61) == (whole["input_tokens"], whole["output_tokens"])
+
+
+@pytest.mark.parametrize(
+    ("scope", "system", "state"),
+    [
+        ("openlit.otel.tracing", "openai", "unknown"),  # 1.34: one scope for all
+        ("openlit.otel.tracing", "langchain", "unknown"),
+        ("openlit.otel.tracing", "groq", "exact"),
+        ("openlit.otel.tracing", "gemini", "exact"),
+        ("openlit.otel.tracing", "az.ai.inference", "exact"),
+        ("openlit.instrumentation.openai", "openai", "unknown"),
+        ("openlit.instrumentation.groq", "groq", "exact"),
+        ("openlit.instrumentation.langchain", "groq", "unknown"),
+    ],
+)
+def test_openlit_counts_by_itself_what_it_does_not_copy(
+    normalized: Normalized, make_request: MakeRequest, scope: str, system: str, state: str
+) -> None:
+    said = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.system": system,
+        "gen_ai.request.is_stream": True,
+        "gen_ai.usage.input_tokens": 1137,
+        "gen_ai.usage.output_tokens": 61,
+    }
+    row = normalized(make_request(said, scope=scope))
+    assert state == row["usage_state"]
+    cached = normalized(
+        make_request({**said, "gen_ai.usage.cache_read.input_tokens": 0}, scope=scope)
+    )
+    assert "exact" == cached["usage_state"]

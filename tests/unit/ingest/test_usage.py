@@ -57,7 +57,13 @@ def test_is_the_twin_of_decompose(rows: list[tuple[int | None, ...]]) -> None:
                 buckets.values()
             )
         else:
-            assert reason in {"no_usage", "input_not_said", "zero_usage", "output_not_said"}
+            assert reason in {
+                "no_usage",
+                "input_not_said",
+                "zero_usage",
+                "zero_input",
+                "output_not_said",
+            }
 
 
 def verdict(*flagged: str, **said: int) -> tuple[str, str | None]:
@@ -72,6 +78,8 @@ def test_names_each_state() -> None:
     assert ("absent", "failed_without_usage") == verdict("failed")
     assert ("absent", "failed_without_usage") == verdict("failed", input_tokens=0, output_tokens=0)
     assert ("unknown", "zero_usage") == verdict(input_tokens=0, output_tokens=0)
+    assert ("unknown", "zero_input") == verdict(input_tokens=0, output_tokens=72)
+    assert ("exact", None) == verdict("metered", input_tokens=0, output_tokens=72)
     assert ("unknown", "output_not_said") == verdict(input_tokens=5)
     assert ("exact", None) == verdict("input_only", input_tokens=5)
     assert ("exact", None) == verdict("metered")
