@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import structlog
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 from litestar import Litestar
 
@@ -22,6 +23,8 @@ from controlplane.core.errors import UnavailableError
 START_SECONDS: Final = 10.0
 DRAIN_SECONDS: Final = 5
 """How long requests in flight may go on after `stop`."""
+HEADER_SECONDS: Final = 30.0
+"""How long a peer may take to ask, from its connection or its last answer on."""
 BACKLOG: Final = 1_024
 MAX_IN_FLIGHT: Final = 32_768
 """Open requests at once, waiting polls and streams among them; the process's descriptors end first."""
@@ -33,9 +36,17 @@ log = structlog.stdlib.get_logger()
 class ApiServer:
     """Serves one application on one address; `start` and `stop` are each called once."""
 
-    def __init__(self, app: Litestar, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        app: Litestar,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        header_seconds: float = HEADER_SECONDS,
+    ) -> None:
         self._app = app
         self._host = host
+        self._header_seconds = header_seconds
         # Bound but never listening: it finds the port when 0 is asked for, and keeps it ours. The
         # server listens on the same port beside it (SO_REUSEPORT); only listeners get connections.
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -120,6 +131,9 @@ class ApiServer:
             log_enabled=False,
             backlog=BACKLOG,
             backpressure=MAX_IN_FLIGHT,
+            # To find out which version a peer speaks it waits for the first byte for ever.
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=int(self._header_seconds * 1_000)),
         )
         server.workers_kill_timeout = DRAIN_SECONDS
         self._loop, self._server = asyncio.get_running_loop(), server

@@ -47,6 +47,14 @@ def test_stopped_server_refuses_connections_and_leaves_no_thread(services: Servi
     assert "api-server" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_a_connection_that_says_nothing_is_closed(services: Services) -> None:
+    with (
+        ApiServer(create_app(services), header_seconds=0.3) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=60) as silent,
+    ):
+        assert not silent.recv(1)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
