@@ -64,6 +64,8 @@ class RemoteApi:
 
     def __init__(self, url: str, key: str) -> None:
         self._server = url.rstrip("/")
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError("--server", f"{url!r} is no URL", f"Write it as {DEFAULT_URL}")
         try:
             self._client = httpx.Client(
                 base_url=f"{self._server}/api/v1",

@@ -35,7 +35,7 @@ def run(
         PolicyError: rules that do not compile; names file and line.
     """
     if files == ReplayFiles():
-        raise InvalidInputError("--policy", "--budget and --prices are all absent", "Give one")
+        raise InvalidInputError("--policy", "and --budget and --prices are all absent", "Give one")
     order: dict[str, object] = {"start": start, "end": end, "tenants": tenants, "limit": limit}
     authored = None
     if files.policy:

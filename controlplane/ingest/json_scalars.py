@@ -131,6 +131,6 @@ def as_uint64(value: object) -> int:
     """
     number = 0 if value is None else as_integer(value)
     if not 0 <= number <= _UINT64_MAX:
-        msg = "a time is outside 64 bits"
+        msg = "a time or a count is outside 0 to 2^64 - 1"
         raise ValueError(msg)
     return number

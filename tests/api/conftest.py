@@ -139,12 +139,15 @@ def made_spans() -> DuckDbSpanStore:
     return store
 
 
-@pytest.fixture(scope="session")
-def spans() -> Iterator[DuckDbSpanStore]:
-    """A store that tests only read; a module whose tests write has one for each."""
+def own_spans() -> Iterator[DuckDbSpanStore]:
+    """The fixture `spans` of a module whose tests write: a store of each one's own."""
     store = made_spans()
     yield store
     store.close()
+
+
+spans = pytest.fixture(scope="session", name="spans")(own_spans)
+"""The store of all other tests, which only read it."""
 
 
 class Api:

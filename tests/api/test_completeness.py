@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from controlplane.signals.samples import (
     ACCOUNT_SCHEMA,
     EVENT_SCHEMA,
@@ -10,7 +12,9 @@ from controlplane.signals.samples import (
     SAMPLE_SCHEMA,
 )
 from controlplane.signals.signal_ports import SignalBatch
-from tests.api.conftest import NOW, _table
+from tests.api.conftest import NOW, _table, own_spans
+
+spans = pytest.fixture(name="spans")(own_spans)
 
 
 def _fill(api: Any) -> None:

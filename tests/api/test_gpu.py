@@ -1,13 +1,13 @@
 """GPU cost and its pools over HTTP."""
 
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from controlplane.store.spans.duckdb_store import DuckDbSpanStore
-from tests.api.conftest import made_spans
+from tests.api.conftest import own_spans
+
+spans = pytest.fixture(name="spans")(own_spans)
 
 POOL: dict[str, Any] = {
     "name": "h100",
@@ -15,14 +15,6 @@ POOL: dict[str, Any] = {
     "price": {"kind": "committed", "upfront_usd": "87600", "hourly_usd": "2"},
     "models": ["nobody-calls-this"],
 }
-
-
-@pytest.fixture
-def spans() -> Iterator[DuckDbSpanStore]:
-    """A store of each test's own: these write."""
-    store = made_spans()
-    yield store
-    store.close()
 
 
 _HOUR = ("denominator", "unit_cost_usd")

@@ -1,6 +1,5 @@
 """Scores and guardrails find their call, once, and only for who may see it."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -14,19 +13,12 @@ from controlplane.signals.samples import (
     SAMPLE_SCHEMA,
 )
 from controlplane.signals.signal_ports import SignalBatch
-from controlplane.store.spans.duckdb_store import DuckDbSpanStore
-from tests.api.conftest import NOW, _table, made_spans
+from tests.api.conftest import NOW, _table, own_spans
+
+spans = pytest.fixture(name="spans")(own_spans)
 
 ACME = f"{sum(b'acme'):016x}"
 TRACE, SPAN = f"{ACME}{2:016x}", f"{3:016x}"
-
-
-@pytest.fixture
-def spans() -> Iterator[DuckDbSpanStore]:
-    """A store of each test's own: these write."""
-    store = made_spans()
-    yield store
-    store.close()
 
 
 def _call_id(client: Any, trace_id: str) -> str:

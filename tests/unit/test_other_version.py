@@ -127,3 +127,16 @@ def test_a_thing_that_is_not_there_is_no_matter_of_versions(
     with server(404, json.dumps(problem).encode(), {"version": "0.0.9"}) as url:
         sentence = told(monkeypatch, capsys, url, "policy", "approve", "p1")
     assert "controlplane: proposal 'p1' does not exist\n" == sentence
+
+
+@pytest.mark.parametrize("url", ["nonsense", "127.0.0.1:8080", "ftp://127.0.0.1"])
+def test_an_address_without_http_is_refused_with_one_that_is(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(URL_ENV, url)
+    monkeypatch.setenv(KEY_ENV, "cp_user_a_b")
+    monkeypatch.setattr("sys.argv", ["controlplane", "policy", "nodes"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2  # a setting is wrong, and nobody was asked
+    assert f"{url!r} is no URL. Write it as http://" in capsys.readouterr().err
