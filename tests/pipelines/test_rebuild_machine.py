@@ -45,7 +45,7 @@ EVER = Window(FIRST - timedelta(days=1), NOW + timedelta(days=300))
 TENANTS, USERS = ("a", "b"), ("ann", None)
 SUBJECT_KEY = b"k" * 32
 FULL = os.environ.get("CONTROLPLANE_TEST_FULL") == "1"
-SIZE = settings(max_examples=200 if FULL else 6, stateful_step_count=30 if FULL else 12)
+SIZE = settings(max_examples=100 if FULL else 6, stateful_step_count=30 if FULL else 12)
 
 
 def _listed(nusd: int, models: tuple[str, ...]) -> list[ListedProvider]:
