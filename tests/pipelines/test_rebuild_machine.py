@@ -385,3 +385,27 @@ def test_every_sequence_leaves_what_a_rebuild_makes(
         rows = staticmethod(span_rows)
 
     run_state_machine_as_test(WithRows, settings=SIZE)
+
+
+def test_a_re_rate_of_one_tenant_books_nothing_again_of_anothers_late_call(
+    span_rows: Callable[..., pa.Table],
+) -> None:
+    """A late report gave a closed call its price; that is booked once, whoever is re-rated."""
+    machine = ClosingMachine()
+    machine.open()
+    closed = {"start_time": AT - timedelta(hours=28), "trace_lo": 7, "provider": "p", "tenant": "b"}
+    used = {"input_uncached": 10, "input_tokens": 10, "output_tokens": 5, "output_text": 5}
+    of_client = {"span_id": 1, "billing_model": "unknown", "response_id": "chatcmpl-00000001"}
+    of_proxy = {**of_client, "span_id": 2, "billing_model": "m", "layer": "proxy"}
+    for number, said in enumerate((of_client, of_proxy)):
+        rows = span_rows({**closed, **used, **said, "content_hash": number})
+        machine.batches.append(rows.select(ATTRIBUTED_SCHEMA.names))
+        machine.write(number, batch_id=f"b{number}")
+        machine.tick()
+        if number == 0:
+            assert 0 == machine.booked()
+            machine.close(hours=71)
+    assert 45 == machine.booked()  # fifteen tokens at 3 nano-USD, booked late
+    machine.re_rate(version=2, hours=(15, 64), tenants=("a",), part=9)
+    assert 45 == machine.booked()
+    machine.teardown()

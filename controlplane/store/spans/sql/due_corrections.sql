@@ -1,9 +1,9 @@
 -- A closed day's calls as they should have cost, against what was booked of each last: its price, or
 -- the correction after it. A call that costs again what it did first takes its correction back.
--- Whose it is and what it used is as it was booked: a price moves neither.
+-- Whose it is and what it used is as it was booked: a price moves neither. Calls of others than the
+-- tenants asked for are settled again with these, and are left as they are.
 WITH corrected AS (
     FROM ({last_booked})
-    WHERE len($tenants) = 0 OR tenant = ANY($tenants)
 ),
 
 stored AS (
@@ -39,4 +39,5 @@ booked AS (
 SELECT *
 FROM booked
 WHERE old_cost_nusd IS DISTINCT FROM new_cost_nusd
+    AND (len($tenants) = 0 OR tenant = ANY($tenants))
 ORDER BY call_id
