@@ -1,7 +1,8 @@
 """The global filters: widgets of the entrypoint, kept in the URL, shared by every page.
 
 The URL keys (`range`, `tenant`, `team`, `model`, `group`, `step`, `lang`) are a public contract: a
-link shows the same numbers to whoever may see them. A value that is not offered is dropped.
+link shows the same numbers to whoever may see them. A team, model or tenant that a link names is
+kept, had it calls or not: without it the numbers would be everybody's.
 """
 
 from collections.abc import Sequence
@@ -130,11 +131,11 @@ def _several(label: str, *, key: str, hint: str) -> tuple[str, ...]:
 
 
 def _values(dimension: str) -> list[str]:
-    """Answer the values that a dimension had lately; without an answer only what is chosen."""
+    """Answer what is chosen, and the values that a dimension had lately."""
     chosen = st.session_state.get(dimension) or st.query_params.get_all(dimension)
     try:
         answer = data.table("costs", (("range", CHOICES_RANGE), ("group_by", dimension)))
     except ApiProblem:
         return list(chosen)  # the panels say what is wrong; the filter must not lose its value
     found = [value or UNATTRIBUTED for value in answer.rows[dimension].to_pylist()]
-    return sorted(set(found))[:MAX_CHOICES]
+    return sorted({*filter(None, chosen), *sorted(set(found))[:MAX_CHOICES]})

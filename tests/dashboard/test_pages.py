@@ -143,11 +143,21 @@ def test_filters_of_the_url_reach_the_api(api: Any, open_page: OpenPage) -> None
 
 @pytest.mark.parametrize("value", ["bogus", "' OR 1=1", "9999d", "", "<script>"])
 def test_invalid_filter_values_are_ignored(api: Any, open_page: OpenPage, value: str) -> None:
-    app = open_page("overview", range=value, group=value, step=value, lang=value, team=value)
+    app = open_page("overview", range=value, group=value, step=value, lang=value)
     assert not app.exception
     sent = {(name, v) for _, asked in api.asked for name, v in asked}
     assert ("range", "7d") in sent
     assert not {v for name, v in sent if name == "filter.team"}
+
+
+@pytest.mark.parametrize("team", ["born-a-minute-ago", "' OR 1=1", "<script>"])
+def test_a_team_without_calls_is_not_everybody(api: Any, open_page: OpenPage, team: str) -> None:
+    """What is offered is some minutes old; a link to a newer team shows that team's numbers."""
+    app = open_page("overview", range="24h", team=team)
+    assert not app.exception
+    asked = [asked for path, asked in api.asked if path.endswith("costs") and len(asked) > 2]
+    assert asked
+    assert all(("filter.team", team) in each for each in asked)
 
 
 def test_a_panel_fails_alone_and_can_be_tried_again(api: Any, open_page: OpenPage) -> None:
