@@ -140,18 +140,7 @@ class Admission:
             )
         if consulted.refusal:
             raise self.refused(consulted.refusal, request)
-        decision, bound = consulted.decision, request.bound
-        return Ticket(
-            model=decision.model,
-            output_tokens=_lower(consulted.cap_tokens, bound.output_tokens),
-            choices=_choices(consulted, bound),
-            strip=consulted.stripped,
-            weights=decision.weights,
-            sticky=consulted.sticky,
-            failover=decision.failover,
-            headers=decision.headers,
-            notes=decision.rules,
-        )
+        return _changes(consulted, request, cap=consulted.cap_tokens)
 
     async def finish(self, waiting: Waiting) -> Ticket:
         """Ask for more lease; cut the output to fit what came; give up after a moment.
@@ -309,8 +298,7 @@ class Admission:
     ) -> Ticket:
         """Write the answer, and count the request as under way. The lock is held."""
         self._holder.tally.admitted += 1
-        decision, bound = consulted.decision, request.bound
-        cap = consulted.cap_tokens
+        decision, cap = consulted.decision, consulted.cap_tokens
         if kept.budget_ids and not kept.is_own_limit:
             cap = min(kept.output_tokens, kept.output_tokens if cap is None else cap)
         rate = None
@@ -321,20 +309,12 @@ class Admission:
         slot_id = self._ids.new("call") if slot else None
         if slot and slot_id:
             self.desk.slots.open(slot_id, slot)
-        return Ticket(
+        return msgspec.structs.replace(
+            _changes(consulted, request, cap=cap),
             hold_id=hold.hold_id if isinstance(hold, Hold) else None,
             slot=slot_id,
-            model=decision.model,
-            output_tokens=_lower(cap, bound.output_tokens),
-            choices=_choices(consulted, bound),
-            strip=consulted.stripped,
-            weights=decision.weights,
-            sticky=consulted.sticky,
-            failover=decision.failover,
-            headers=decision.headers,
             attributes=decision.attributes,
             arm=decision.arm,
-            notes=decision.rules,
         )
 
     def refused(self, refusal: Refusal, request: Request) -> RefusedError:
@@ -357,6 +337,22 @@ def _with_tools(features: tuple[str, ...]) -> tuple[str, ...]:
 def _lower(cap: int | None, asked: int | None) -> int | None:
     """Return the cap where it is less than what is asked for, or nothing is."""
     return cap if cap is not None and (asked is None or cap < asked) else None
+
+
+def _changes(consulted: Consulted, request: Request, *, cap: int | None) -> Ticket:
+    """Write what the rules change in a request, at most `cap` output tokens among it."""
+    decision, bound = consulted.decision, request.bound
+    return Ticket(
+        model=decision.model,
+        output_tokens=_lower(cap, bound.output_tokens),
+        choices=_choices(consulted, bound),
+        strip=consulted.stripped,
+        weights=decision.weights,
+        sticky=consulted.sticky,
+        failover=decision.failover,
+        headers=decision.headers,
+        notes=decision.rules,
+    )
 
 
 def _choices(consulted: Consulted, bound: Bound) -> int | None:

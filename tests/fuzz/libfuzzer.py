@@ -14,8 +14,8 @@ from tests.fuzz.seeds import FOUND, TESTS, seeds_of
 
 PYTHON: Final = TESTS.parent / ".venvs" / "fuzz" / "bin" / "python"
 MAX_RSS_MIB: Final = 3072
-"""Atheris itself keeps about 37 KiB of every execution that it traces; what inputs take of memory is
-seen when what it found is read again without it."""
+"""Atheris itself keeps memory of every execution that it traces; what inputs take is seen when what
+reached something new is read again without it."""
 MAX_SECONDS_AN_INPUT: Final = 20
 MAX_INPUT_BYTES: Final = 16 * 1024
 GRACE_SECONDS: Final = 300
